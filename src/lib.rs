@@ -1,0 +1,4 @@
+//! quantd: quantization of neural-network tensors as a service.
+
+pub mod codec;
+pub mod tensor;

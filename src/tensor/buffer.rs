@@ -1,0 +1,110 @@
+//! Byte storage aligned for every element type.
+
+use bytemuck::{Pod, Zeroable};
+
+/// One cache line: the unit of allocation, so that the first byte of a
+/// [`Buffer`] is aligned for any element type and any vector load.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);
+
+const LINE: usize = size_of::<Line>();
+
+/// Growable bytes that start at a 64-byte boundary.
+///
+/// Bodies are received into one of these and the tensors of the request are
+/// views of it, so that the bytes of a tensor are copied once, from the socket.
+#[derive(Clone, Debug, Default)]
+pub struct Buffer {
+    lines: Vec<Line>,
+    len: usize,
+}
+
+impl Buffer {
+    /// `len` zero bytes. Untouched pages of a large buffer cost no memory.
+    #[must_use]
+    pub fn zeroed(len: usize) -> Self {
+        Self { lines: bytemuck::zeroed_vec(len.div_ceil(LINE)), len }
+    }
+
+    /// An empty buffer with room for `capacity` bytes.
+    #[must_use]
+    pub fn with_capacity(capacity: usize) -> Self {
+        Self { len: 0, ..Self::zeroed(capacity) }
+    }
+
+    /// A copy of `bytes`.
+    #[must_use]
+    pub fn copy_of(bytes: &[u8]) -> Self {
+        let mut buffer = Self::zeroed(bytes.len());
+        buffer.bytes_mut().copy_from_slice(bytes);
+        buffer
+    }
+
+    /// Appends `bytes`, growing geometrically when the capacity is used up.
+    pub fn extend(&mut self, bytes: &[u8]) {
+        let start = self.len;
+        let needed = start.saturating_add(bytes.len());
+        if needed > self.capacity() {
+            let grown = needed.max(self.capacity().saturating_mul(2)).div_ceil(LINE);
+            self.lines.resize(grown, Line::zeroed());
+        }
+        self.len = needed;
+        self.bytes_mut()[start..].copy_from_slice(bytes);
+    }
+
+    /// Drops all bytes from `len` on; does nothing when the buffer is shorter.
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+
+    /// Bytes that fit without another allocation.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.lines.len().saturating_mul(LINE)
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &bytemuck::cast_slice(&self.lines)[..self.len]
+    }
+
+    /// The bytes, to write to.
+    #[must_use]
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut bytemuck::cast_slice_mut(&mut self.lines)[..self.len]
+    }
+
+    /// The bytes as elements of type `T`; a last part shorter than one element is left out.
+    #[must_use]
+    pub fn elements_mut<T: Pod>(&mut self) -> &mut [T] {
+        let whole = self.len - self.len % size_of::<T>();
+        bytemuck::cast_slice_mut(&mut self.bytes_mut()[..whole])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grows_and_stays_aligned() {
+        let mut buffer = Buffer::with_capacity(3);
+        for piece in [&[1_u8, 2, 3][..], &[], &[4; 200], &[5]] {
+            buffer.extend(piece);
+        }
+        assert_eq!(buffer.bytes().len(), 204);
+        assert_eq!(&buffer.bytes()[..4], &[1, 2, 3, 4]);
+        assert_eq!(buffer.bytes()[203], 5);
+        assert_eq!(buffer.bytes().as_ptr().align_offset(64), 0);
+        buffer.truncate(2);
+        assert_eq!(buffer.bytes(), &[1, 2]);
+    }
+
+    #[test]
+    fn elements_leave_out_a_rest() {
+        assert_eq!(Buffer::zeroed(11).elements_mut::<f32>().len(), 2);
+        assert_eq!(Buffer::zeroed(0).elements_mut::<f64>().len(), 0);
+    }
+}

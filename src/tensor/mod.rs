@@ -1,0 +1,163 @@
+//! Tensors: an element type, a shape and aligned little-endian bytes.
+//!
+//! There are no strides: the layout is row-major by contract, and a codec that
+//! reads another order (Fortran npy) rearranges once. Nothing here knows about
+//! quantization or file formats.
+
+mod buffer;
+mod dtype;
+mod shape;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use bytemuck::Pod;
+use half::{bf16, f16};
+
+pub use buffer::Buffer;
+pub use dtype::DType;
+pub use shape::{MAX_DIM, MAX_RANK, Shape, ShapeError};
+
+/// A row-major tensor that views part of a shared [`Buffer`].
+#[derive(Clone, Debug)]
+pub struct Tensor {
+    dtype: DType,
+    shape: Shape,
+    buffer: Arc<Buffer>,
+    offset: usize,
+}
+
+/// The elements of a tensor in the type they are computed in: f64 for `F64`,
+/// f32 for all others (docs/NUMERICS.md). Borrowed when no conversion is needed.
+#[derive(Clone, Debug)]
+pub enum Reals<'a> {
+    /// Elements of every type but `F64`.
+    F32(Cow<'a, [f32]>),
+    /// Elements of an `F64` tensor.
+    F64(Cow<'a, [f64]>),
+}
+
+impl Tensor {
+    /// A view of `shape.len() * dtype.size()` bytes of `buffer` from `offset`
+    /// on, or `None` when the buffer ends before.
+    #[must_use]
+    pub fn view(dtype: DType, shape: Shape, buffer: Arc<Buffer>, offset: usize) -> Option<Self> {
+        let end = shape.len().checked_mul(dtype.size())?.checked_add(offset)?;
+        (end <= buffer.bytes().len()).then_some(Self { dtype, shape, buffer, offset })
+    }
+
+    /// A tensor that owns a copy of `elements`, or `None` when their number is
+    /// not the shape's or their size not the dtype's.
+    #[must_use]
+    pub fn from_elements<T: Pod>(dtype: DType, shape: Shape, elements: &[T]) -> Option<Self> {
+        if size_of::<T>() != dtype.size() || elements.len() != shape.len() {
+            return None;
+        }
+        let buffer = Buffer::copy_of(bytemuck::cast_slice(elements));
+        Self::view(dtype, shape, Arc::new(buffer), 0)
+    }
+
+    /// Type of the elements.
+    #[must_use]
+    pub const fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Dimensions.
+    #[must_use]
+    pub const fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// The same elements under another shape, or `None` when the counts differ.
+    #[must_use]
+    pub fn reshaped(self, shape: Shape) -> Option<Self> {
+        (shape.len() == self.shape.len()).then_some(Self { shape, ..self })
+    }
+
+    /// The elements as little-endian bytes, row-major.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        let len = self.shape.len() * self.dtype.size();
+        &self.buffer.bytes()[self.offset..self.offset + len]
+    }
+
+    /// The elements as `T`, copied only when the view is not aligned for `T`.
+    /// `T` must have the size of the dtype.
+    #[must_use]
+    pub fn elements<T: Pod>(&self) -> Cow<'_, [T]> {
+        debug_assert_eq!(size_of::<T>(), self.dtype.size());
+        match bytemuck::try_cast_slice(self.bytes()) {
+            Ok(elements) => Cow::Borrowed(elements),
+            Err(_) => Cow::Owned(bytemuck::pod_collect_to_vec(self.bytes())),
+        }
+    }
+
+    /// The elements in their compute type.
+    #[must_use]
+    pub fn reals(&self) -> Reals<'_> {
+        match self.dtype {
+            DType::F64 => Reals::F64(self.elements()),
+            DType::F32 => Reals::F32(self.elements()),
+            DType::F16 => self.convert(f16::to_f32),
+            DType::BF16 => self.convert(bf16::to_f32),
+            DType::I64 => self.convert(|x: i64| x as f32),
+            DType::I32 => self.convert(|x: i32| x as f32),
+            DType::I16 => self.convert(<f32 as From<i16>>::from),
+            DType::I8 => self.convert(<f32 as From<i8>>::from),
+            DType::U64 => self.convert(|x: u64| x as f32),
+            DType::U32 => self.convert(|x: u32| x as f32),
+            DType::U16 => self.convert(<f32 as From<u16>>::from),
+            DType::U8 => self.convert(<f32 as From<u8>>::from),
+        }
+    }
+
+    fn convert<T: Pod>(&self, to_f32: impl Fn(T) -> f32) -> Reals<'_> {
+        Reals::F32(Cow::Owned(self.elements::<T>().iter().map(|&x| to_f32(x)).collect()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn views_are_bounded() {
+        let buffer = Arc::new(Buffer::zeroed(16));
+        let view = |len, offset| {
+            Tensor::view(DType::F32, Shape::vector(len).unwrap(), Arc::clone(&buffer), offset)
+        };
+        assert!(view(4, 0).is_some());
+        assert!(view(3, 4).is_some());
+        assert!(view(4, 1).is_none());
+        assert!(view(0, 16).is_some());
+        assert!(view(0, 17).is_none());
+        assert!(view(1, usize::MAX).is_none());
+    }
+
+    #[test]
+    fn misaligned_elements_are_copied() {
+        let mut buffer = Buffer::zeroed(9);
+        buffer.bytes_mut()[1..].copy_from_slice(bytemuck::bytes_of(&[1.5_f32, -2.0]));
+        let tensor =
+            Tensor::view(DType::F32, Shape::vector(2).unwrap(), Arc::new(buffer), 1).unwrap();
+        assert_eq!(&*tensor.elements::<f32>(), &[1.5, -2.0]);
+    }
+
+    #[test]
+    fn half_and_integers_become_f32() {
+        let shape = Shape::vector(2).unwrap();
+        let check = |tensor: Option<Tensor>, expect: [f32; 2]| {
+            let tensor = tensor.unwrap();
+            let Reals::F32(reals) = tensor.reals() else { panic!("not f32") };
+            assert_eq!(&*reals, &expect);
+        };
+        let halves = [f16::from_f32(0.5), f16::from_f32(-65504.0)];
+        check(Tensor::from_elements(DType::F16, shape.clone(), &halves), [0.5, -65504.0]);
+        check(
+            Tensor::from_elements(DType::I64, shape.clone(), &[16_777_217_i64, -3]),
+            [16_777_216.0, -3.0],
+        );
+        check(Tensor::from_elements(DType::U8, shape, &[255_u8, 0]), [255.0, 0.0]);
+    }
+}
