@@ -1,4 +1,6 @@
 //! quantd: quantization of neural-network tensors as a service.
 
 pub mod codec;
+pub mod kernels;
+pub mod quant;
 pub mod tensor;

@@ -1,0 +1,392 @@
+//! The definition of every element-wise operation.
+//!
+//! Each function works on slices and numbers, is written so that the compiler
+//! can vectorize its loop on the x86-64 baseline, and gives the same result
+//! whatever the length of the slices it is called with, sums excepted: those
+//! depend on how a tensor is cut into calls, which is fixed by `quant::layout`
+//! and never by the number of threads.
+
+use bytemuck::Pod;
+
+use super::real::Real;
+
+/// How a real number becomes a code (docs/NUMERICS.md, "Profiles").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rounding {
+    /// `saturate(rne(x / s) + z)`: ONNX `QuantizeLinear`.
+    DivideEven,
+    /// `saturate(rne(x * (1 / s)) + z)`: PyTorch.
+    ReciprocalEven,
+    /// `rne(saturate(x / s + z))`: compressed-tensors.
+    ZeroPointFirst,
+    /// `saturate(round_half_away(x / s) + z)`: TFLite.
+    DivideAway,
+}
+
+/// Codes a scheme may use, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CodeRange {
+    /// Smallest code.
+    pub min: i32,
+    /// Largest code.
+    pub max: i32,
+}
+
+/// Scale and zero point of one slice.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Affine<T> {
+    /// Step between neighbouring codes, positive and finite.
+    pub scale: T,
+    /// Code of 0.0.
+    pub zero_point: i32,
+}
+
+/// An integer type that stores codes.
+pub trait Code: Pod + Send + Sync {
+    /// The low bits of `code`, which fits.
+    fn from_code(code: i32) -> Self;
+    /// The code.
+    fn to_code(self) -> i32;
+}
+
+macro_rules! code {
+    ($($t:ty)*) => {$(impl Code for $t {
+        #[inline]
+        #[expect(clippy::cast_possible_truncation, reason = "a code fits its type")]
+        #[expect(clippy::allow_attributes, reason = "signed types have no sign to lose")]
+        #[allow(clippy::cast_sign_loss, reason = "a code of an unsigned type is not negative")]
+        fn from_code(code: i32) -> Self { code as Self }
+        #[inline]
+        fn to_code(self) -> i32 { i32::from(self) }
+    })*};
+}
+code!(i8 u8 i16 u16);
+
+/// One slice's quantizer: the constants of the loop, computed once.
+#[derive(Clone, Copy, Debug)]
+struct Quantizer<T> {
+    scale: T,
+    reciprocal: T,
+    zero_point: i32,
+    zero_point_real: T,
+    codes: CodeRange,
+    low: T,
+    high: T,
+}
+
+impl<T: Real> Quantizer<T> {
+    #[inline]
+    fn new(affine: Affine<T>, codes: CodeRange, rounding: Rounding) -> Self {
+        let Affine { scale, zero_point } = affine;
+        let shift = if rounding == Rounding::ZeroPointFirst { 0 } else { zero_point };
+        // One step beyond the codes, so that a saturated value stays visible.
+        Self {
+            scale,
+            reciprocal: T::ONE / scale,
+            zero_point,
+            zero_point_real: T::from_i32(zero_point),
+            codes,
+            low: T::from_i32(codes.min - shift - 1),
+            high: T::from_i32(codes.max - shift + 1),
+        }
+    }
+
+    /// The rounded code of `x` before saturation, or, where that is further
+    /// away, one step beyond the end. NaN gives the lower end.
+    #[inline]
+    fn wide<const ROUNDING: u8>(&self, x: T) -> i32 {
+        let grid = match ROUNDING {
+            RECIPROCAL_EVEN => x * self.reciprocal,
+            ZERO_POINT_FIRST => x / self.scale + self.zero_point_real,
+            _ => x / self.scale,
+        };
+        // Comparisons, not `max`/`min`: they keep NaN out and compile to one instruction.
+        let grid = if grid > self.low { grid } else { self.low };
+        let grid = if grid < self.high { grid } else { self.high };
+        let even = grid.round_even();
+        match ROUNDING {
+            ZERO_POINT_FIRST => even,
+            DIVIDE_AWAY => {
+                // Exact: the difference of neighbours needs no more bits than they have.
+                let rest = grid - T::from_i32(even);
+                let up = i32::from(rest >= T::HALF && grid > T::ZERO);
+                let down = i32::from(rest <= -T::HALF && grid < T::ZERO);
+                even + up - down + self.zero_point
+            }
+            _ => even + self.zero_point,
+        }
+    }
+
+    #[inline]
+    fn saturate(&self, wide: i32) -> i32 {
+        wide.max(self.codes.min).min(self.codes.max)
+    }
+}
+
+const DIVIDE_EVEN: u8 = 0;
+const RECIPROCAL_EVEN: u8 = 1;
+const ZERO_POINT_FIRST: u8 = 2;
+const DIVIDE_AWAY: u8 = 3;
+
+/// Where the affine parameters of the elements of one call come from.
+#[derive(Clone, Copy, Debug)]
+pub enum Params<'a, T> {
+    /// All elements share them.
+    Same(Affine<T>),
+    /// Element `i` has `affines[i]` (the last axis is the channel).
+    Each(&'a [Affine<T>]),
+}
+
+/// Writes the code of each element of `x` to `codes`; NaN gets the smallest code.
+pub fn quantize<T: Real, C: Code>(
+    x: &[T],
+    params: Params<'_, T>,
+    range: CodeRange,
+    rounding: Rounding,
+    codes: &mut [C],
+) {
+    match rounding {
+        Rounding::DivideEven => {
+            quantize_with::<T, C, DIVIDE_EVEN>(x, params, range, rounding, codes)
+        }
+        Rounding::ReciprocalEven => {
+            quantize_with::<T, C, RECIPROCAL_EVEN>(x, params, range, rounding, codes);
+        }
+        Rounding::ZeroPointFirst => {
+            quantize_with::<T, C, ZERO_POINT_FIRST>(x, params, range, rounding, codes);
+        }
+        Rounding::DivideAway => {
+            quantize_with::<T, C, DIVIDE_AWAY>(x, params, range, rounding, codes)
+        }
+    }
+}
+
+fn quantize_with<T: Real, C: Code, const ROUNDING: u8>(
+    x: &[T],
+    params: Params<'_, T>,
+    range: CodeRange,
+    rounding: Rounding,
+    codes: &mut [C],
+) {
+    debug_assert_eq!(x.len(), codes.len());
+    match params {
+        Params::Same(affine) => {
+            let quantizer = Quantizer::new(affine, range, rounding);
+            for (&x, code) in x.iter().zip(codes) {
+                *code = C::from_code(quantizer.saturate(quantizer.wide::<ROUNDING>(x)));
+            }
+        }
+        Params::Each(affines) => {
+            debug_assert_eq!(x.len(), affines.len());
+            for ((&x, code), &affine) in x.iter().zip(codes).zip(affines) {
+                let quantizer = Quantizer::new(affine, range, rounding);
+                *code = C::from_code(quantizer.saturate(quantizer.wide::<ROUNDING>(x)));
+            }
+        }
+    }
+}
+
+/// Writes `(code - zero_point) * scale` of each code to `x`.
+pub fn dequantize<T: Real, C: Code>(codes: &[C], params: Params<'_, T>, x: &mut [T]) {
+    debug_assert_eq!(x.len(), codes.len());
+    match params {
+        Params::Same(Affine { scale, zero_point }) => {
+            for (x, &code) in x.iter_mut().zip(codes) {
+                *x = T::from_i32(code.to_code() - zero_point) * scale;
+            }
+        }
+        Params::Each(affines) => {
+            debug_assert_eq!(x.len(), affines.len());
+            for ((x, &code), affine) in x.iter_mut().zip(codes).zip(affines) {
+                *x = T::from_i32(code.to_code() - affine.zero_point) * affine.scale;
+            }
+        }
+    }
+}
+
+/// Independent sums, so that the additions do not wait for one another.
+const LANES: usize = 4;
+
+/// Sums over elements and their reconstructions, from which a report is made.
+///
+/// Elements that are infinite or NaN are left out of every sum and count.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct ErrorSums {
+    /// Sum of x^2.
+    pub signal: f64,
+    /// Sum of x̂^2.
+    pub restored: f64,
+    /// Sum of x x̂.
+    pub product: f64,
+    /// Sum of (x - x̂)^2 over elements whose code was not saturated.
+    pub rounded: f64,
+    /// Sum of (x - x̂)^2 over elements whose code was saturated.
+    pub clipped: f64,
+    /// Largest |x - x̂|.
+    pub max_abs: f64,
+    /// Elements whose code was saturated.
+    pub clipped_count: u64,
+    /// Elements other than 0 that came back as 0.
+    pub zeroed_count: u64,
+    /// Elements in the sums.
+    pub count: u64,
+}
+
+impl ErrorSums {
+    /// Adds `other`, which covers the elements after those of `self`.
+    pub fn merge(&mut self, other: &Self) {
+        self.signal += other.signal;
+        self.restored += other.restored;
+        self.product += other.product;
+        self.rounded += other.rounded;
+        self.clipped += other.clipped;
+        self.max_abs = self.max_abs.max(other.max_abs);
+        self.clipped_count += other.clipped_count;
+        self.zeroed_count += other.zeroed_count;
+        self.count += other.count;
+    }
+}
+
+/// Measures what quantizing `x` with these parameters loses.
+pub fn measure<T: Real>(
+    x: &[T],
+    params: Params<'_, T>,
+    range: CodeRange,
+    rounding: Rounding,
+) -> ErrorSums {
+    match rounding {
+        Rounding::DivideEven => measure_with::<T, DIVIDE_EVEN>(x, params, range, rounding),
+        Rounding::ReciprocalEven => measure_with::<T, RECIPROCAL_EVEN>(x, params, range, rounding),
+        Rounding::ZeroPointFirst => measure_with::<T, ZERO_POINT_FIRST>(x, params, range, rounding),
+        Rounding::DivideAway => measure_with::<T, DIVIDE_AWAY>(x, params, range, rounding),
+    }
+}
+
+fn measure_with<T: Real, const ROUNDING: u8>(
+    x: &[T],
+    params: Params<'_, T>,
+    range: CodeRange,
+    rounding: Rounding,
+) -> ErrorSums {
+    let mut lanes = [ErrorSums::default(); LANES];
+    match params {
+        Params::Same(affine) => {
+            let quantizer = Quantizer::new(affine, range, rounding);
+            let blocks = x.chunks_exact(LANES);
+            let rest = blocks.remainder();
+            for block in blocks {
+                for (lane, &x) in lanes.iter_mut().zip(block) {
+                    measure_one::<T, ROUNDING>(&quantizer, x, lane);
+                }
+            }
+            for (lane, &x) in lanes.iter_mut().zip(rest) {
+                measure_one::<T, ROUNDING>(&quantizer, x, lane);
+            }
+        }
+        Params::Each(affines) => {
+            for (i, (&x, &affine)) in x.iter().zip(affines).enumerate() {
+                let quantizer = Quantizer::new(affine, range, rounding);
+                measure_one::<T, ROUNDING>(&quantizer, x, &mut lanes[i % LANES]);
+            }
+        }
+    }
+    let [mut total, rest @ ..] = lanes;
+    rest.iter().for_each(|lane| total.merge(lane));
+    total
+}
+
+#[inline]
+fn measure_one<T: Real, const ROUNDING: u8>(q: &Quantizer<T>, x: T, sums: &mut ErrorSums) {
+    let finite = x.is_finite();
+    let wide = q.wide::<ROUNDING>(x);
+    let code = q.saturate(wide);
+    let restored = T::from_i32(code - q.zero_point) * q.scale;
+    // Selects instead of branches: the loop stays straight.
+    let x64 = if finite { x.to_f64() } else { 0.0 };
+    let r64 = if finite { restored.to_f64() } else { 0.0 };
+    let error = x64 - r64;
+    let square = error * error;
+    let clipped = finite && wide != code;
+    sums.signal += x64 * x64;
+    sums.restored += r64 * r64;
+    sums.product += x64 * r64;
+    sums.clipped += if clipped { square } else { 0.0 };
+    sums.rounded += if clipped { 0.0 } else { square };
+    sums.max_abs = if error.abs() > sums.max_abs { error.abs() } else { sums.max_abs };
+    sums.clipped_count += u64::from(clipped);
+    sums.zeroed_count += u64::from(x64.abs() > 0.0 && r64.to_bits() << 1 == 0);
+    sums.count += u64::from(finite);
+}
+
+/// Extent of the finite elements of a slice, and what was not finite.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Extent<T> {
+    /// Smallest finite element; infinity when there is none.
+    pub min: T,
+    /// Largest finite element; minus infinity when there is none.
+    pub max: T,
+    /// NaN elements.
+    pub nan: u64,
+    /// Infinite elements of either sign.
+    pub inf: u64,
+}
+
+impl<T: Real> Default for Extent<T> {
+    fn default() -> Self {
+        Self { min: T::INFINITY, max: -T::INFINITY, nan: 0, inf: 0 }
+    }
+}
+
+impl<T: Real> Extent<T> {
+    /// The extent of both.
+    #[must_use]
+    pub fn join(mut self, other: Self) -> Self {
+        self.min = if other.min < self.min { other.min } else { self.min };
+        self.max = if other.max > self.max { other.max } else { self.max };
+        self.nan += other.nan;
+        self.inf += other.inf;
+        self
+    }
+
+    /// Takes in one element.
+    #[inline]
+    pub fn add(&mut self, x: T) {
+        if x.is_finite() {
+            self.min = if x < self.min { x } else { self.min };
+            self.max = if x > self.max { x } else { self.max };
+        } else if x.is_nan() {
+            self.nan += 1;
+        } else {
+            self.inf += 1;
+        }
+    }
+}
+
+/// Finds the extent of `x`.
+pub fn extent<T: Real>(x: &[T]) -> Extent<T> {
+    const WIDTH: usize = 16;
+    let mut min = [T::INFINITY; WIDTH];
+    let mut max = [-T::INFINITY; WIDTH];
+    // 0 as long as all are finite: x - x is NaN for infinities and NaN.
+    let mut odd = [T::ZERO; WIDTH];
+    let blocks = x.chunks_exact(WIDTH);
+    let rest = blocks.remainder();
+    for block in blocks {
+        for i in 0..WIDTH {
+            let x = block[i];
+            min[i] = if x < min[i] { x } else { min[i] };
+            max[i] = if x > max[i] { x } else { max[i] };
+            odd[i] = odd[i] + (x - x);
+        }
+    }
+    let mut extent = Extent::default();
+    if odd.iter().all(|&odd| odd == T::ZERO) {
+        for i in 0..WIDTH {
+            extent = extent.join(Extent { min: min[i], max: max[i], nan: 0, inf: 0 });
+        }
+        rest.iter().for_each(|&x| extent.add(x));
+    } else {
+        x.iter().for_each(|&x| extent.add(x));
+    }
+    extent
+}

@@ -1,0 +1,69 @@
+//! Quantization: schemes, ranges, codes and what they lose.
+//!
+//! A pure function of tensor and scheme: no bytes of any format, no clock, no
+//! threads of its own (it uses the rayon pool it is called in), and the same
+//! result for any number of them.
+
+pub mod layout;
+pub mod params;
+pub mod scheme;
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A tensor that a scheme does not fit, or one that cannot be quantized.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuantError {
+    /// The scheme field (or `data`) at fault.
+    pub field: &'static str,
+    /// What is wrong, lower case, no full stop.
+    pub detail: Cow<'static, str>,
+    /// What to send instead; empty when the detail says it.
+    pub cure: Cow<'static, str>,
+}
+
+impl QuantError {
+    /// An error about one field.
+    #[must_use]
+    pub fn field(field: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { field, detail: detail.into(), cure: Cow::Borrowed("") }
+    }
+
+    /// The same error with a cure.
+    #[must_use]
+    pub fn cure(mut self, cure: impl Into<Cow<'static, str>>) -> Self {
+        self.cure = cure.into();
+        self
+    }
+}
+
+impl fmt::Display for QuantError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.detail)
+    }
+}
+
+impl std::error::Error for QuantError {}
+
+/// A request to stop, shared with whoever waits for the result.
+///
+/// Loops over a tensor look at it once per block of elements and then return
+/// early with whatever they have; the caller that asked them to stop, or that
+/// sees [`is_cancelled`](Self::is_cancelled) afterwards, drops the result.
+#[derive(Clone, Debug, Default)]
+pub struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    /// Asks all holders to stop.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether to stop.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
