@@ -1,5 +1,6 @@
 //! quantd: quantization of neural-network tensors as a service.
 
+pub mod api;
 pub mod codec;
 pub mod kernels;
 pub mod quant;

@@ -4,8 +4,15 @@
 //! threads of its own (it uses the rayon pool it is called in), and the same
 //! result for any number of them.
 
+pub mod compare;
+pub mod dequantize;
+mod extent;
+mod gather;
 pub mod layout;
 pub mod params;
+pub mod quantize;
+pub mod range;
+pub mod report;
 pub mod scheme;
 
 use std::borrow::Cow;
