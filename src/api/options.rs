@@ -110,10 +110,6 @@ impl Options {
             signed: fields.bool("signed")?.or(base.signed),
             symmetric: fields.bool("symmetric")?.or(base.symmetric),
             restricted: fields.bool("restricted")?.or(base.restricted),
-            granularity: fields.word("granularity", &GRANULARITIES)?,
-            axis: fields.integer("axis", -MAX_SIZE, MAX_SIZE)?,
-            group_size: size(fields.integer("group_size", 1, MAX_SIZE)?),
-            block_shape: block_shape(fields)?,
             range: fields.word("range", &RANGES)?,
             percentile: fields.number("percentile", 50.0, 100.0)?,
             min: fields.numbers("min")?,
@@ -123,8 +119,23 @@ impl Options {
             profile: profile.and_then(|name| Profile::ALL.into_iter().find(|p| p.name() == name)),
             nan: nan.and_then(|name| NanPolicy::ALL.into_iter().find(|p| p.name() == name)),
             packed: fields.bool("packed")?.or(base.packed),
+            ..Self::take_granularity(fields)?
         }
         .over(&base))
+    }
+
+    /// Takes the fields of a granularity, its name included, and no others.
+    ///
+    /// # Errors
+    /// [`Kind::InvalidOption`] names the first field with a wrong value.
+    pub fn take_granularity(fields: &mut Fields) -> Result<Self, Error> {
+        Ok(Self {
+            granularity: fields.word("granularity", &GRANULARITIES)?,
+            axis: fields.integer("axis", -MAX_SIZE, MAX_SIZE)?,
+            group_size: size(fields.integer("group_size", 1, MAX_SIZE)?),
+            block_shape: block_shape(fields)?,
+            ..Self::default()
+        })
     }
 
     /// Granularity and its sizes come from the preset only as a whole: naming
@@ -380,9 +391,11 @@ pub fn scheme_of_value(value: Value, pointer: &str) -> Result<Scheme, Error> {
             presets::find(&name).ok_or_else(|| presets::unknown(place))?.resolve(&origin)
         }
         Value::Null => Options::default().resolve(&origin),
-        Value::Bool(_) | Value::Number(_) | Value::Array(_) => Err(Error::new(Kind::InvalidOption, "not a scheme")
-            .at(Place::Pointer(pointer.to_owned()))
-            .cure("use an object of scheme fields or the name of a preset")),
+        Value::Bool(_) | Value::Number(_) | Value::Array(_) => {
+            Err(Error::new(Kind::InvalidOption, "not a scheme")
+                .at(Place::Pointer(pointer.to_owned()))
+                .cure("use an object of scheme fields or the name of a preset"))
+        }
     }
 }
 

@@ -69,7 +69,10 @@ impl Payload {
     ///
     /// # Errors
     /// [`Error`] when the content coding is broken or the limits are exceeded.
-    pub fn inflate(self, context: &mut Context<'_>) -> Result<(Arc<Buffer>, Format, String), Error> {
+    pub fn inflate(
+        self,
+        context: &mut Context<'_>,
+    ) -> Result<(Arc<Buffer>, Format, String), Error> {
         let Self { body, format, encoding, query } = self;
         let body = match encoding {
             Encoding::Identity => body,
