@@ -338,15 +338,18 @@ mod tests {
         let permit = compute.admit(1).await.unwrap();
         let (started, wait_started) = oneshot::channel();
         let (stopped, wait_stopped) = oneshot::channel();
-        let work = compute.run(permit, |cancel, _| {
-            started.send(()).unwrap();
-            while !cancel.is_cancelled() {
-                std::thread::yield_now();
-            }
-            stopped.send(()).unwrap();
-            Ok(())
+        let pool = compute.clone();
+        let task = tokio::spawn(async move {
+            let work = |cancel: &Cancel, _: &mut Permit| {
+                started.send(()).unwrap();
+                while !cancel.is_cancelled() {
+                    std::thread::yield_now();
+                }
+                stopped.send(()).unwrap();
+                Ok(())
+            };
+            pool.run(permit, work).await
         });
-        let task = tokio::spawn(work);
         wait_started.await.unwrap();
         task.abort();
         wait_stopped.await.unwrap();
