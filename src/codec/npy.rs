@@ -381,21 +381,21 @@ mod tests {
             &plain("<f4", "False", "(3,)"),
             "byte 68: [3] of F32 is 12 bytes, 8 follow the header",
         );
-        refused(&plain("<f4", "False", "(2)"), "header, byte 58: expected a comma");
-        refused(&plain("<f4", "False", "(-1,)"), "header, byte 57: expected a size");
+        refused(&plain("<f4", "False", "(2)"), "header, byte 52: expected a comma");
+        refused(&plain("<f4", "False", "(-1,)"), "header, byte 51: expected a size");
         refused(
             &plain("<f4", "False", "(1099511627776,)"),
             "header, shape: dimension 0 is above 2^31",
         );
         refused(
             &plain("<f4", "False", "(99999999999999999999999,)"),
-            "header, byte 57: expected a size",
+            "header, byte 51: expected a size",
         );
         refused(
             &plain("<f4", "False", "(1,1,1,1,1,1,1,1,1)"),
-            "header, byte 73: more than 8 dimensions",
+            "header, byte 67: more than 8 dimensions",
         );
-        refused(&plain("<f4", "maybe", "(2,)"), "header, byte 35: expected True or False");
+        refused(&plain("<f4", "maybe", "(2,)"), "header, byte 34: expected True or False");
         refused(
             "{'descr': '<f4', 'shape': (2,)}",
             "header, byte 31: descr, fortran_order or shape is missing",

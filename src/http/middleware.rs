@@ -43,7 +43,7 @@ pub(super) fn wrap(router: Router<App>, app: &App, cors: &[String]) -> Router<Ap
             .layer(CatchPanicLayer::custom(|_| {
                 Error::new(Kind::Internal, "the request met a defect of the server").into_response()
             }))
-            .layer(cors_layer(cors))
+            .option_layer(cors_layer(cors))
             .layer(from_fn_with_state(app.clone(), authenticate))
             .layer(CompressionLayer::new().gzip(true).compress_when(compressible)),
     )
@@ -150,13 +150,14 @@ async fn authenticate(State(app): State<App>, request: Request, next: Next) -> R
         .into_response()
 }
 
-fn cors_layer(origins: &[String]) -> CorsLayer {
+/// None by default: then no page of another origin may call.
+fn cors_layer(origins: &[String]) -> Option<CorsLayer> {
     let origins: Vec<HeaderValue> =
         origins.iter().filter_map(|origin| origin.parse().ok()).collect();
     if origins.is_empty() {
-        return CorsLayer::new();
+        return None;
     }
-    CorsLayer::new()
+    let layer = CorsLayer::new()
         .allow_origin(AllowOrigin::list(origins))
         .allow_methods([Method::GET, Method::POST])
         .allow_headers([
@@ -167,5 +168,6 @@ fn cors_layer(origins: &[String]) -> CorsLayer {
             HeaderName::from_static("api-key"),
             REQUEST_ID.clone(),
         ])
-        .expose_headers([REQUEST_ID.clone()])
+        .expose_headers([REQUEST_ID.clone()]);
+    Some(layer)
 }

@@ -16,7 +16,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::Method;
 use sha2::{Digest, Sha256};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -86,13 +85,9 @@ pub fn router(app: App, cors: &[String]) -> Router {
         .fallback(async || {
             Error::new(Kind::NotFound, "no such resource").cure("see GET / for what there is")
         })
-        .method_not_allowed_fallback(async |method: Method| {
-            let detail = if method.is_safe() || method == Method::POST {
-                "the resource has no such method"
-            } else {
-                "the resource has no such method, and none that changes anything"
-            };
-            Error::new(Kind::MethodNotAllowed, detail).cure("see the Allow header")
+        .method_not_allowed_fallback(async || {
+            Error::new(Kind::MethodNotAllowed, "the resource has no such method")
+                .cure("see the Allow header")
         });
     middleware::wrap(router, &app, cors).with_state(app)
 }

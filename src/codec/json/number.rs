@@ -299,7 +299,7 @@ mod tests {
     fn the_grammar_is_that_of_json() {
         for text in [
             "", "-", "+1", "01", "-01", ".5", "5.", "1e", "1e+", "nan", "inf", "Infinity", "NaN",
-             "e1",
+            "e1",
         ] {
             assert_eq!(f32::parse(text.as_bytes()), Err(Fault::Syntax), "{text}");
         }

@@ -164,7 +164,7 @@ fn objects_are_split_strictly() {
     check(b"{\"a\":1 2}", "byte 7: expected a comma or the end of the object");
     check(b"{a:1}", "byte 1: expected the name of a member");
     check(b"{\"\xff\":1}", "byte 1: the name of a member is not UTF-8");
-    check(b"{\"a", "byte 1: a string without end");
+    check(b"{\"a", "byte 2: a string without end");
     let long = format!("{{\"{}\":1}}", "k".repeat(5000));
     check(long.as_bytes(), "byte 1: the name of a member is too long");
 }
