@@ -1,0 +1,98 @@
+//! Small values (options, shapes, names) to [`serde_json::Value`], strictly.
+//!
+//! `serde_json` keeps the last of two equal keys, names no place in a tree and
+//! recurses; so objects and arrays are split here, level by level, and only
+//! strings and numbers are left to it. Not meant for tensors: those go to
+//! [`read_tensor`](super::read_tensor).
+
+use serde_json::{Map, Value};
+
+use super::number;
+use super::read::{Fault, skip};
+use super::scan::{elements_up_to, members_up_to, pointer_to, unescape};
+use crate::codec::CodecError;
+
+/// Levels of arrays and objects; bounds the recursion below.
+const MAX_DEPTH: usize = 16;
+/// Bytes of one string, escapes included.
+const MAX_STRING_BYTES: usize = 64 << 10;
+/// Bytes of text: a parsed value takes up to sixteen times as much.
+const MAX_VALUE_BYTES: usize = 1 << 20;
+
+/// Reads a small value.
+///
+/// # Errors
+/// The text is over 1 MiB or not one JSON value, nests deeper than 16, holds a
+/// string over 64 KiB, a number over the range of f64, or a name twice.
+pub fn read_value(text: &[u8], pointer: &str) -> Result<Value, CodecError> {
+    if text.len() > MAX_VALUE_BYTES {
+        let detail = format!("the value is longer than {MAX_VALUE_BYTES} bytes");
+        return Err(CodecError::too_large(detail).at(pointer));
+    }
+    read_at(text, pointer, 0)
+}
+
+fn read_at(text: &[u8], pointer: &str, depth: usize) -> Result<Value, CodecError> {
+    let text = skip(text).trim_ascii_end();
+    if depth > MAX_DEPTH || (depth == MAX_DEPTH && matches!(text, [b'[' | b'{', ..])) {
+        let detail = format!("values are nested more than {MAX_DEPTH} deep");
+        return Err(CodecError::malformed(detail).at(pointer));
+    }
+    let next = depth.saturating_add(1);
+    match text {
+        [b'{', ..] => {
+            let mut map = Map::new();
+            let members = members_up_to(text, MAX_VALUE_BYTES).map_err(|e| below(e, pointer))?;
+            for member in members {
+                let value = read_at(member.value, &pointer_to(pointer, &member.key), next)?;
+                map.insert(member.key.into_owned(), value);
+            }
+            Ok(Value::Object(map))
+        }
+        [b'[', ..] => {
+            let elements = elements_up_to(text, MAX_VALUE_BYTES).map_err(|e| below(e, pointer))?;
+            let values = elements.into_iter().enumerate();
+            let values = values.map(|(i, value)| read_at(value, &format!("{pointer}/{i}"), next));
+            values.collect::<Result<_, _>>().map(Value::Array)
+        }
+        [b'"', ..] if text.len() > MAX_STRING_BYTES => {
+            let detail = format!("the string is longer than {MAX_STRING_BYTES} bytes");
+            Err(CodecError::too_large(detail).at(pointer))
+        }
+        [b'"', ..] => match unescape(text) {
+            Some(string) => Ok(Value::String(string.into_owned())),
+            None => Err(CodecError::malformed("the string is not valid JSON in UTF-8").at(pointer)),
+        },
+        b"true" => Ok(Value::Bool(true)),
+        b"false" => Ok(Value::Bool(false)),
+        b"null" => Ok(Value::Null),
+        _ => read_number(text, pointer),
+    }
+}
+
+fn read_number(text: &[u8], pointer: &str) -> Result<Value, CodecError> {
+    let fault = match number::scan(text) {
+        Ok((_, [])) => match serde_json::from_slice(text) {
+            Ok(value) => return Ok(value),
+            Err(_) => Fault::Overflow,
+        },
+        Ok(_) => Fault::Trailing,
+        Err(fault @ (Fault::Null | Fault::Boolean | Fault::String)) => {
+            debug_assert!(fault != Fault::String, "strings are read before");
+            return Err(CodecError::malformed("the value is not valid JSON").at(pointer));
+        }
+        Err(Fault::NotANumber) => {
+            return Err(CodecError::malformed("the value is not valid JSON").at(pointer));
+        }
+        Err(fault) => fault,
+    };
+    Err(fault.error("F64", true).at(pointer))
+}
+
+/// An error of the scanner, under the pointer of the value it scanned: its
+/// byte offsets are those of a part of the document and would mislead.
+fn below(error: CodecError, pointer: &str) -> CodecError {
+    let inner = error.at.as_deref().filter(|at| at.starts_with('/')).unwrap_or_default();
+    let at = format!("{pointer}{inner}");
+    error.at(at)
+}
