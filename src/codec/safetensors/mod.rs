@@ -16,8 +16,6 @@ use super::json::{self, Member, members_up_to};
 use super::{CodecError, Limits};
 use crate::tensor::{Buffer, DType, Shape, Tensor};
 
-/// Longest tensor name, which ends up in messages.
-const MAX_NAME_BYTES: usize = 512;
 /// Entries of `__metadata__`.
 const MAX_METADATA: usize = 1024;
 /// Members of one tensor's description, of which three are known.
@@ -155,11 +153,8 @@ fn split<'a>(bytes: &'a [u8], limits: &Limits) -> Result<(&'a [u8], usize), Code
 
 /// Errors of the JSON scanner count bytes of the header, not of the file.
 fn in_header(error: CodecError) -> CodecError {
-    let at = match error.at.as_deref() {
-        Some(place) if place.starts_with('/') => format!("header {place}"),
-        Some(place) => format!("header {place}"),
-        None => "header".to_owned(),
-    };
+    let place = error.at.as_deref().unwrap_or_default();
+    let at = format!("header {place}");
     error.at(at)
 }
 
@@ -183,12 +178,6 @@ fn read_metadata(text: &[u8]) -> Result<BTreeMap<String, String>, CodecError> {
 /// The description of one tensor, whose dtype is one of ours.
 fn read_info(member: &Member<'_>) -> Result<(DType, TensorInfo), CodecError> {
     let name = &*member.key;
-    if name.len() > MAX_NAME_BYTES {
-        return Err(CodecError::too_large(format!(
-            "a tensor name is longer than {MAX_NAME_BYTES} bytes"
-        ))
-        .at("header"));
-    }
     if name.chars().any(char::is_control) {
         return Err(CodecError::malformed("a tensor name holds control characters").at("header"));
     }
