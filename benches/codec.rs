@@ -1,5 +1,7 @@
 //! Text in and out: bytes of JSON per second and core.
 
+#![expect(clippy::cast_possible_truncation, reason = "f32 test data is made from f64")]
+
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -56,10 +58,12 @@ fn write(criterion: &mut Criterion) {
     let codes: Vec<u64> = bits().take(COUNT).collect();
     let shape = Shape::new(vec![COUNT / 1024, 1024]).expect("a valid shape");
     for dtype in [DType::I8, DType::U8, DType::I16, DType::I32, DType::F32, DType::F64] {
-        let bytes: Vec<u8> = match dtype {
-            DType::F32 => reals().flat_map(|x| (x as f32).to_le_bytes()).collect(),
-            DType::F64 => reals().flat_map(f64::to_le_bytes).collect(),
-            _ => codes.iter().flat_map(|x| x.to_le_bytes()).take(COUNT * dtype.size()).collect(),
+        let bytes: Vec<u8> = if dtype == DType::F32 {
+            reals().flat_map(|x| (x as f32).to_le_bytes()).collect()
+        } else if dtype == DType::F64 {
+            reals().flat_map(f64::to_le_bytes).collect()
+        } else {
+            codes.iter().flat_map(|x| x.to_le_bytes()).take(COUNT * dtype.size()).collect()
         };
         let buffer = std::sync::Arc::new(quantd::tensor::Buffer::copy_of(&bytes));
         let tensor =

@@ -59,15 +59,15 @@ impl Fault {
 
     /// The error of an element type of that name, without its place.
     pub(super) fn error(self, dtype: &str, float: bool) -> CodecError {
-        let detail = match self {
-            Self::Overflow => format!("the number is above the largest finite {dtype}"),
-            Self::NotAnInteger => {
+        let detail = match (self, float) {
+            (Self::Overflow, _) => format!("the number is above the largest finite {dtype}"),
+            (Self::NotAnInteger, _) => {
                 format!("{dtype} takes integers only, without point or exponent")
             }
-            Self::Range => format!("the integer is out of range for {dtype}"),
-            Self::TooDeep => format!("arrays are nested more than {MAX_RANK} deep"),
-            Self::String if !float => return Self::quoted_integer(),
-            other => return CodecError::malformed(other.detail()).cure(other.cure()),
+            (Self::Range, _) => format!("the integer is out of range for {dtype}"),
+            (Self::TooDeep, _) => format!("arrays are nested more than {MAX_RANK} deep"),
+            (Self::String, false) => return Self::quoted_integer(),
+            _ => return CodecError::malformed(self.detail()).cure(self.cure()),
         };
         CodecError::malformed(detail).cure(self.cure())
     }
@@ -158,10 +158,6 @@ macro_rules! float {
     ($type:ty, $bits:ty, $format:expr, $from_f64:expr, $slow:expr) => {
         impl Element for $type {
             #[inline]
-            #[expect(
-                clippy::cast_possible_truncation,
-                reason = "the bits have the width of the type"
-            )]
             fn parse(text: &[u8]) -> Result<(Self, &[u8]), Fault> {
                 if let [b'"', ..] = text {
                     let (value, rest) = non_finite(text).ok_or(Fault::String)?;
@@ -170,7 +166,7 @@ macro_rules! float {
                 let (literal, rest) = number::scan(text)?;
                 let (negative, bits) = literal.round($format);
                 let magnitude = match bits {
-                    Some(bits) => bits as $bits,
+                    Some(bits) => <$bits>::try_from(bits).map_err(|_| Fault::Overflow)?,
                     None => $slow(&literal).ok_or(Fault::Overflow)?,
                 };
                 let sign = <$bits>::from(negative).rotate_right(1);
@@ -178,6 +174,11 @@ macro_rules! float {
             }
         }
     };
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "NaN and the infinities exist in both")]
+const fn non_finite_f32(value: f64) -> f32 {
+    value as f32
 }
 
 fn slow_f64(literal: &number::Literal<'_>) -> Option<u64> {
@@ -197,7 +198,7 @@ fn slow_bf16(literal: &number::Literal<'_>) -> Option<u16> {
 }
 
 float!(f64, u64, BINARY64, std::convert::identity, slow_f64);
-float!(f32, u32, BINARY32, |value: f64| value as Self, slow_f32);
+float!(f32, u32, BINARY32, non_finite_f32, slow_f32);
 float!(f16, u16, BINARY16, Self::from_f64, slow_f16);
 float!(bf16, u16, BFLOAT16, Self::from_f64, slow_bf16);
 

@@ -156,14 +156,19 @@ fn wanted_shapes_are_checked() {
     assert_eq!(error.at.as_deref(), Some("/data"));
 }
 
+/// Asserts place, text and cure of a refused value.
+fn check(dtype: DType, text: &str, at: &str, detail: &str, cure: &str) {
+    let error = read(text, dtype).unwrap_err();
+    let found = (error.at.as_deref(), &*error.detail, &*error.cure);
+    assert_eq!(found, (Some(at), detail, cure), "{text}");
+}
+
+fn float(text: &str, at: &str, detail: &str, cure: &str) {
+    check(DType::F32, text, at, detail, cure);
+}
+
 #[test]
-fn faults_are_located() {
-    let check = |dtype, text: &str, at: &str, detail: &str, cure: &str| {
-        let error = read(text, dtype).unwrap_err();
-        let found = (error.at.as_deref(), &*error.detail, &*error.cure);
-        assert_eq!(found, (Some(at), detail, cure), "{text}");
-    };
-    let float = |text, at, detail, cure| check(DType::F32, text, at, detail, cure);
+fn malformed_numbers_are_located() {
     let tokens = "write the string \"NaN\", \"Infinity\" or \"-Infinity\", or send binary";
     float("[[1,2],[3,NaN]]", "/data/1/1", "NaN and Infinity are not JSON", tokens);
     float("[-Infinity]", "/data/0", "NaN and Infinity are not JSON", tokens);
@@ -190,6 +195,10 @@ fn faults_are_located() {
     float("", "/data", "the value ends inside an array or a number", "");
     float("[1]]", "/data", "the value is followed by other bytes", "");
     float("1,2", "/data", "the value is followed by other bytes", "");
+}
+
+#[test]
+fn uneven_arrays_are_located() {
     let ragged = "the array is ragged: its length differs from its first sibling's";
     let equal = "make all rows of one level equally long";
     float("[[[1,2]],[[3,4,5]]]", "/data/1/0", ragged, equal);
@@ -201,6 +210,10 @@ fn faults_are_located() {
     float("[[[1]],[2]]", "/data/1/0", mixed, "nest every element equally deep");
     let deep = "arrays are nested more than 8 deep";
     float("[[[[[[[[[1]]]]]]]]]", "/data/0/0/0/0/0/0/0/0", deep, "send at most 8 dimensions");
+}
+
+#[test]
+fn numbers_out_of_range_are_located() {
     let infinite = "write the string \"Infinity\" if infinity is meant, or use a wider dtype";
     float("[0,1e400]", "/data/1", "the number is above the largest finite F32", infinite);
     check(DType::F16, "65520", "/data", "the number is above the largest finite F16", infinite);

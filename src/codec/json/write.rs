@@ -163,12 +163,14 @@ const fn pieces(signed: bool) -> [Piece; 256] {
 /// Text is collected here before it is appended: one bounds check of the
 /// vector for many numbers.
 const BLOCK: usize = 4096;
+/// Codes that fit a block whatever their text.
+const PIECES: usize = BLOCK / size_of::<Piece>();
 
 /// Appends 8-bit codes, separated by commas. Every piece is copied whole, the
 /// part behind its text is overwritten by the next.
 fn write_codes(out: &mut Vec<u8>, codes: &[u8], table: &[Piece; 256]) {
     let mut block = [0_u8; BLOCK];
-    for part in codes.chunks(BLOCK / size_of::<Piece>()) {
+    for part in codes.chunks(PIECES) {
         let mut used = 0_usize;
         for &code in part {
             let Some(piece) = table.get(usize::from(code)) else { continue };

@@ -52,6 +52,7 @@ pub struct Entry<'a> {
 /// # Errors
 /// The file is malformed, not covered exactly by its tensors, holds a dtype that
 /// is not read here, or is above `limits`.
+#[expect(clippy::needless_pass_by_value, reason = "every reader takes the body over")]
 pub fn read(buffer: Arc<Buffer>, limits: &Limits) -> Result<Document, CodecError> {
     let (text, start) = split(buffer.bytes(), limits)?;
     // The metadata takes the place of one tensor more.
