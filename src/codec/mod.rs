@@ -4,6 +4,10 @@
 //! treats its input as hostile: a length that the input declares is compared
 //! with the bytes that are there, and with [`Limits`], before anything is
 //! allocated by it.
+//!
+//! Sums, indices and unwrapping are denied below: what hostile bytes can reach
+//! must be checked arithmetic, `get`, or a stated proof.
+
 #![cfg_attr(
     not(test),
     deny(

@@ -1,113 +1,174 @@
-//! Codes below 8 bits as one little-endian bit stream.
+//! Codes narrower than a byte as one little-endian bit stream.
 //!
-//! Element `i` occupies the bits `i * bits .. (i + 1) * bits` of the stream,
-//! counted from the low end of the first byte, in two's complement for signed
-//! codes. At 4 bits that is ONNX's packing (first element in the low nibble),
-//! at 2 bits four codes a byte, low first; the last byte is padded with zeros.
+//! Element `i` occupies the bits `[i * bits, (i + 1) * bits)` of the stream,
+//! two's complement when signed. Four bits are therefore low nibble first, as
+//! ONNX packs INT4, and two bits are four a byte, lowest first. The last byte is
+//! padded with zero bits. The stream carries neither count nor width: whoever
+//! unpacks must know both.
 
 use super::CodecError;
 
-/// Bytes of `count` packed codes, or `None` when that overflows.
-#[must_use]
-pub fn packed_len(count: usize, bits: u32) -> Option<usize> {
-    Some(count.checked_mul(usize::try_from(bits).ok()?)?.div_ceil(8))
-}
+/// Codes of one group: eight codes of `n` bits fill exactly `n` bytes, so that
+/// every group but the last starts and ends at a byte.
+const GROUP: usize = 8;
 
-/// Packs codes that lie one a byte; `bits` is 1 to 8.
+/// Packs codes, one a byte, at `bits` a code; higher bits are cut off, so `i8`
+/// patterns may be passed as they are. `bits` outside `1..=8` is taken as the
+/// nearest of those.
 #[must_use]
 pub fn pack(codes: &[u8], bits: u32) -> Vec<u8> {
-    let mask = low_bits(bits);
-    let mut packed = Vec::with_capacity(packed_len(codes.len(), bits).unwrap_or(0));
-    // Eight codes fill `bits` whole bytes.
-    for group in codes.chunks(8) {
-        let mut word = 0_u64;
-        for &code in group.iter().rev() {
-            word = word << bits | u64::from(code & mask);
-        }
-        let len = packed_len(group.len(), bits).unwrap_or(0);
-        packed.extend(word.to_le_bytes().iter().take(len));
+    debug_assert!((1..=8).contains(&bits), "code width {bits}");
+    let bits = bits.clamp(1, 8);
+    if bits == 8 {
+        return codes.to_vec();
     }
-    packed
+    let mut out = Vec::with_capacity(packed_len(codes.len(), bits).unwrap_or(0));
+    for group in codes.chunks(GROUP) {
+        let word = group
+            .iter()
+            .rev()
+            .fold(0_u64, |word, &code| word.wrapping_shl(bits) | u64::from(code & mask(bits)));
+        let used = packed_len(group.len(), bits).unwrap_or(0);
+        out.extend(word.to_le_bytes().iter().take(used));
+    }
+    out
 }
 
-/// Unpacks `count` codes to one a byte, sign-extended when `signed`.
+/// Bytes of `count` packed codes, or `None` when that overflows or `bits` is
+/// not in `1..=8`.
+#[must_use]
+pub fn packed_len(count: usize, bits: u32) -> Option<usize> {
+    if !(1..=8).contains(&bits) {
+        return None;
+    }
+    // Whole groups first: `count * bits` could overflow where the bytes do not.
+    let width = usize::try_from(bits).ok()?;
+    let whole = (count / GROUP).checked_mul(width)?;
+    let rest = (count % GROUP).checked_mul(width)?.div_ceil(8);
+    whole.checked_add(rest)
+}
+
+/// Unpacks `count` codes to one a byte, sign-extended to `i8` patterns when
+/// `signed`.
 ///
 /// # Errors
-/// When there are not as many bytes as `count` codes fill, or padding bits are set.
+/// The length is not exactly [`packed_len`], or a padding bit is set.
 pub fn unpack(packed: &[u8], bits: u32, signed: bool, count: usize) -> Result<Vec<u8>, CodecError> {
-    let expected = packed_len(count, bits)
-        .ok_or_else(|| CodecError::malformed("too many packed codes for their shape"))?;
+    let Some(expected) = packed_len(count, bits) else {
+        return Err(CodecError::unsupported("the width of packed codes must be 1 to 8 bits"));
+    };
     if packed.len() != expected {
         return Err(CodecError::malformed(format!(
-            "{count} codes of {bits} bits fill {expected} bytes, there are {}",
+            "{} bytes of packed codes where {count} codes of {bits} bits take {expected}",
             packed.len()
         )));
     }
-    let mask = low_bits(bits);
-    let sign = if signed { mask ^ mask >> 1 } else { 0 };
-    let group_bytes = usize::try_from(bits).unwrap_or(8);
-    let mut codes = Vec::with_capacity(count);
-    let mut padding = 0;
-    for group in packed.chunks(group_bytes) {
-        let mut bytes = [0; 8];
-        bytes.iter_mut().zip(group).for_each(|(to, from)| *to = *from);
-        let mut word = u64::from_le_bytes(bytes);
-        for _ in 0..count.saturating_sub(codes.len()).min(8) {
-            let [low, ..] = word.to_le_bytes();
-            let code = low & mask;
-            // Two's complement: (code ^ sign) - sign extends the sign bit.
-            codes.push((code ^ sign).wrapping_sub(sign));
-            word = word.checked_shr(bits).unwrap_or(0);
+    let width = usize::try_from(bits).unwrap_or(GROUP);
+    let mut out = Vec::with_capacity(count);
+    let mut padding = 0_u64;
+    for (group, first) in packed.chunks(width).zip((0..count).step_by(GROUP)) {
+        let word = group.iter().rev().fold(0_u64, |word, &byte| (word << 8) | u64::from(byte));
+        let codes = count.saturating_sub(first).min(GROUP);
+        let mut rest = word;
+        for _ in 0..codes {
+            out.push(extend(rest.to_le_bytes()[0] & mask(bits), bits, signed));
+            rest = rest.wrapping_shr(bits);
         }
-        padding |= word;
+        if codes < GROUP {
+            padding = rest;
+        }
     }
     if padding != 0 {
-        return Err(CodecError::malformed("bits after the last packed code are set"));
+        return Err(CodecError::malformed("the padding bits of the last packed byte are not zero")
+            .cure("zero the bits behind the last code"));
     }
-    Ok(codes)
+    Ok(out)
 }
 
-const fn low_bits(bits: u32) -> u8 {
-    match 0xff_u8.checked_shr(8_u32.saturating_sub(bits)) {
-        Some(mask) => mask,
-        None => 0,
+/// The lowest `bits` bits; `bits` is in `1..=8`.
+fn mask(bits: u32) -> u8 {
+    u8::MAX.wrapping_shr(8_u32.wrapping_sub(bits))
+}
+
+/// Repeats the sign bit of a two's complement code of `bits` bits.
+fn extend(code: u8, bits: u32, signed: bool) -> u8 {
+    if !signed {
+        return code;
     }
+    let up = 8_u32.wrapping_sub(bits);
+    code.wrapping_shl(up).cast_signed().wrapping_shr(up).cast_unsigned()
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
-    fn four_bits_are_low_nibble_first() {
-        assert_eq!(pack(&[1, 2, 3], 4), [0x21, 0x03]);
-        assert_eq!(pack(&[0xff, 0x80, 0x07], 4), [0x0f, 0x07]);
-        assert_eq!(pack(&[1, 2, 3, 0, 1], 2), [0b0011_1001, 1]);
-        // compressed-tensors 0.18 packs 3 bits densely: -4..3 offset by 4 is 0..7.
-        assert_eq!(pack(&[0, 1, 2, 3, 4, 5, 6, 7], 3), [0x88, 0xc6, 0xfa]);
+    fn layout_is_low_bits_first() {
+        let check = |codes: &[u8], bits, expect: &[u8]| {
+            assert_eq!(pack(codes, bits), expect, "{codes:?} at {bits}");
+        };
+        check(&[1, 2, 3], 4, &[0x21, 0x03]);
+        check(&[0xff, 0x08], 4, &[0x8f]);
+        check(&[1, 2, 3, 0, 1], 2, &[0b0011_1001, 1]);
+        check(&[1, 0, 1, 1, 0, 0, 0, 1, 1], 1, &[0b1000_1101, 1]);
+        check(&[7, 0, 7], 3, &[0b1100_0111, 1]);
+        check(&[250, 3], 8, &[250, 3]);
+        check(&[], 5, &[]);
     }
 
     #[test]
-    fn packing_is_reversible() {
-        for bits in 1..=8 {
-            for count in 0..40_usize {
-                let codes: Vec<u8> =
-                    (0..count).map(|i| (i * 37 % 256) as u8 & low_bits(bits)).collect();
-                let packed = pack(&codes, bits);
-                assert_eq!(Some(packed.len()), packed_len(count, bits));
-                assert_eq!(unpack(&packed, bits, false, count).unwrap(), codes);
-                let signed = unpack(&packed, bits, true, count).unwrap();
-                assert_eq!(pack(&signed, bits), packed, "{bits} {count}");
+    fn signs_are_extended() {
+        let unpacked = unpack(&[0x8f], 4, true, 2).unwrap();
+        assert_eq!(unpacked, [0xff, 0xf8]);
+        assert_eq!(unpack(&[0x8f], 4, false, 2).unwrap(), [15, 8]);
+        assert_eq!(unpack(&[0b10], 1, true, 2).unwrap(), [0, 0xff]);
+    }
+
+    #[test]
+    fn lengths_do_not_overflow() {
+        assert_eq!(packed_len(usize::MAX, 8), Some(usize::MAX));
+        assert_eq!(packed_len(usize::MAX, 4), Some(1 << 63));
+        assert_eq!(packed_len(9, 7), Some(8));
+        assert_eq!(packed_len(0, 3), Some(0));
+        assert_eq!(packed_len(1, 0), None);
+        assert_eq!(packed_len(1, 9), None);
+    }
+
+    #[test]
+    fn errors_say_what_is_wrong() {
+        let check = |packed: &[u8], bits, count, detail: &str| {
+            let error = unpack(packed, bits, false, count).unwrap_err();
+            assert_eq!(error.detail, detail);
+        };
+        let long = "2 bytes of packed codes where 2 codes of 4 bits take 1";
+        check(&[0, 0], 4, 2, long);
+        check(&[], 4, 1, "0 bytes of packed codes where 1 codes of 4 bits take 1");
+        check(&[0x10], 4, 1, "the padding bits of the last packed byte are not zero");
+        check(&[0], 9, 1, "the width of packed codes must be 1 to 8 bits");
+        check(&[0], 0, 1, "the width of packed codes must be 1 to 8 bits");
+    }
+
+    proptest! {
+        #[test]
+        fn round_trips(codes in prop::collection::vec(any::<u8>(), 0..70), bits in 1_u32..=8) {
+            let packed = pack(&codes, bits);
+            prop_assert_eq!(Some(packed.len()), packed_len(codes.len(), bits));
+            let unsigned = unpack(&packed, bits, false, codes.len()).unwrap();
+            let signed = unpack(&packed, bits, true, codes.len()).unwrap();
+            for ((&code, &u), &s) in codes.iter().zip(&unsigned).zip(&signed) {
+                prop_assert_eq!(u, code & mask(bits));
+                let sign = u >> (bits - 1) != 0;
+                prop_assert_eq!(i16::from(s.cast_signed()), i16::from(u) - if sign { 1 << bits } else { 0 });
+            }
+            for (i, &u) in unsigned.iter().enumerate() {
+                let bit = i * bits as usize;
+                let at = |k: usize| (packed[k / 8] >> (k % 8)) & 1;
+                let direct = (0..bits as usize).map(|k| at(bit + k) << k).sum::<u8>();
+                prop_assert_eq!(u, direct);
             }
         }
-        assert_eq!(unpack(&[0xf8, 0x01], 4, true, 3).unwrap(), [0xf8, 0xff, 1]);
-    }
-
-    #[test]
-    fn wrong_lengths_and_padding_are_refused() {
-        let text = |packed: &[u8], count| unpack(packed, 4, true, count).unwrap_err().to_string();
-        assert_eq!(text(&[1], 3), "3 codes of 4 bits fill 2 bytes, there are 1");
-        assert_eq!(text(&[1, 0x10], 3), "bits after the last packed code are set");
-        assert_eq!(text(&[], usize::MAX), "too many packed codes for their shape");
     }
 }

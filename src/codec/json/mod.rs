@@ -1,21 +1,190 @@
-//! JSON with tensors in it.
+//! JSON documents: split first, then read each part as what it is meant to be.
 //!
-//! A request is an object with a few small members and one that may be most of
-//! a gigabyte of numbers. The object is split into members without looking
-//! into them ([`members`]); small ones become `serde_json` values
-//! ([`read_value`]), arrays of numbers go straight into the buffer of a tensor
-//! ([`read_tensor`]). Nothing recurses by what the input says.
+//! [`members`] finds the fields, [`read_tensor`] reads numbers straight into an
+//! aligned typed buffer, [`read_value`] everything small; [`write_tensor`] and
+//! its siblings are the way out. There is no tree of a whole document, because
+//! a tensor as a tree takes thirty times its size.
 
-mod members;
 mod number;
 mod read;
+mod scan;
+#[cfg(test)]
+mod tests;
 mod value;
 mod write;
 
-pub use members::{Member, members, members_up_to};
-pub use read::{read_base64, read_tensor};
-pub use value::read_value;
-pub use write::{write_string, write_tensor};
+use std::borrow::Cow;
+use std::sync::Arc;
 
-#[cfg(test)]
-mod tests;
+use base64::Engine;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use half::{bf16, f16};
+
+use self::read::{Element, Nesting, skip};
+pub use self::scan::{Member, members, members_up_to};
+pub use self::value::read_value;
+pub use self::write::{write_reals_f32, write_reals_f64, write_string, write_tensor};
+use super::{CodecError, Limits};
+use crate::tensor::{Buffer, DType, Shape, Tensor};
+
+/// Standard alphabet, padded or not: clients do both.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// Reads nested arrays of numbers, or one number, as a tensor.
+///
+/// Without `shape` the nesting gives it. With one, the data must be nested like
+/// it, or be one flat array. Floats are rounded to `dtype` once, from the exact
+/// decimal value, and may be the strings `"NaN"`, `"Infinity"` and `"-Infinity"`;
+/// integer types take integer literals only.
+///
+/// # Errors
+/// Anything else, located by a JSON pointer that starts with `pointer`, or more
+/// elements or bytes than `limits` allow.
+pub fn read_tensor(
+    text: &[u8],
+    dtype: DType,
+    shape: Option<&Shape>,
+    pointer: &str,
+    limits: &Limits,
+) -> Result<Tensor, CodecError> {
+    let reader = Reader { text, dtype, pointer };
+    let bound = memchr::memchr_iter(b',', text).count().saturating_add(1);
+    check_size(bound, dtype, limits).map_err(|error| error.at(pointer))?;
+    let (buffer, nesting) = match dtype {
+        DType::F64 => reader.fill::<f64>(bound),
+        DType::F32 => reader.fill::<f32>(bound),
+        DType::F16 => reader.fill::<f16>(bound),
+        DType::BF16 => reader.fill::<bf16>(bound),
+        DType::I64 => reader.fill::<i64>(bound),
+        DType::I32 => reader.fill::<i32>(bound),
+        DType::I16 => reader.fill::<i16>(bound),
+        DType::I8 => reader.fill::<i8>(bound),
+        DType::U64 => reader.fill::<u64>(bound),
+        DType::U32 => reader.fill::<u32>(bound),
+        DType::U16 => reader.fill::<u16>(bound),
+        DType::U8 => reader.fill::<u8>(bound),
+    }?;
+    let shape = reader.shape(&nesting, shape)?;
+    Tensor::view(dtype, shape, Arc::new(buffer), 0).ok_or_else(|| inconsistent(pointer))
+}
+
+/// Reads a string of base64 as the little-endian elements of a tensor.
+///
+/// # Errors
+/// The value is not such a string, or its length is not that of `shape`.
+pub fn read_base64(
+    text: &[u8],
+    dtype: DType,
+    shape: &Shape,
+    pointer: &str,
+    limits: &Limits,
+) -> Result<Tensor, CodecError> {
+    check_size(shape.len(), dtype, limits).map_err(|error| error.at(pointer))?;
+    let text = skip(text).trim_ascii_end();
+    let inner = text.strip_prefix(b"\"").and_then(|text| text.strip_suffix(b"\""));
+    let Some(inner) = inner else {
+        return Err(CodecError::malformed("a string of base64 is expected here").at(pointer));
+    };
+    // Some encoders escape every slash, which base64 is full of.
+    let encoded = if memchr::memchr(b'\\', inner).is_some() {
+        let unescaped = scan::unescape(text).ok_or_else(|| not_base64(pointer))?;
+        Cow::Owned(unescaped.into_owned().into_bytes())
+    } else {
+        Cow::Borrowed(inner)
+    };
+    let padding = encoded.iter().rev().take_while(|&&byte| byte == b'=').count();
+    let found = decoded_len(encoded.len().saturating_sub(padding));
+    let expected = shape.len().saturating_mul(dtype.size());
+    if found != expected {
+        return Err(CodecError::malformed(format!(
+            "the base64 holds {found} bytes where shape {shape} of {dtype} takes {expected}"
+        ))
+        .at(pointer));
+    }
+    // The decoder wants room for whole groups.
+    let mut buffer = Buffer::zeroed(expected.saturating_add(3));
+    let decoded = BASE64.decode_slice(&*encoded, buffer.bytes_mut());
+    if decoded != Ok(expected) {
+        return Err(not_base64(pointer));
+    }
+    buffer.truncate(expected);
+    Tensor::view(dtype, shape.clone(), Arc::new(buffer), 0).ok_or_else(|| inconsistent(pointer))
+}
+
+/// Bytes that `digits` base64 digits hold, without the overflow of `digits * 6 / 8`.
+fn decoded_len(digits: usize) -> usize {
+    let rest = digits % 4;
+    (digits / 4).saturating_mul(3).saturating_add(rest.saturating_sub(1))
+}
+
+fn not_base64(pointer: &str) -> CodecError {
+    CodecError::malformed("the string is not base64")
+        .at(pointer)
+        .cure("use the standard alphabet (+ and /) without line breaks")
+}
+
+fn check_size(elements: usize, dtype: DType, limits: &Limits) -> Result<(), CodecError> {
+    if elements > limits.max_elements {
+        let detail = format!("the tensor has more than {} elements", limits.max_elements);
+        return Err(CodecError::too_large(detail).cure("split the tensor"));
+    }
+    if elements.saturating_mul(dtype.size()) > limits.max_bytes {
+        let detail = format!("the tensor takes more than {} bytes", limits.max_bytes);
+        return Err(CodecError::too_large(detail).cure("split the tensor"));
+    }
+    Ok(())
+}
+
+/// Cannot happen while counts and shapes agree, which is checked before.
+#[cold]
+fn inconsistent(pointer: &str) -> CodecError {
+    CodecError::malformed("the elements do not fill the shape").at(pointer)
+}
+
+/// One tensor being read.
+struct Reader<'a> {
+    text: &'a [u8],
+    dtype: DType,
+    pointer: &'a str,
+}
+
+impl Reader<'_> {
+    fn fill<T: Element>(&self, bound: usize) -> Result<(Buffer, Nesting), CodecError> {
+        let mut buffer = Buffer::zeroed(bound.saturating_mul(size_of::<T>()));
+        let mut nesting = Nesting::default();
+        match nesting.read(self.text, buffer.elements_mut::<T>()) {
+            Ok(()) => Ok((buffer, nesting)),
+            Err(fault) => Err(fault.error(self.dtype.name(), self.dtype.is_float()).at(format!(
+                "{}{}",
+                self.pointer,
+                nesting.path()
+            ))),
+        }
+    }
+
+    /// The shape of what was read: the wanted one, or that of the nesting.
+    fn shape(&self, nesting: &Nesting, wanted: Option<&Shape>) -> Result<Shape, CodecError> {
+        let dims = nesting.dims();
+        let Some(wanted) = wanted else {
+            return Shape::new(dims)
+                .map_err(|error| CodecError::malformed(error.to_string()).at(self.pointer));
+        };
+        if nesting.len != wanted.len() {
+            let (found, needed) = (nesting.len, wanted.len());
+            return Err(CodecError::malformed(format!(
+                "{found} elements where shape {wanted} takes {needed}"
+            ))
+            .at(self.pointer));
+        }
+        if dims.len() == 1 || dims == wanted.dims() {
+            return Ok(wanted.clone());
+        }
+        Err(CodecError::malformed(format!("the nesting is not that of shape {wanted}"))
+            .at(self.pointer)
+            .cure("nest the data like the shape, or send one flat array"))
+    }
+}

@@ -1,121 +1,98 @@
-//! Small values, strictly.
+//! Small values (options, shapes, names) to [`serde_json::Value`], strictly.
+//!
+//! `serde_json` keeps the last of two equal keys, names no place in a tree and
+//! recurses; so objects and arrays are split here, level by level, and only
+//! strings and numbers are left to it. Not meant for tensors: those go to
+//! [`read_tensor`](super::read_tensor).
 
-use std::fmt;
+use serde_json::{Map, Value};
 
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Number, Value};
-
+use super::number;
+use super::read::{Fault, skip};
+use super::scan::{elements_up_to, members_up_to, pointer_to, unescape};
 use crate::codec::CodecError;
 
-/// Most levels of nesting; options have far fewer.
+/// Levels of arrays and objects; bounds the recursion below.
 const MAX_DEPTH: usize = 16;
-/// Longest string.
-const MAX_STRING: usize = 64 << 10;
-/// Longest text: room for a scale for each of a million groups.
-const MAX_TEXT: usize = 32 << 20;
+/// Bytes of one string, escapes included.
+const MAX_STRING_BYTES: usize = 64 << 10;
+/// Bytes of text: a parsed value takes up to sixteen times as much.
+const MAX_VALUE_BYTES: usize = 1 << 20;
 
-const DUPLICATE: &str = "a name is given twice";
-const LONG: &str = "a string is too long";
-
-/// Parses the value of an option.
+/// Reads a small value.
 ///
 /// # Errors
-/// [`CodecError`] at `pointer` for text that is no JSON, too deep or too long,
-/// and for an object with a name given twice.
+/// The text is over 1 MiB or not one JSON value, nests deeper than 16, holds a
+/// string over 64 KiB, a number over the range of f64, or a name twice.
 pub fn read_value(text: &[u8], pointer: &str) -> Result<Value, CodecError> {
-    let bad = |error: CodecError| error.at(pointer);
-    if text.len() > MAX_TEXT {
-        return Err(bad(CodecError::too_large(format!("longer than {MAX_TEXT} bytes"))));
+    if text.len() > MAX_VALUE_BYTES {
+        let detail = format!("the value is longer than {MAX_VALUE_BYTES} bytes");
+        return Err(CodecError::too_large(detail).at(pointer));
     }
-    if depth(text) > MAX_DEPTH {
-        return Err(bad(CodecError::malformed(format!("nested more than {MAX_DEPTH} deep"))));
-    }
-    serde_json::from_slice::<Strict>(text).map(|Strict(value)| value).map_err(|error| {
-        // Our own words are known; the parser's may quote the text.
-        let own = error.to_string();
-        let detail = [DUPLICATE, LONG].into_iter().find(|word| own.starts_with(word));
-        bad(CodecError::malformed(detail.unwrap_or("not valid JSON")))
-    })
+    read_at(text, pointer, 0)
 }
 
-/// Deepest nesting of brackets outside of strings.
-fn depth(text: &[u8]) -> usize {
-    let (mut depth, mut deepest) = (0_usize, 0);
-    let (mut quoted, mut escaped) = (false, false);
-    for &byte in text {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if quoted => escaped = true,
-            b'"' => quoted = !quoted,
-            _ if quoted => {}
-            b'[' | b'{' => {
-                depth = depth.saturating_add(1);
-                deepest = deepest.max(depth);
+fn read_at(text: &[u8], pointer: &str, depth: usize) -> Result<Value, CodecError> {
+    let text = skip(text).trim_ascii_end();
+    if depth > MAX_DEPTH || (depth == MAX_DEPTH && matches!(text, [b'[' | b'{', ..])) {
+        let detail = format!("values are nested more than {MAX_DEPTH} deep");
+        return Err(CodecError::malformed(detail).at(pointer));
+    }
+    let next = depth.saturating_add(1);
+    match text {
+        [b'{', ..] => {
+            let mut map = Map::new();
+            let members = members_up_to(text, MAX_VALUE_BYTES).map_err(|e| below(e, pointer))?;
+            for member in members {
+                let value = read_at(member.value, &pointer_to(pointer, &member.key), next)?;
+                map.insert(member.key.into_owned(), value);
             }
-            b']' | b'}' => depth = depth.saturating_sub(1),
-            _ => {}
+            Ok(Value::Object(map))
         }
+        [b'[', ..] => {
+            let elements = elements_up_to(text, MAX_VALUE_BYTES).map_err(|e| below(e, pointer))?;
+            let values = elements.into_iter().enumerate();
+            let values = values.map(|(i, value)| read_at(value, &format!("{pointer}/{i}"), next));
+            values.collect::<Result<_, _>>().map(Value::Array)
+        }
+        [b'"', ..] if text.len() > MAX_STRING_BYTES => {
+            let detail = format!("the string is longer than {MAX_STRING_BYTES} bytes");
+            Err(CodecError::too_large(detail).at(pointer))
+        }
+        [b'"', ..] => match unescape(text) {
+            Some(string) => Ok(Value::String(string.into_owned())),
+            None => Err(CodecError::malformed("the string is not valid JSON in UTF-8").at(pointer)),
+        },
+        b"true" => Ok(Value::Bool(true)),
+        b"false" => Ok(Value::Bool(false)),
+        b"null" => Ok(Value::Null),
+        _ => read_number(text, pointer),
     }
-    deepest
 }
 
-/// A value whose objects have no name twice.
-struct Strict(Value);
-
-impl<'de> Deserialize<'de> for Strict {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(StrictVisitor).map(Strict)
-    }
+fn read_number(text: &[u8], pointer: &str) -> Result<Value, CodecError> {
+    let fault = match number::scan(text) {
+        Ok((_, [])) => match serde_json::from_slice(text) {
+            Ok(value) => return Ok(value),
+            Err(_) => Fault::Overflow,
+        },
+        Ok(_) => Fault::Trailing,
+        Err(fault @ (Fault::Null | Fault::Boolean | Fault::String)) => {
+            debug_assert!(fault != Fault::String, "strings are read before");
+            return Err(CodecError::malformed("the value is not valid JSON").at(pointer));
+        }
+        Err(Fault::NotANumber) => {
+            return Err(CodecError::malformed("the value is not valid JSON").at(pointer));
+        }
+        Err(fault) => fault,
+    };
+    Err(fault.error("F64", true).at(pointer))
 }
 
-struct StrictVisitor;
-
-impl<'de> Visitor<'de> for StrictVisitor {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON value")
-    }
-
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(Value::Bool(value))
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(Value::Number(value.into()))
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(Value::Number(value.into()))
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(Number::from_f64(value).map_or(Value::Null, Value::Number))
-    }
-
-    fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<Value, E> {
-        if value.len() > MAX_STRING { Err(E::custom(LONG)) } else { Ok(value.into()) }
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
-        let mut items = Vec::new();
-        while let Some(Strict(item)) = seq.next_element()? {
-            items.push(item);
-        }
-        Ok(Value::Array(items))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
-        let mut map = Map::new();
-        while let Some((name, Strict(value))) = access.next_entry::<String, Strict>()? {
-            if map.insert(name, value).is_some() {
-                return Err(A::Error::custom(DUPLICATE));
-            }
-        }
-        Ok(Value::Object(map))
-    }
+/// An error of the scanner, under the pointer of the value it scanned: its
+/// byte offsets are those of a part of the document and would mislead.
+fn below(error: CodecError, pointer: &str) -> CodecError {
+    let inner = error.at.as_deref().filter(|at| at.starts_with('/')).unwrap_or_default();
+    let at = format!("{pointer}{inner}");
+    error.at(at)
 }

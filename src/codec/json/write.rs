@@ -1,164 +1,312 @@
-//! Tensors as nested arrays.
+//! Tensors as nested JSON arrays, compact, appended to a byte vector.
+//!
+//! Codes of eight bits come from a table of finished text; other integers are
+//! written two digits at a time; floats are the shortest text that reads back as
+//! the same number. Numbers that JSON lacks are the strings `"NaN"`,
+//! `"Infinity"` and `"-Infinity"`.
 
+use bytemuck::Pod;
 use half::{bf16, f16};
 
-use crate::tensor::{DType, Tensor};
+use crate::tensor::{DType, Shape, Tensor};
 
-/// Appends a tensor: nested arrays, a bare number for a scalar. Floats have
-/// the shortest text that gives the same number back; what is not finite is
-/// quoted.
+/// Rows of an empty tensor that are written out. A shape such as `[2^31, 0]`
+/// has no elements, but would take gigabytes of brackets; above this bound an
+/// empty tensor is written as `[]`.
+const MAX_EMPTY_ROWS: usize = 1 << 16;
+
+/// Appends a tensor of any dtype. A scalar is a bare number. `F16` and `BF16`
+/// are written as the f32 of the same value.
 pub fn write_tensor(out: &mut Vec<u8>, tensor: &Tensor) {
-    let dims = tensor.shape().dims();
+    let shape = tensor.shape();
     match tensor.dtype() {
-        DType::F64 => nested(out, &tensor.elements::<f64>(), dims, float_row(|x: f64| x)),
-        DType::F32 => nested(out, &tensor.elements::<f32>(), dims, float_row(|x: f32| x)),
-        DType::F16 => {
-            nested(out, &tensor.elements::<f16>(), dims, float_row(f16::to_f32));
-        }
-        DType::BF16 => {
-            nested(out, &tensor.elements::<bf16>(), dims, float_row(bf16::to_f32));
-        }
-        DType::I8 => nested(out, tensor.bytes(), dims, |out, row| byte_row(out, row, &SIGNED)),
-        DType::U8 => nested(out, tensor.bytes(), dims, |out, row| byte_row(out, row, &UNSIGNED)),
-        DType::I64 => nested(out, &tensor.elements::<i64>(), dims, integer_row),
-        DType::I32 => nested(out, &tensor.elements::<i32>(), dims, integer_row),
-        DType::I16 => nested(out, &tensor.elements::<i16>(), dims, integer_row),
-        DType::U64 => nested(out, &tensor.elements::<u64>(), dims, integer_row),
-        DType::U32 => nested(out, &tensor.elements::<u32>(), dims, integer_row),
-        DType::U16 => nested(out, &tensor.elements::<u16>(), dims, integer_row),
+        DType::F64 => write_reals_f64(out, &tensor.elements(), shape),
+        DType::F32 => write_reals_f32(out, &tensor.elements(), shape),
+        DType::F16 => write_nested(out, shape, &tensor.elements::<f16>(), |out, row| {
+            write_floats(out, row.iter().map(|x| x.to_f32()));
+        }),
+        DType::BF16 => write_nested(out, shape, &tensor.elements::<bf16>(), |out, row| {
+            write_floats(out, row.iter().map(|x| x.to_f32()));
+        }),
+        DType::I64 => integers::<i64>(out, tensor),
+        DType::I32 => integers::<i32>(out, tensor),
+        DType::I16 => integers::<i16>(out, tensor),
+        DType::U64 => integers::<u64>(out, tensor),
+        DType::U32 => integers::<u32>(out, tensor),
+        DType::U16 => integers::<u16>(out, tensor),
+        DType::I8 => write_nested(out, shape, tensor.bytes(), |out, row| {
+            write_codes(out, row, &SIGNED);
+        }),
+        DType::U8 => write_nested(out, shape, tensor.bytes(), |out, row| {
+            write_codes(out, row, &UNSIGNED);
+        }),
     }
 }
 
-/// Appends a string with its quotes.
+/// Appends f64 numbers, nested as `shape` says, which must have as many elements.
+pub fn write_reals_f64(out: &mut Vec<u8>, values: &[f64], shape: &Shape) {
+    write_nested(out, shape, values, |out, row| write_floats(out, row.iter().copied()));
+}
+
+/// Appends f32 numbers, nested as `shape` says, which must have as many elements.
+pub fn write_reals_f32(out: &mut Vec<u8>, values: &[f32], shape: &Shape) {
+    write_nested(out, shape, values, |out, row| write_floats(out, row.iter().copied()));
+}
+
+/// Appends a string, quoted and escaped.
 pub fn write_string(out: &mut Vec<u8>, text: &str) {
-    // Writing text to memory has no way to fail.
-    drop(serde_json::to_writer(out, text));
+    out.push(b'"');
+    for chunk in text.as_bytes().chunk_by(|a, b| plain(*a) && plain(*b)) {
+        match chunk {
+            [b'"'] => out.extend(b"\\\""),
+            [b'\\'] => out.extend(b"\\\\"),
+            [b'\n'] => out.extend(b"\\n"),
+            [b'\r'] => out.extend(b"\\r"),
+            [b'\t'] => out.extend(b"\\t"),
+            [control] if !plain(*control) => {
+                out.extend(format!("\\u{control:04x}").as_bytes());
+            }
+            text => out.extend(text),
+        }
+    }
+    out.push(b'"');
 }
 
-/// Brackets around rows; `row` appends numbers with a comma after each.
-fn nested<T>(
+const fn plain(byte: u8) -> bool {
+    byte >= b' ' && byte != b'"' && byte != b'\\'
+}
+
+/// Appends brackets as `shape` says around what `row` appends for each
+/// innermost row, or for the element of a scalar.
+fn write_nested<T>(
     out: &mut Vec<u8>,
+    shape: &Shape,
     elements: &[T],
-    dims: &[usize],
-    row: impl Fn(&mut Vec<u8>, &[T]) + Copy,
+    row: impl Fn(&mut Vec<u8>, &[T]),
 ) {
-    match dims {
-        [] => {
-            row(out, elements);
-            out.pop();
+    debug_assert_eq!(elements.len(), shape.len());
+    if shape.is_empty() {
+        let outer = shape.dims().iter().take_while(|&&dim| dim != 0);
+        let rows = outer.copied().try_fold(1_usize, usize::checked_mul);
+        if rows.is_none_or(|rows| rows > MAX_EMPTY_ROWS) {
+            out.extend(b"[]");
+            return;
         }
-        [_] => {
-            out.push(b'[');
-            row(out, elements);
-            if !elements.is_empty() {
-                out.pop();
+    }
+    nest(out, shape.dims(), elements, &row);
+}
+
+/// Recurses once a dimension, of which a shape has few.
+fn nest<T>(out: &mut Vec<u8>, dims: &[usize], elements: &[T], row: &impl Fn(&mut Vec<u8>, &[T])) {
+    let Some((&count, inner)) = dims.split_first() else {
+        row(out, elements);
+        return;
+    };
+    out.push(b'[');
+    if inner.is_empty() {
+        row(out, elements);
+    } else {
+        let stride = elements.len().checked_div(count).unwrap_or(0);
+        let mut rest = elements;
+        for i in 0..count {
+            if i > 0 {
+                out.push(b',');
             }
-            out.push(b']');
-        }
-        [count, inner @ ..] => {
-            out.push(b'[');
-            let size = elements.len().checked_div(*count).unwrap_or(0);
-            let mut rest = elements;
-            for i in 0..*count {
-                if i > 0 {
-                    out.push(b',');
-                }
-                let (own, tail) = rest.split_at_checked(size).unwrap_or((rest, &[]));
-                rest = tail;
-                nested(out, own, inner, row);
-            }
-            out.push(b']');
+            let (part, tail) = rest.split_at_checked(stride).unwrap_or((rest, &[]));
+            nest(out, inner, part, row);
+            rest = tail;
         }
     }
+    out.push(b']');
 }
 
-fn float_row<T: Copy, F: zmij::Float + Into<f64> + Copy>(
-    widen: impl Fn(T) -> F + Copy,
-) -> impl Fn(&mut Vec<u8>, &[T]) + Copy {
-    move |out, row| {
-        let mut text = zmij::Buffer::new();
-        for &x in row {
-            let x = widen(x);
-            let value: f64 = x.into();
-            out.extend_from_slice(match value {
-                _ if value.is_finite() => text.format_finite(x).as_bytes(),
-                _ if value.is_nan() => b"\"NaN\"",
-                _ if value > 0.0 => b"\"Infinity\"",
-                _ => b"\"-Infinity\"",
-            });
-            out.push(b',');
-        }
-    }
-}
+/// Text of one code and the comma behind it, then the length of both.
+type Piece = [u8; 8];
 
-fn integer_row<T: itoa::Integer + Copy>(out: &mut Vec<u8>, row: &[T]) {
-    let mut text = itoa::Buffer::new();
-    for &x in row {
-        out.extend_from_slice(text.format(x).as_bytes());
-        out.push(b',');
-    }
-}
-
-/// Text of each byte with a comma, and its length in the last place.
-type Table = [[u8; 8]; 256];
-const UNSIGNED: Table = table(false);
-const SIGNED: Table = table(true);
+static UNSIGNED: [Piece; 256] = pieces(false);
+static SIGNED: [Piece; 256] = pieces(true);
 
 #[expect(
-    clippy::indexing_slicing,
     clippy::arithmetic_side_effects,
-    reason = "evaluated by the compiler"
-)]
-#[expect(
+    clippy::indexing_slicing,
     clippy::cast_possible_truncation,
-    clippy::cast_possible_wrap,
-    reason = "all bytes, in order"
+    reason = "evaluated at compile time, where an overflow or a bad index is a build error"
 )]
-const fn table(signed: bool) -> Table {
+const fn pieces(signed: bool) -> [Piece; 256] {
     let mut table = [[0; 8]; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        let value = if signed { (byte as u8 as i8) as i32 } else { byte as i32 };
-        let magnitude = value.unsigned_abs();
+    let mut code = 0;
+    while code < 256 {
+        let negative = signed && code > 127;
+        let value = if negative { 256 - code } else { code };
+        let mut piece = [0; 8];
         let mut len = 0;
-        if value < 0 {
-            table[byte][len] = b'-';
-            len += 1;
+        if negative {
+            piece[0] = b'-';
+            len = 1;
         }
-        let mut unit = if magnitude >= 100 {
-            100
-        } else if magnitude >= 10 {
-            10
-        } else {
-            1
-        };
+        let mut unit = 100;
         while unit > 0 {
-            table[byte][len] = b'0' + (magnitude / unit % 10) as u8;
-            len += 1;
+            if value >= unit || unit == 1 {
+                piece[len] = b'0' + (value / unit % 10) as u8;
+                len += 1;
+            }
             unit /= 10;
         }
-        table[byte][len] = b',';
-        table[byte][7] = len as u8 + 1;
-        byte += 1;
+        piece[len] = b',';
+        piece[7] = len as u8 + 1;
+        table[code] = piece;
+        code += 1;
     }
     table
 }
 
-/// Appends bytes through a table: eight bytes are copied for each, of which
-/// the next one overwrites what is too much.
-fn byte_row(out: &mut Vec<u8>, row: &[u8], table: &Table) {
-    const BLOCK: usize = 512;
-    let mut block = [0; BLOCK * 5 + 8];
-    for codes in row.chunks(BLOCK) {
-        let mut end = 0_usize;
-        for &code in codes {
-            let Some(text) = table.get(usize::from(code)) else { continue };
-            if let Some(place) = block.get_mut(end..).and_then(|rest| rest.first_chunk_mut::<8>()) {
-                *place = *text;
-            }
-            let [.., len] = *text;
-            end = end.wrapping_add(usize::from(len));
+/// Text is collected here before it is appended: one bounds check of the
+/// vector for many numbers.
+const BLOCK: usize = 4096;
+/// Codes that fit a block whatever their text.
+const PIECES: usize = BLOCK / size_of::<Piece>();
+
+/// Appends 8-bit codes, separated by commas. Every piece is copied whole, the
+/// part behind its text is overwritten by the next.
+fn write_codes(out: &mut Vec<u8>, codes: &[u8], table: &[Piece; 256]) {
+    let mut block = [0_u8; BLOCK];
+    for part in codes.chunks(PIECES) {
+        let mut used = 0_usize;
+        for &code in part {
+            let Some(piece) = table.get(usize::from(code)) else { continue };
+            let Some(room) = block.get_mut(used..).and_then(|rest| rest.first_chunk_mut()) else {
+                break;
+            };
+            *room = *piece;
+            used = used.wrapping_add(usize::from(piece[7]));
         }
-        out.extend_from_slice(block.get(..end).unwrap_or_default());
+        out.extend_from_slice(block.get(..used).unwrap_or_default());
+    }
+    drop_comma(out, codes.len());
+}
+
+/// Removes the comma behind the last of `count` elements.
+fn drop_comma(out: &mut Vec<u8>, count: usize) {
+    if count > 0 {
+        out.pop();
+    }
+}
+
+/// "00" to "99".
+static PAIRS: [[u8; 2]; 100] = pairs();
+
+#[expect(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "evaluated at compile time, where an overflow or a bad index is a build error"
+)]
+const fn pairs() -> [[u8; 2]; 100] {
+    let mut table = [[0; 2]; 100];
+    let mut i = 0;
+    while i < 100 {
+        table[i] = [b'0' + (i / 10) as u8, b'0' + (i % 10) as u8];
+        i += 1;
+    }
+    table
+}
+
+/// An integer as sign and magnitude.
+trait Integer: Pod {
+    fn parts(self) -> (bool, u64);
+}
+
+macro_rules! integer {
+    (signed: $($type:ty),*) => {$(
+        impl Integer for $type {
+            fn parts(self) -> (bool, u64) {
+                (self < 0, u64::from(self.unsigned_abs()))
+            }
+        }
+    )*};
+    (unsigned: $($type:ty),*) => {$(
+        impl Integer for $type {
+            fn parts(self) -> (bool, u64) {
+                (false, u64::from(self))
+            }
+        }
+    )*};
+}
+
+integer!(signed: i64, i32, i16);
+integer!(unsigned: u64, u32, u16);
+
+fn integers<T: Integer>(out: &mut Vec<u8>, tensor: &Tensor) {
+    write_nested(out, tensor.shape(), &tensor.elements::<T>(), |out, row| {
+        // Sign, twenty digits and a comma.
+        let mut text = [0_u8; 22];
+        for &value in row {
+            let (negative, magnitude) = value.parts();
+            let start = write_backwards(&mut text, negative, magnitude);
+            out.extend_from_slice(text.get(start..).unwrap_or_default());
+        }
+        drop_comma(out, row.len());
+    });
+}
+
+/// Writes number and comma at the end of `text`, and returns where they start.
+#[inline]
+fn write_backwards(text: &mut [u8; 22], negative: bool, mut value: u64) -> usize {
+    let mut start = text.len();
+    let mut put = |byte: u8| {
+        start = start.wrapping_sub(1);
+        if let Some(slot) = text.get_mut(start) {
+            *slot = byte;
+        }
+    };
+    put(b',');
+    while value >= 10 {
+        let pair = usize::try_from(value % 100).ok().and_then(|pair| PAIRS.get(pair));
+        let [tens, ones] = pair.copied().unwrap_or_default();
+        put(ones);
+        put(tens);
+        value /= 100;
+    }
+    // A number of two digits more ended in a pair, except when it was zero.
+    if value > 0 || start == 21 {
+        start = start.wrapping_sub(1);
+        if let Some(slot) = text.get_mut(start) {
+            *slot = b'0' | value.to_le_bytes()[0];
+        }
+    }
+    if negative {
+        start = start.wrapping_sub(1);
+        if let Some(slot) = text.get_mut(start) {
+            *slot = b'-';
+        }
+    }
+    start
+}
+
+/// Appends floats, separated by commas.
+fn write_floats<T: zmij::Float + Into<f64>>(out: &mut Vec<u8>, values: impl Iterator<Item = T>) {
+    let mut buffer = zmij::Buffer::new();
+    let mut count = 0_usize;
+    for value in values {
+        let wide: f64 = value.into();
+        if wide.is_finite() {
+            out.extend_from_slice(buffer.format_finite(value).as_bytes());
+        } else {
+            out.extend_from_slice(non_finite(wide));
+        }
+        out.push(b',');
+        count = count.wrapping_add(1);
+    }
+    drop_comma(out, count);
+}
+
+#[cold]
+fn non_finite(value: f64) -> &'static [u8] {
+    if value.is_nan() {
+        b"\"NaN\""
+    } else if value > 0.0 {
+        b"\"Infinity\""
+    } else {
+        b"\"-Infinity\""
     }
 }
