@@ -49,9 +49,19 @@ try {
     has: page.locator('[data-path="/v1/quantize"]'),
   });
   await block.locator(".opblock-summary-control, .opblock-summary").first().click();
-  await block.locator("button.try-out__btn").click();
+  // Opening loads the operation once more and may undo an early click.
+  await page.waitForLoadState("networkidle");
+  const tryOut = block.locator("button.try-out__btn");
+  await tryOut.waitFor();
+  for (let i = 0; i < 5 && !/cancel/i.test(await tryOut.innerText()); i += 1) {
+    await tryOut.click();
+    await page.waitForTimeout(500);
+  }
   const body = block.locator("textarea.body-param__text");
-  await body.waitFor();
+  await body.waitFor({ timeout: 15_000 }).catch(async (error) => {
+    await page.screenshot({ path: join(folder, "failed.png"), fullPage: true });
+    throw error;
+  });
   assert.ok(JSON.parse(await body.inputValue()).data, "no example is filled in");
   const [answer] = await Promise.all([
     page.waitForResponse((response) => response.url().startsWith(`${base}/v1/quantize`)),
@@ -66,6 +76,8 @@ try {
   await page.screenshot({ path: join(folder, "tried.png") });
   assert.deepEqual(foreign, [], "the page asked for something elsewhere");
   assert.deepEqual(errors, []);
+  const wrong = page.locator(".errors-wrapper");
+  assert.equal(await wrong.count(), 0, "the page shows errors of the document");
   console.log(`swagger: ${PATHS.length} operations listed, quantize tried; pictures in ${folder}`);
 } finally {
   await browser.close();

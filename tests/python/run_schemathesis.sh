@@ -16,11 +16,11 @@ for _ in $(seq 100); do
 done
 [[ $url ]] || { cat "$work/log" >&2; exit 1; }
 status=0
-(cd "$work" && "$schemathesis" run "$url/openapi.json" \
+(cd "$work" && timeout 400 "$schemathesis" run "$url/openapi.json" \
   --url "$url" \
   --checks not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance \
   --phases examples,coverage,fuzzing \
-  --max-examples "${SCHEMATHESIS_EXAMPLES:-40}" \
+  --max-examples "${SCHEMATHESIS_EXAMPLES:-150}" \
   --seed 1 \
   --request-timeout 20 \
   --suppress-health-check all \

@@ -47,6 +47,13 @@ def test_the_document_describes_everything(client):
     assert {"quantize", "dequantize", "compare", "inspect"} <= set(ids)
 
 
+def test_every_reference_of_the_document_leads_somewhere(client):
+    document = client.request("GET", "/openapi.json").json()
+    found = set(re.findall(r'"\$ref": "#/components/(\w+)/([^"]+)"', json.dumps(document)))
+    missing = [name for kind, name in found if name not in document["components"].get(kind, {})]
+    assert not missing, f"schemas that are named but not there: {missing}"
+
+
 def test_examples_of_the_document_run(client):
     document = client.request("GET", "/openapi.json").json()
     count = 0
@@ -119,7 +126,7 @@ def flags():
     """Every flag of serve with its environment variable and default."""
     text = run("serve", "--help").stdout.decode()
     # A flag's paragraph reaches to the next one; long help wraps.
-    parts = re.split(r"\n(?=\s+(?:-\w, )?--)", text)
+    parts = re.split(r"\n(?= +(?:-\w, )?--)", text)
     found = {}
     for part in parts[1:]:
         name = re.search(r"--([a-z-]+)", part)[1]

@@ -4,6 +4,7 @@ import concurrent.futures
 import gzip
 import io
 import json
+import re
 import socket
 import struct
 import time
@@ -57,11 +58,7 @@ def receive(link):
 
 def statuses(data):
     """The status of each response in a stream."""
-    found = []
-    for line in data.split(b"\r\n"):
-        if line.startswith(b"HTTP/1.1 "):
-            found.append(int(line.split()[1]))
-    return found
+    return [int(code) for code in re.findall(rb"HTTP/1\.[01] (\d{3}) ", data)]
 
 
 def head(path="/v1/quantize", *lines, method="POST"):
