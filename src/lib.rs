@@ -1,6 +1,79 @@
 //! quantd: quantization of neural-network tensors as a service.
+//!
+//! Start at [`http`] for the surface, at [`service`] for the use cases, at
+//! [`quant`] for the numbers. Dependencies run one way:
+//! `http -> service -> api -> {quant, codec} -> {kernels, tensor}`.
 
+pub mod api;
+pub mod cli;
 pub mod codec;
+pub mod config;
+pub mod http;
 pub mod kernels;
 pub mod quant;
+pub mod service;
+pub mod telemetry;
 pub mod tensor;
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use config::Serve;
+use http::{App, Server, Timeouts};
+use service::Service;
+use service::compute::Compute;
+
+/// A server that is bound and wired but does not serve yet.
+#[derive(Debug)]
+pub struct Quantd {
+    server: Server,
+    app: App,
+    router: axum::Router,
+}
+
+impl Quantd {
+    /// Binds the address and starts the compute threads.
+    ///
+    /// # Errors
+    /// When the address or the threads cannot be had.
+    pub fn new(config: &Serve) -> io::Result<Self> {
+        telemetry::init_metrics();
+        let compute = Compute::new(config.compute()).map_err(io::Error::other)?;
+        let service = Service::new(compute, config.limits());
+        let body_timeout = Duration::from_millis(config.body_timeout_ms);
+        let app = App::new(service, body_timeout, config.api_key.as_deref());
+        let timeouts = Timeouts {
+            header: Duration::from_millis(config.header_timeout_ms),
+            write: Duration::from_millis(config.write_timeout_ms),
+            drain: Duration::from_secs(config.drain_seconds),
+            max_connections: config.max_connections,
+        };
+        let server = Server::bind(SocketAddr::new(config.host, config.port), timeouts)?;
+        let router = http::router(app.clone(), &config.cors_origin);
+        Ok(Self { server, app, router })
+    }
+
+    /// The address that was bound.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.server.address()
+    }
+
+    /// Everything the server answers, without a socket.
+    #[must_use]
+    pub fn router(&self) -> axum::Router {
+        self.router.clone()
+    }
+
+    /// Serves until `stop` resolves and running requests have ended.
+    ///
+    /// # Errors
+    /// When the listener fails.
+    pub async fn serve(self, stop: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
+        self.server.serve(self.app, self.router, stop).await
+    }
+}

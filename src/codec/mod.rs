@@ -4,6 +4,16 @@
 //! treats its input as hostile: a length that the input declares is compared
 //! with the bytes that are there, and with [`Limits`], before anything is
 //! allocated by it.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::indexing_slicing,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic
+    )
+)]
 
 pub mod encoding;
 pub mod json;

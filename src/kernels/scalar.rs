@@ -5,6 +5,12 @@
 //! whatever the length of the slices it is called with, sums excepted: those
 //! depend on how a tensor is cut into calls, which is fixed by `quant::layout`
 //! and never by the number of threads.
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_lossless,
+    reason = "codes fit the type they are stored in: the caller chose it by their range"
+)]
 
 use bytemuck::Pod;
 
@@ -52,15 +58,12 @@ pub trait Code: Pod + Send + Sync {
 macro_rules! code {
     ($($t:ty)*) => {$(impl Code for $t {
         #[inline]
-        #[expect(clippy::cast_possible_truncation, reason = "a code fits its type")]
-        #[expect(clippy::allow_attributes, reason = "signed types have no sign to lose")]
-        #[allow(clippy::cast_sign_loss, reason = "a code of an unsigned type is not negative")]
         fn from_code(code: i32) -> Self { code as Self }
         #[inline]
-        fn to_code(self) -> i32 { i32::from(self) }
+        fn to_code(self) -> i32 { self as i32 }
     })*};
 }
-code!(i8 u8 i16 u16);
+code!(i8 u8 i16 u16 i32);
 
 /// One slice's quantizer: the constants of the loop, computed once.
 #[derive(Clone, Copy, Debug)]
@@ -186,19 +189,20 @@ fn quantize_with<T: Real, C: Code, const ROUNDING: u8>(
     }
 }
 
-/// Writes `(code - zero_point) * scale` of each code to `x`.
+/// Writes `(code - zero_point) * scale` of each code to `x`. The difference is
+/// exact for codes of up to 16 bits; for I32 (biases, zero point 0) it rounds once.
 pub fn dequantize<T: Real, C: Code>(codes: &[C], params: Params<'_, T>, x: &mut [T]) {
     debug_assert_eq!(x.len(), codes.len());
     match params {
         Params::Same(Affine { scale, zero_point }) => {
             for (x, &code) in x.iter_mut().zip(codes) {
-                *x = T::from_i32(code.to_code() - zero_point) * scale;
+                *x = T::from_i32(code.to_code().wrapping_sub(zero_point)) * scale;
             }
         }
         Params::Each(affines) => {
             debug_assert_eq!(x.len(), affines.len());
             for ((x, &code), affine) in x.iter_mut().zip(codes).zip(affines) {
-                *x = T::from_i32(code.to_code() - affine.zero_point) * affine.scale;
+                *x = T::from_i32(code.to_code().wrapping_sub(affine.zero_point)) * affine.scale;
             }
         }
     }
@@ -367,7 +371,7 @@ pub fn extent<T: Real>(x: &[T]) -> Extent<T> {
     const WIDTH: usize = 16;
     let mut min = [T::INFINITY; WIDTH];
     let mut max = [-T::INFINITY; WIDTH];
-    // 0 as long as all are finite: x - x is NaN for infinities and NaN.
+    // 0 as long as all are finite: 0 times infinity or NaN is NaN.
     let mut odd = [T::ZERO; WIDTH];
     let blocks = x.chunks_exact(WIDTH);
     let rest = blocks.remainder();
@@ -376,7 +380,7 @@ pub fn extent<T: Real>(x: &[T]) -> Extent<T> {
             let x = block[i];
             min[i] = if x < min[i] { x } else { min[i] };
             max[i] = if x > max[i] { x } else { max[i] };
-            odd[i] = odd[i] + (x - x);
+            odd[i] = odd[i] + x * T::ZERO;
         }
     }
     let mut extent = Extent::default();

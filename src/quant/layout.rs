@@ -253,6 +253,64 @@ impl Layout {
     }
 }
 
+/// Elements of a chunk: large enough to be worth handing to another thread,
+/// small enough that its input and codes stay in the second-level cache
+/// between quantizing and measuring.
+const CHUNK: usize = 1 << 15;
+
+/// A part of a tensor that one thread works on at a time. Chunks depend on
+/// the layout only, never on the number of threads: sums over them are added
+/// in their order and so come out the same everywhere.
+#[derive(Clone, Copy, Debug)]
+pub struct Chunk<'a> {
+    layout: &'a Layout,
+    index: usize,
+}
+
+impl Layout {
+    /// The chunks of the tensor, in memory order.
+    pub fn chunks(&self) -> impl Iterator<Item = Chunk<'_>> {
+        let count = if self.run_len() >= CHUNK {
+            self.runs() * self.run_len().div_ceil(CHUNK)
+        } else {
+            self.runs().div_ceil(CHUNK / self.run_len().max(1))
+        };
+        (0..count).map(|index| Chunk { layout: self, index })
+    }
+}
+
+impl Chunk<'_> {
+    /// The runs of the chunk; a long run is cut at the chunk's ends.
+    pub fn runs(self) -> impl Iterator<Item = Run> {
+        let Self { layout, index } = self;
+        let (runs, cut) = if layout.run_len() >= CHUNK {
+            let parts = layout.run_len().div_ceil(CHUNK);
+            let run = index / parts;
+            (run..run + 1, index % parts * CHUNK)
+        } else {
+            let runs = CHUNK / layout.run_len().max(1);
+            (index * runs..((index + 1) * runs).min(layout.runs()), 0)
+        };
+        runs.map(move |i| {
+            let run = layout.run(i);
+            // The last run of a row may be shorter than the longest.
+            let offset = cut.min(run.len);
+            Run {
+                start: run.start + offset,
+                len: (run.len - offset).min(CHUNK),
+                slice: run.slice + if run.each { offset } else { 0 },
+                each: run.each,
+            }
+        })
+    }
+
+    /// Number of elements.
+    #[must_use]
+    pub fn elements(self) -> usize {
+        self.runs().map(|run| run.len).sum()
+    }
+}
+
 impl Pieces {
     /// One piece where the pieces touch.
     fn joined(self) -> Self {
@@ -316,6 +374,12 @@ mod tests {
             assert!(run.len <= layout.run_len());
         }
         assert_eq!(by_runs, expect, "{granularity:?} {dims:?}");
+        let mut by_chunks = Vec::new();
+        for run in layout.chunks().flat_map(Chunk::runs) {
+            assert_eq!(run.start, by_chunks.len(), "{granularity:?} {dims:?}");
+            by_chunks.extend((0..run.len).map(|i| run.slice + if run.each { i } else { 0 }));
+        }
+        assert_eq!(by_chunks, expect, "{granularity:?} {dims:?}");
         let mut by_pieces = vec![usize::MAX; shape.len()];
         for slice in 0..layout.slices() {
             let pieces = layout.pieces(slice);
@@ -364,6 +428,17 @@ mod tests {
                 (lead * down + index[r] / tile[0]) * across + index[c] / tile[1]
             });
         }
+    }
+
+    #[test]
+    fn long_runs_are_cut_into_chunks() {
+        check(Granularity::Tensor, &[3, CHUNK], |_| 0);
+        check(Granularity::Token, &[2, 2 * CHUNK + 1], |index| index[0]);
+        check(Granularity::Channel { axis: 1 }, &[2, CHUNK + 1], |index| index[1]);
+        check(Granularity::Group { axis: 1, size: CHUNK }, &[2, CHUNK + 5], |index| {
+            index[0] * 2 + index[1] / CHUNK
+        });
+        check(Granularity::Channel { axis: 0 }, &[3, CHUNK / 2 + 1], |index| index[0]);
     }
 
     #[test]

@@ -4,14 +4,28 @@
 //! threads of its own (it uses the rayon pool it is called in), and the same
 //! result for any number of them.
 
+pub mod compare;
+pub mod dequantize;
+mod extent;
+mod gather;
+pub mod inspect;
 pub mod layout;
 pub mod params;
+pub mod quantize;
+pub mod range;
+pub mod report;
 pub mod scheme;
 
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use rayon::prelude::*;
+
+use crate::kernels::real::Real;
+
+use layout::Layout;
 
 /// A tensor that a scheme does not fit, or one that cannot be quantized.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +60,20 @@ impl fmt::Display for QuantError {
 }
 
 impl std::error::Error for QuantError {}
+
+/// Statistics of every slice of a layout, in the order of the slices.
+#[must_use]
+pub fn inspect_slices<T: Real>(
+    x: &[T],
+    layout: &Layout,
+    options: &inspect::Options,
+    cancel: &Cancel,
+) -> Vec<inspect::Statistics> {
+    (0..layout.slices())
+        .into_par_iter()
+        .map(|slice| inspect::inspect(&gather::slice(x, layout, slice), options, cancel))
+        .collect()
+}
 
 /// A request to stop, shared with whoever waits for the result.
 ///

@@ -5,6 +5,7 @@
 
 use crate::kernels::real::Real;
 use crate::kernels::scalar::{Affine, CodeRange, Rounding};
+use crate::tensor::DType;
 
 /// Whose numerics are followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,7 +14,7 @@ pub enum Profile {
     Onnx,
     /// PyTorch observers and `quantize_per_tensor` / `_per_channel`.
     Torch,
-    /// compressed-tensors, as vLLM and SGLang load it.
+    /// The compressed-tensors checkpoints that serving engines load.
     CompressedTensors,
     /// TFLite / LiteRT.
     Tflite,
@@ -38,6 +39,32 @@ impl Profile {
     #[must_use]
     pub const fn restricted_by_default(self) -> bool {
         matches!(self, Self::Onnx | Self::Tflite)
+    }
+}
+
+/// The integer type that stores codes, one a code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CodeType {
+    /// Signed, up to 8 bits.
+    I8,
+    /// Unsigned, up to 8 bits.
+    U8,
+    /// Signed, 16 bits.
+    I16,
+    /// Unsigned, 16 bits.
+    U16,
+}
+
+impl CodeType {
+    /// As an element type of tensors.
+    #[must_use]
+    pub const fn dtype(self) -> DType {
+        match self {
+            Self::I8 => DType::I8,
+            Self::U8 => DType::U8,
+            Self::I16 => DType::I16,
+            Self::U16 => DType::U16,
+        }
     }
 }
 
@@ -84,6 +111,17 @@ pub struct Numerics {
 }
 
 impl Numerics {
+    /// The type that stores the codes.
+    #[must_use]
+    pub const fn code_type(&self) -> CodeType {
+        match (self.signed, self.bits > 8) {
+            (true, false) => CodeType::I8,
+            (false, false) => CodeType::U8,
+            (true, true) => CodeType::I16,
+            (false, true) => CodeType::U16,
+        }
+    }
+
     /// The codes in use.
     #[must_use]
     pub const fn code_range(&self) -> CodeRange {

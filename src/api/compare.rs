@@ -1,0 +1,175 @@
+//! `compare`: one tensor under many schemes, in one table.
+
+use std::cmp::Ordering;
+
+use serde_json::Value;
+
+use crate::quant::compare::{compare, pareto_front};
+use crate::quant::report::Report;
+use crate::quant::scheme::Scheme;
+use crate::tensor::Tensor;
+
+use super::answer::Answer;
+use super::documents::{CompareDoc, ComparedDoc, ReportDoc, SchemeDoc};
+use super::error::{Error, Kind, Place};
+use super::fields::{Fields, Origin};
+use super::options::scheme_of_value;
+use super::payload::{Context, Payload};
+
+/// Most schemes of one comparison.
+const MAX_SCHEMES: usize = 256;
+const SORTS: [&str; 4] = ["sqnr", "bits", "mse", "cosine"];
+
+/// Compares the schemes of the request, or a sweep of common ones, on its tensor.
+///
+/// # Errors
+/// [`Error`] names the field or the scheme at fault.
+pub fn run(payload: Payload, context: &mut Context<'_>) -> Result<Answer, Error> {
+    let mut request = payload.decode(context)?;
+    let fields = &mut request.fields;
+    let sort = fields.word("sort", &SORTS)?.unwrap_or("sqnr");
+    let tensor = only(request.tensors)?;
+    let (names, schemes) = match fields.take("schemes") {
+        Some(schemes) => listed(schemes, fields)?,
+        None => sweep(&tensor)?,
+    };
+    let place = |fields: &Fields, i: usize| match fields.origin() {
+        Origin::Query => Place::Parameter("schemes".to_owned()),
+        Origin::Body(_) => Place::Pointer(format!("/schemes/{i}")),
+    };
+    let reports = compare(&tensor, &schemes, context.cancel).map_err(|(i, error)| {
+        let field = error.field;
+        let at = if field == "data" { fields.origin().place("data") } else { place(fields, i) };
+        Error::of_quant(error, |_| at)
+    })?;
+    request.fields.finish(&["data", "data_b64", "shape", "dtype", "schemes", "sort"])?;
+    let front = pareto_front(&reports);
+    let mut rows: Vec<(Report, ComparedDoc)> = names
+        .into_iter()
+        .zip(&schemes)
+        .zip(reports.into_iter().zip(front))
+        .map(|((name, scheme), (report, pareto))| {
+            let scheme = SchemeDoc::from(scheme);
+            let doc = ComparedDoc { name, scheme, report: ReportDoc::from(&report), pareto };
+            (report, doc)
+        })
+        .collect();
+    rows.sort_by(|(a, _), (b, _)| order(sort, a, b));
+    let results = rows.into_iter().map(|(_, row)| row).collect();
+    let dtype = tensor.dtype().name();
+    Answer::document(&CompareDoc { dtype, shape: tensor.shape().dims().to_vec(), results })
+}
+
+/// Best first. No error at all (an infinite SQNR) is best of all.
+fn order(sort: &str, a: &Report, b: &Report) -> Ordering {
+    let ascending = |a: Option<f64>, b: Option<f64>| {
+        a.unwrap_or(f64::INFINITY).total_cmp(&b.unwrap_or(f64::INFINITY))
+    };
+    match sort {
+        "bits" => ascending(a.bits_per_element, b.bits_per_element),
+        "mse" => ascending(a.mse, b.mse),
+        "cosine" => ascending(b.cosine, a.cosine),
+        _ => {
+            let sqnr = |report: &Report| match (report.sqnr_db, report.mse) {
+                (Some(sqnr), _) => sqnr,
+                (None, Some(0.0)) => f64::INFINITY,
+                (None, _) => f64::NEG_INFINITY,
+            };
+            sqnr(b).total_cmp(&sqnr(a))
+        }
+    }
+}
+
+/// The one tensor of a request that takes one.
+///
+/// # Errors
+/// [`Kind::InvalidOption`] when there are more or none.
+pub(super) fn only(tensors: Vec<(String, Tensor)>) -> Result<Tensor, Error> {
+    match <[(String, Tensor); 1]>::try_from(tensors) {
+        Ok([(_, tensor)]) => Ok(tensor),
+        Err(tensors) => {
+            let detail = format!("{} tensors, but one is looked at at a time", tensors.len());
+            Err(Error::new(Kind::InvalidOption, detail).cure("send one tensor a request"))
+        }
+    }
+}
+
+fn listed(schemes: Value, fields: &Fields) -> Result<(Vec<String>, Vec<Scheme>), Error> {
+    let list = match schemes {
+        Value::Array(list) => list,
+        name @ Value::String(_) => vec![name],
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => {
+            return Err(fields.error("schemes", "not a list of schemes"));
+        }
+    };
+    if list.is_empty() || list.len() > MAX_SCHEMES {
+        return Err(fields
+            .error("schemes", "not an allowed number of schemes")
+            .cure(format!("use 1 to {MAX_SCHEMES}, or leave schemes out for a sweep")));
+    }
+    let mut names = Vec::with_capacity(list.len());
+    let mut parsed = Vec::with_capacity(list.len());
+    for (i, value) in list.into_iter().enumerate() {
+        let given = value.as_str().map(str::to_owned);
+        let scheme =
+            scheme_of_value(value, &format!("/schemes/{i}")).map_err(|error| {
+                match fields.origin() {
+                    Origin::Query => error.at(Place::Parameter("schemes".to_owned())),
+                    Origin::Body(_) => error,
+                }
+            })?;
+        names.push(given.unwrap_or_else(|| describe(&scheme)));
+        parsed.push(scheme);
+    }
+    Ok((names, parsed))
+}
+
+/// `int8 channel mse`: bits, granularity and range method.
+fn describe(scheme: &Scheme) -> String {
+    let sign = if scheme.numerics.signed { "" } else { "u" };
+    let symmetry = match (scheme.numerics.signed, scheme.numerics.symmetric) {
+        (true, false) => " asymmetric",
+        (false, true) => " symmetric",
+        _ => "",
+    };
+    let bits = scheme.numerics.bits;
+    format!("{sign}int{bits}{symmetry} {} {}", scheme.granularity.name(), scheme.range.name())
+}
+
+/// Bits x granularity x range method: what one would try first.
+fn sweep(tensor: &Tensor) -> Result<(Vec<String>, Vec<Scheme>), Error> {
+    let rank = tensor.shape().rank();
+    let granularities: &[(&str, Value)] = &[
+        ("tensor", serde_json::json!({})),
+        ("channel", serde_json::json!({"granularity": "channel", "axis": 0})),
+        ("group", serde_json::json!({"granularity": "group", "axis": -1, "group_size": 128})),
+    ];
+    // A vector has no channels worth the name, a scalar not even groups.
+    let fitting = |name: &str| match name {
+        "channel" => rank >= 2,
+        "group" => rank >= 1,
+        _ => true,
+    };
+    let ranges = [
+        serde_json::json!({"range": "min_max"}),
+        serde_json::json!({"range": "percentile", "percentile": 99.9}),
+        serde_json::json!({"range": "mse"}),
+    ];
+    let codes = [
+        serde_json::json!({"bits": 8, "signed": true}),
+        serde_json::json!({"bits": 8, "signed": false}),
+        serde_json::json!({"bits": 4, "signed": true}),
+        serde_json::json!({"bits": 4, "signed": false}),
+    ];
+    let mut schemes = Vec::new();
+    for (_, granularity) in granularities.iter().filter(|(name, _)| fitting(name)) {
+        for code in &codes {
+            for range in &ranges {
+                let fields = [granularity, code, range].into_iter().filter_map(Value::as_object);
+                let all = fields.flatten().map(|(name, value)| (name.clone(), value.clone()));
+                schemes.push(scheme_of_value(Value::Object(all.collect()), "/schemes")?);
+            }
+        }
+    }
+    Ok((schemes.iter().map(describe).collect(), schemes))
+}

@@ -1,0 +1,381 @@
+//! `dequantize`: what `quantize` answered in, real numbers out.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use crate::codec::json::{self, Member};
+use crate::codec::{Limits, npy, pack, safetensors};
+use crate::quant::dequantize::{Codes, dequantize};
+use crate::quant::scheme::Granularity;
+use crate::tensor::{Buffer, DType, Shape, Tensor};
+
+use super::answer::{Answer, ObjectWriter};
+use super::error::{Error, Kind, Place};
+use super::fields::{Fields, Origin};
+use super::options::{Options, SCHEME_FIELDS};
+use super::payload::{self, Context, Format, Payload, pointer};
+use super::presets;
+use super::quantize::several;
+
+/// One quantized tensor as it came in.
+struct Item {
+    name: String,
+    codes: Tensor,
+    scale: Tensor,
+    zero_point: Option<Tensor>,
+    granularity: Granularity,
+    place: Origin,
+}
+
+/// Restores every tensor of the request.
+///
+/// # Errors
+/// [`Error`] names the field, the tensor or the offset at fault.
+pub fn run(payload: Payload, format: Format, context: &mut Context<'_>) -> Result<Answer, Error> {
+    let (body, input, query) = payload.inflate(context)?;
+    let mut fields = Fields::from_query(&query)?;
+    let (items, dtype) = match input {
+        Format::Json => {
+            fields
+                .finish(&[])
+                .map_err(|error| error.cure("put the options of a JSON request into its body"))?;
+            decode_json(body.bytes(), context.limits)?
+        }
+        Format::Safetensors => {
+            let dtype = output_dtype(&mut fields)?;
+            (decode_safetensors(body, fields, context.limits)?, dtype)
+        }
+        Format::Npy | Format::Raw => {
+            let dtype = output_dtype(&mut fields)?;
+            (vec![decode_bare(body, input, fields, context.limits)?], dtype)
+        }
+    };
+    let one = matches!(items.as_slice(), [item] if item.name.is_empty());
+    let mut restored = Vec::with_capacity(items.len());
+    for item in items {
+        let Item { name, codes, scale, zero_point, granularity, place } = item;
+        let default = if scale.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
+        let output = dtype.unwrap_or(default);
+        (context.grow)(codes.shape().len() * output.size())?;
+        let parts =
+            Codes { codes: &codes, scale: &scale, zero_point: zero_point.as_ref(), granularity };
+        let tensor = dequantize(&parts, output, context.cancel).map_err(|error| {
+            let error = Error::of_quant(error, |field| place.place(field));
+            if name.is_empty() { error } else { error.about(&name) }
+        })?;
+        restored.push((name, tensor));
+    }
+    write(restored, one, format)
+}
+
+fn write(mut restored: Vec<(String, Tensor)>, one: bool, format: Format) -> Result<Answer, Error> {
+    match format {
+        Format::Json => {
+            let write = |writer: &mut ObjectWriter, tensor: &Tensor| {
+                writer.value("dtype", &tensor.dtype().name())?;
+                writer.value("shape", &tensor.shape().dims())?;
+                writer.tensor("data", tensor);
+                Ok(())
+            };
+            let mut writer = ObjectWriter::begin(Vec::new());
+            match restored.as_slice() {
+                [(_, tensor)] if one => write(&mut writer, tensor)?,
+                _ => writer.object("tensors", |writer| {
+                    restored
+                        .iter()
+                        .try_for_each(|(name, tensor)| writer.object(name, |w| write(w, tensor)))
+                })?,
+            }
+            Ok(Answer::json(writer.end()))
+        }
+        Format::Safetensors => {
+            if let ([(name, _)], true) = (restored.as_mut_slice(), one) {
+                "data".clone_into(name);
+            }
+            Ok(Answer::safetensors(restored, &BTreeMap::new()))
+        }
+        Format::Npy | Format::Raw => match <[(String, Tensor); 1]>::try_from(restored) {
+            Ok([(_, tensor)]) if one => Ok(Answer::tensor(tensor, format, Vec::new())),
+            _ => Err(several()),
+        },
+    }
+}
+
+fn output_dtype(fields: &mut Fields) -> Result<Option<DType>, Error> {
+    let names = ["F32", "F64", "F16", "BF16"];
+    Ok(fields.word("output_dtype", &names)?.and_then(DType::from_name))
+}
+
+/// What of a scheme matters once the codes exist.
+struct Coding {
+    granularity: Granularity,
+    packed: Option<(u32, bool)>,
+}
+
+fn coding(options: &Options, origin: &Origin) -> Result<Coding, Error> {
+    let packed = options.packed.unwrap_or(false);
+    Ok(Coding {
+        granularity: options.resolve_granularity(origin)?,
+        packed: packed.then(|| (options.bits.unwrap_or(8), options.signed.unwrap_or(true))),
+    })
+}
+
+/// Codes one a byte in their shape, whether they came so or packed.
+fn unpacked(
+    codes: Tensor,
+    shape: Option<Shape>,
+    coding: &Coding,
+    place: &Place,
+) -> Result<Tensor, Error> {
+    let bad = |detail: &str, cure: &str| {
+        Err(Error::new(Kind::InvalidOption, detail).at(place.clone()).cure(cure))
+    };
+    match (coding.packed, shape) {
+        (None, None) => Ok(codes),
+        (None, Some(shape)) => match codes.clone().reshaped(shape) {
+            Some(codes) => Ok(codes),
+            None => bad("another number of codes than the shape has", ""),
+        },
+        (Some(_), None) => bad("packed codes without a shape", "add the shape of the tensor"),
+        (Some((bits, _)), Some(_)) if bits > 8 || codes.dtype() != DType::U8 => {
+            bad("not packed codes", "packed codes are U8 and have fewer than 8 bits")
+        }
+        (Some((bits, signed)), Some(shape)) => {
+            let bytes = pack::unpack(codes.bytes(), bits, signed, shape.len())
+                .map_err(|error| Error::from(error).at(place.clone()))?;
+            let dtype = if signed { DType::I8 } else { DType::U8 };
+            Tensor::from_elements(dtype, shape, &bytes)
+                .ok_or_else(|| Error::new(Kind::Internal, "unpacked codes do not fit their shape"))
+        }
+    }
+}
+
+const JSON_FIELDS: [&str; 11] = [
+    "codes",
+    "dtype",
+    "shape",
+    "scale",
+    "zero_point",
+    "scale_dtype",
+    "scheme",
+    "report",
+    "output_dtype",
+    "tensors",
+    "data",
+];
+
+fn decode_json(text: &[u8], limits: &Limits) -> Result<(Vec<Item>, Option<DType>), Error> {
+    let members = json::members(text)?;
+    let mut top = Fields::new(Map::new(), Origin::Body(String::new()));
+    if let Some(member) = members.iter().find(|member| member.key == "output_dtype") {
+        top.insert("output_dtype", json::read_value(member.value, "/output_dtype")?);
+    }
+    let dtype = output_dtype(&mut top)?;
+    let Some(tensors) = members.iter().find(|member| member.key == "tensors") else {
+        return Ok((vec![json_item(&members, "", limits)?], dtype));
+    };
+    if let Some(other) = members.iter().find(|m| m.key != "tensors" && m.key != "output_dtype") {
+        return Err(top.error(&other.key, "given beside tensors").cure("put it into each tensor"));
+    }
+    let items = payload::named(tensors.value, limits, |members, base, limits| {
+        json_item(members, base, limits)
+    })?;
+    let items = items.into_iter().map(|(name, item)| Item { name, ..item }).collect();
+    Ok((items, dtype))
+}
+
+fn json_item(members: &[Member<'_>], base: &str, limits: &Limits) -> Result<Item, Error> {
+    let origin = Origin::Body(base.to_owned());
+    let find = |key: &str| members.iter().find(|member| member.key == key).map(|m| m.value);
+    let missing = |key: &str| {
+        Error::new(Kind::InvalidOption, "missing")
+            .at(origin.place(key))
+            .cure("send what /v1/quantize answered")
+    };
+    let mut fields = Fields::new(Map::new(), origin.clone());
+    for key in ["dtype", "shape", "scale_dtype", "scheme"] {
+        if let Some(value) = find(key) {
+            fields.insert(key, json::read_value(value, &pointer(base, key))?);
+        }
+    }
+    let known = |key: &&Member<'_>| !JSON_FIELDS.contains(&key.key.as_ref()) || key.key == "data";
+    if let Some(other) = members.iter().find(known) {
+        return Err(fields
+            .error(&other.key, "unknown field")
+            .cure(format!("known here: {}", JSON_FIELDS[..9].join(", "))));
+    }
+    let scheme_origin = Origin::Body(pointer(base, "scheme"));
+    let options = scheme_options(fields.take("scheme"), &scheme_origin)?;
+    let coding = coding(&options, &scheme_origin)?;
+    let default = Some(if options.signed == Some(false) { DType::U8 } else { DType::I8 });
+    let dtype = payload::dtype(&mut fields, "dtype")?.or(default).unwrap_or(DType::I8);
+    let shape = payload::shape(&mut fields)?;
+    let scale_dtype = payload::dtype(&mut fields, "scale_dtype")?.unwrap_or(DType::F32);
+    let read = |key: &str, dtype: DType, shape: Option<&Shape>| {
+        let text = find(key).ok_or_else(|| missing(key))?;
+        json::read_tensor(text, dtype, shape, &pointer(base, key), limits).map_err(Error::from)
+    };
+    // Packed codes are a flat list of bytes; the shape is that of the tensor.
+    let own_shape = if coding.packed.is_some() { None } else { shape.as_ref() };
+    let codes =
+        unpacked(read("codes", dtype, own_shape)?, shape.clone(), &coding, &origin.place("codes"))?;
+    let zero_point =
+        find("zero_point").map(|_| read("zero_point", DType::I32, None)).transpose()?;
+    let scale = read("scale", scale_dtype, None)?;
+    let granularity = coding.granularity;
+    Ok(Item { name: String::new(), codes, scale, zero_point, granularity, place: origin })
+}
+
+/// The options of a scheme as an answer holds it, or the name of a preset.
+fn scheme_options(value: Option<Value>, origin: &Origin) -> Result<Options, Error> {
+    match value {
+        None => Ok(Options::default()),
+        Some(Value::Object(map)) => {
+            let mut fields = Fields::new(map, origin.clone());
+            let options = Options::take(&mut fields)?;
+            fields.finish(&SCHEME_FIELDS[..18])?;
+            Ok(options)
+        }
+        Some(Value::String(name)) => {
+            presets::find(&name).ok_or_else(|| presets::unknown(origin.place("")))
+        }
+        Some(Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_)) => {
+            Err(Error::new(Kind::InvalidOption, "not a scheme").at(origin.place("")))
+        }
+    }
+}
+
+/// Codes alone in the body; everything else stands in the query.
+fn decode_bare(
+    body: Arc<Buffer>,
+    format: Format,
+    mut fields: Fields,
+    limits: &Limits,
+) -> Result<Item, Error> {
+    let dtype = payload::dtype(&mut fields, "dtype")?;
+    let shape = payload::shape(&mut fields)?;
+    let scale_dtype = payload::dtype(&mut fields, "scale_dtype")?.unwrap_or(DType::F32);
+    let options = Options::take(&mut fields)?;
+    let own = ["output_dtype", "dtype", "shape", "scale_dtype"];
+    let known: Vec<_> = own.into_iter().chain(SCHEME_FIELDS).collect();
+    fields.clone().finish(&known)?;
+    let coding = coding(&options, &Origin::Query)?;
+    let codes = match (format, &shape) {
+        (Format::Npy, _) => npy::read(body, limits)?,
+        (_, Some(shape)) if coding.packed.is_none() => {
+            let default = if options.signed == Some(false) { DType::U8 } else { DType::I8 };
+            payload::raw_view(body, dtype.unwrap_or(default), shape.clone(), &fields)?
+        }
+        (_, Some(_)) => {
+            let len = body.bytes().len();
+            let bytes = Shape::vector(len).ok();
+            bytes
+                .and_then(|shape| Tensor::view(DType::U8, shape, body, 0))
+                .ok_or_else(|| Error::new(Kind::TooLarge, "too many packed codes"))?
+        }
+        (_, None) => return Err(fields.error("shape", "missing").cure("for instance shape=2,3")),
+    };
+    let codes = unpacked(codes, shape, &coding, &Origin::Query.place("shape"))?;
+    let Some(scale) = options.scale.as_deref() else {
+        return Err(fields.error("scale", "missing").cure("for instance scale=0.1"));
+    };
+    let scale = scale_tensor(scale, scale_dtype)
+        .ok_or_else(|| fields.error("scale_dtype", "not F32 or F64"))?;
+    let zero_point = options.zero_point.as_deref().map(|zero_point| {
+        let shape = Shape::vector(zero_point.len()).ok()?;
+        Tensor::from_elements(DType::I64, shape, zero_point)
+    });
+    let zero_point = zero_point.flatten();
+    let granularity = coding.granularity;
+    Ok(Item { name: String::new(), codes, scale, zero_point, granularity, place: Origin::Query })
+}
+
+fn scale_tensor(scale: &[f64], dtype: DType) -> Option<Tensor> {
+    use crate::kernels::real::Real;
+    let shape = Shape::vector(scale.len()).ok()?;
+    if dtype == DType::F64 {
+        return Tensor::from_elements(dtype, shape, scale);
+    }
+    let scale: Vec<f32> = scale.iter().map(|&scale| <f32 as Real>::from_f64(scale)).collect();
+    (dtype == DType::F32).then(|| Tensor::from_elements(dtype, shape, &scale)).flatten()
+}
+
+/// `codes`, `scale`, `zero_point` (or `w.codes`, ..) with the scheme in the
+/// metadata; scheme fields in the query add to it.
+fn decode_safetensors(
+    body: Arc<Buffer>,
+    mut fields: Fields,
+    limits: &Limits,
+) -> Result<Vec<Item>, Error> {
+    let document = safetensors::read(body, limits)?;
+    let query = Options::take(&mut fields)?;
+    fields.finish(&SCHEME_FIELDS)?;
+    let mut parts: BTreeMap<String, Tensor> = BTreeMap::new();
+    let mut names = Vec::new();
+    for (name, tensor) in document.tensors {
+        if name == "codes" {
+            names.push(String::new());
+        } else if let Some(base) = name.strip_suffix(".codes") {
+            names.push(base.to_owned());
+        }
+        parts.insert(name, tensor);
+    }
+    if names.is_empty() {
+        return Err(Error::new(
+            Kind::MalformedBody,
+            "no tensor called codes, and none that ends in .codes",
+        )
+        .cure("send the safetensors answer of /v1/quantize"));
+    }
+    let scheme = metadata_json(&document.metadata, "scheme")?;
+    let shape = metadata_json(&document.metadata, "shape")?;
+    let mut items = Vec::with_capacity(names.len());
+    for name in names {
+        let part =
+            |part: &str| if name.is_empty() { part.to_owned() } else { format!("{name}.{part}") };
+        let own = |value: &Option<Value>| match value {
+            Some(Value::Object(map)) if !name.is_empty() => map.get(&name).cloned(),
+            other => other.clone(),
+        };
+        let origin = Origin::Body("/__metadata__/scheme".to_owned());
+        let options = match own(&scheme) {
+            Some(scheme) => scheme_options(Some(scheme), &origin)?,
+            None => query.clone(),
+        };
+        let coding = coding(&options, &origin)?;
+        let mut shape_fields = Fields::new(Map::new(), Origin::Body("/__metadata__".to_owned()));
+        if let Some(shape) = own(&shape) {
+            shape_fields.insert("shape", shape);
+        }
+        let shape = payload::shape(&mut shape_fields)?;
+        let missing = |part: &str| {
+            Error::new(Kind::MalformedBody, format!("no tensor {part:?} beside the codes"))
+        };
+        let codes = parts.remove(&part("codes")).ok_or_else(|| missing("codes"))?;
+        let codes = unpacked(codes, shape, &coding, &origin.place("shape"))?;
+        let scale = parts.remove(&part("scale")).ok_or_else(|| missing(&part("scale")))?;
+        let zero_point = parts.remove(&part("zero_point"));
+        items.push(Item {
+            name,
+            codes,
+            scale,
+            zero_point,
+            granularity: coding.granularity,
+            place: Origin::Body(String::new()),
+        });
+    }
+    if let Some(name) = parts.keys().next() {
+        return Err(Error::new(
+            Kind::MalformedBody,
+            format!("tensor {name:?} belongs to no codes"),
+        ));
+    }
+    Ok(items)
+}
+
+fn metadata_json(metadata: &BTreeMap<String, String>, key: &str) -> Result<Option<Value>, Error> {
+    let Some(text) = metadata.get(key) else { return Ok(None) };
+    Ok(Some(json::read_value(text.as_bytes(), &pointer("/__metadata__", key))?))
+}

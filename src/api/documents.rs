@@ -1,0 +1,259 @@
+//! The documents of `/v1` as they are written and described.
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::quant::inspect::Statistics;
+use crate::quant::report::Report;
+use crate::quant::scheme::{Granularity, RangeMethod, Scheme};
+
+/// A scheme with every field as it was resolved; `null` where a field does not apply.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = ResolvedScheme)]
+pub struct SchemeDoc {
+    /// Bits of a code.
+    #[schema(example = 8)]
+    pub bits: u32,
+    /// Two's complement codes.
+    pub signed: bool,
+    /// Zero point fixed in the middle of the codes.
+    pub symmetric: bool,
+    /// Without the most negative code.
+    pub restricted: bool,
+    /// Which elements share a scale.
+    #[schema(example = "channel")]
+    pub granularity: &'static str,
+    /// Axis of the channels or groups, or of the softmax.
+    pub axis: Option<i64>,
+    /// Elements of a group.
+    pub group_size: Option<usize>,
+    /// Rows and columns of a block.
+    pub block_shape: Option<[usize; 2]>,
+    /// How the range was found.
+    #[schema(example = "min_max")]
+    pub range: &'static str,
+    /// Percentile of the range.
+    pub percentile: Option<f64>,
+    /// Lower ends given by the caller.
+    pub min: Option<Vec<f64>>,
+    /// Upper ends given by the caller.
+    pub max: Option<Vec<f64>>,
+    /// Whose numerics.
+    #[schema(example = "onnx")]
+    pub profile: &'static str,
+    /// What happened to NaN.
+    #[schema(example = "refuse")]
+    pub nan: &'static str,
+    /// Codes are a bit stream, low bits first.
+    pub packed: bool,
+}
+
+impl From<&Scheme> for SchemeDoc {
+    fn from(scheme: &Scheme) -> Self {
+        let (axis, group_size, block_shape) = match scheme.granularity {
+            Granularity::Tensor | Granularity::Token => (None, None, None),
+            Granularity::Channel { axis } => (Some(axis), None, None),
+            Granularity::Group { axis, size } => (Some(axis), Some(size), None),
+            Granularity::Block { shape } => (None, None, Some(shape)),
+        };
+        let softmax_axis = match (&scheme.range, scheme.granularity) {
+            (RangeMethod::CrossEntropy { axis }, Granularity::Tensor) => Some(*axis),
+            _ => None,
+        };
+        let percentile = match scheme.range {
+            RangeMethod::Percentile(percentile) => Some(percentile),
+            _ => None,
+        };
+        let (min, max) = match &scheme.range {
+            RangeMethod::Explicit { min, max } => (Some(min.clone()), Some(max.clone())),
+            _ => (None, None),
+        };
+        Self {
+            bits: scheme.numerics.bits,
+            signed: scheme.numerics.signed,
+            symmetric: scheme.numerics.symmetric,
+            restricted: scheme.numerics.restricted,
+            granularity: scheme.granularity.name(),
+            axis: axis.or(softmax_axis),
+            group_size,
+            block_shape,
+            range: scheme.range.name(),
+            percentile,
+            min,
+            max,
+            profile: scheme.numerics.profile.name(),
+            nan: scheme.nan.name(),
+            packed: scheme.packed,
+        }
+    }
+}
+
+/// What quantizing lost, over the finite elements. A figure is `null` where it
+/// is not a finite number: `sqnr_db` of an exact result or of an all-zero
+/// tensor, any mean of no elements.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = Report)]
+pub struct ReportDoc {
+    /// Mean of (x - x̂)²; the sum of the next two.
+    pub mse: Option<f64>,
+    /// The part of `mse` lost where codes were saturated.
+    pub mse_clipped: Option<f64>,
+    /// The part of `mse` lost to rounding.
+    pub mse_rounded: Option<f64>,
+    /// Largest |x - x̂|.
+    pub max_abs_error: Option<f64>,
+    /// 10 log10(Σx² / Σ(x - x̂)²), dB.
+    pub sqnr_db: Option<f64>,
+    /// Cosine of the angle between x and x̂.
+    pub cosine: Option<f64>,
+    /// Elements whose code was saturated.
+    pub clipped: u64,
+    /// NaN elements.
+    pub nan: u64,
+    /// Infinite elements.
+    pub inf: u64,
+    /// Elements other than 0 that came back as 0.
+    pub zeroed: u64,
+    /// Bits of codes, scales and zero points, packed, per element.
+    pub bits_per_element: Option<f64>,
+    /// Bits of a source element over `bits_per_element`.
+    pub compression_ratio: Option<f64>,
+    /// The same for each slice, when asked for with `per_slice`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(no_recursion)]
+    pub slices: Option<Vec<ReportDoc>>,
+}
+
+impl From<&Report> for ReportDoc {
+    fn from(report: &Report) -> Self {
+        Self {
+            mse: report.mse,
+            mse_clipped: report.mse_clipped,
+            mse_rounded: report.mse_rounded,
+            max_abs_error: report.max_abs_error,
+            sqnr_db: report.sqnr_db,
+            cosine: report.cosine,
+            clipped: report.clipped,
+            nan: report.nan,
+            inf: report.inf,
+            zeroed: report.zeroed,
+            bits_per_element: report.bits_per_element,
+            compression_ratio: report.compression_ratio,
+            slices: None,
+        }
+    }
+}
+
+/// A percentile of a tensor or slice.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = Percentile)]
+pub struct PercentileDoc {
+    /// Which one, 0 to 100.
+    pub p: f64,
+    /// Its value, linearly interpolated; `null` when there are no finite elements.
+    pub value: Option<f64>,
+}
+
+/// Counts of finite elements in bins of equal width.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = Histogram)]
+pub struct HistogramDoc {
+    /// Ends of the bins: one more than there are bins. The last bin includes its end.
+    pub edges: Vec<f64>,
+    /// Elements in each bin.
+    pub counts: Vec<u64>,
+}
+
+/// What a tensor or slice looks like, over its finite elements.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = Statistics)]
+pub struct StatisticsDoc {
+    /// Elements.
+    pub count: u64,
+    /// NaN elements.
+    pub nan: u64,
+    /// Infinite elements.
+    pub inf: u64,
+    /// Elements equal to 0.
+    pub zeros: u64,
+    /// Smallest finite element.
+    pub min: Option<f64>,
+    /// Largest finite element.
+    pub max: Option<f64>,
+    /// Largest magnitude.
+    pub abs_max: Option<f64>,
+    /// Mean.
+    pub mean: Option<f64>,
+    /// Population standard deviation.
+    pub std: Option<f64>,
+    /// Percentiles asked for.
+    pub percentiles: Vec<PercentileDoc>,
+    /// Histogram between the smallest and the largest element.
+    pub histogram: HistogramDoc,
+}
+
+impl From<Statistics> for StatisticsDoc {
+    fn from(statistics: Statistics) -> Self {
+        Self {
+            count: statistics.count,
+            nan: statistics.nan,
+            inf: statistics.inf,
+            zeros: statistics.zeros,
+            min: statistics.min,
+            max: statistics.max,
+            abs_max: statistics.abs_max,
+            mean: statistics.mean,
+            std: statistics.std,
+            percentiles: statistics
+                .percentiles
+                .into_iter()
+                .map(|(p, value)| PercentileDoc { p, value })
+                .collect(),
+            histogram: HistogramDoc {
+                edges: statistics.histogram.edges,
+                counts: statistics.histogram.counts,
+            },
+        }
+    }
+}
+
+/// One row of a comparison.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = ComparedScheme)]
+pub struct ComparedDoc {
+    /// Preset, or a short description of the scheme.
+    pub name: String,
+    /// The scheme as resolved.
+    pub scheme: SchemeDoc,
+    /// What it loses.
+    pub report: ReportDoc,
+    /// Whether no other scheme of the table has both fewer bits and less error.
+    pub pareto: bool,
+}
+
+/// A comparison of schemes on one tensor.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = CompareAnswer)]
+pub struct CompareDoc {
+    /// Element type of the tensor.
+    pub dtype: &'static str,
+    /// Its dimensions.
+    pub shape: Vec<usize>,
+    /// One row a scheme, sorted as asked.
+    pub results: Vec<ComparedDoc>,
+}
+
+/// Statistics of one tensor.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = InspectAnswer)]
+pub struct InspectDoc {
+    /// Element type of the tensor.
+    pub dtype: &'static str,
+    /// Its dimensions.
+    pub shape: Vec<usize>,
+    /// Over all elements.
+    pub statistics: StatisticsDoc,
+    /// Slice by slice, when a granularity was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slices: Option<Vec<StatisticsDoc>>,
+}

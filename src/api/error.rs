@@ -1,0 +1,136 @@
+//! What can go wrong with a request, in the caller's terms.
+//!
+//! Knows no status codes: `http::problem` alone turns a [`Kind`] into one.
+
+use std::fmt;
+
+use crate::codec::{CodecError, Reason};
+use crate::quant::QuantError;
+
+/// What the caller can do about an [`Error`]: one kind for each reaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// The body is not what its format says: send a correct one.
+    MalformedBody,
+    /// An option is unknown, out of bounds or contradicts another: change it.
+    InvalidOption,
+    /// The tensor is of a kind that is not read: convert it first.
+    UnsupportedTensor,
+    /// The data holds NaN and the scheme refuses it: choose a policy.
+    NonFinite,
+    /// No media type that the caller accepts can be made.
+    NotAcceptable,
+    /// The body is of a media type or content coding that is not read.
+    UnsupportedMediaType,
+    /// Above a configured limit: send less.
+    TooLarge,
+    /// The body did not arrive in time.
+    Timeout,
+    /// No capacity at the moment: try again later.
+    Overloaded,
+    /// The server is stopping: try another one.
+    Draining,
+    /// No key, or not a known one.
+    Unauthorized,
+    /// No such resource.
+    NotFound,
+    /// The resource has no such method.
+    MethodNotAllowed,
+    /// A defect of the service; nothing the caller can do.
+    Internal,
+}
+
+/// Where in the request the fault is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// JSON pointer into the body.
+    Pointer(String),
+    /// Name of a query parameter.
+    Parameter(String),
+    /// Name of a header.
+    Header(&'static str),
+}
+
+/// A request that was not carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error {
+    /// Kind of failure.
+    pub kind: Kind,
+    /// The field at fault, when one is.
+    pub place: Option<Place>,
+    /// What is wrong: safe for the caller, no payload, no internals.
+    pub detail: String,
+    /// What to do instead, one line; may be empty.
+    pub cure: String,
+}
+
+impl Error {
+    /// An error of that kind.
+    #[must_use]
+    pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
+        Self { kind, place: None, detail: detail.into(), cure: String::new() }
+    }
+
+    /// The same error at a place.
+    #[must_use]
+    pub fn at(mut self, place: Place) -> Self {
+        self.place = Some(place);
+        self
+    }
+
+    /// The same error with a cure.
+    #[must_use]
+    pub fn cure(mut self, cure: impl Into<String>) -> Self {
+        self.cure = cure.into();
+        self
+    }
+
+    /// The same error about the tensor of that name.
+    #[must_use]
+    pub fn about(mut self, tensor: &str) -> Self {
+        self.detail = format!("tensor {tensor:?}: {}", self.detail);
+        self
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            Some(Place::Pointer(place) | Place::Parameter(place)) => write!(f, "{place}: ")?,
+            Some(Place::Header(place)) => write!(f, "{place}: ")?,
+            None => {}
+        }
+        f.write_str(&self.detail)
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<CodecError> for Error {
+    fn from(error: CodecError) -> Self {
+        let kind = match error.reason {
+            Reason::Malformed => Kind::MalformedBody,
+            Reason::Unsupported => Kind::UnsupportedTensor,
+            Reason::TooLarge => Kind::TooLarge,
+        };
+        let mut result = Self::new(kind, error.detail).cure(error.cure);
+        match error.at {
+            Some(at) if at.starts_with('/') => result.place = Some(Place::Pointer(at)),
+            Some(at) => result.detail = format!("{at}: {}", result.detail),
+            None => {}
+        }
+        result
+    }
+}
+
+impl Error {
+    /// An error of the core about a scheme field or the data, placed where the
+    /// caller wrote it.
+    #[must_use]
+    pub fn of_quant(error: QuantError, place: impl FnOnce(&str) -> Place) -> Self {
+        let non_finite = error.field == "data" && error.detail.ends_with("NaN");
+        let kind = if non_finite { Kind::NonFinite } else { Kind::InvalidOption };
+        let detail = error.detail.into_owned();
+        Self { kind, place: Some(place(error.field)), detail, cure: error.cure.into_owned() }
+    }
+}

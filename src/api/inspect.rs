@@ -1,0 +1,104 @@
+//! `inspect`: what to look at before choosing a scheme.
+
+use crate::kernels::real::Real;
+use crate::quant::inspect::{Options as Wanted, Statistics};
+use crate::quant::layout::Layout;
+use crate::quant::scheme::Granularity;
+use crate::quant::{Cancel, QuantError, inspect_slices};
+use crate::tensor::{Reals, Tensor};
+
+use super::answer::Answer;
+use super::compare::only;
+use super::documents::{InspectDoc, StatisticsDoc};
+use super::error::{Error, Kind};
+use super::fields::Fields;
+use super::options::Options;
+use super::payload::{Context, Payload};
+
+/// Most bins of a histogram.
+const MAX_BINS: i64 = 4096;
+/// Most percentiles of one request.
+const MAX_PERCENTILES: usize = 64;
+/// Most numbers that the slices of one answer may hold.
+const MAX_NUMBERS: usize = 1 << 22;
+const PERCENTILES: [f64; 9] = [0.1, 1.0, 5.0, 25.0, 50.0, 75.0, 95.0, 99.0, 99.9];
+const FIELDS: [&str; 11] = [
+    "data",
+    "data_b64",
+    "shape",
+    "dtype",
+    "bins",
+    "percentiles",
+    "per_slice",
+    "granularity",
+    "axis",
+    "group_size",
+    "block_shape",
+];
+
+/// Statistics of the tensor of the request, and of its slices when a
+/// granularity is named.
+///
+/// # Errors
+/// [`Error`] names the field at fault.
+pub fn run(payload: Payload, context: &mut Context<'_>) -> Result<Answer, Error> {
+    let mut request = payload.decode(context)?;
+    let fields = &mut request.fields;
+    let bins = fields.integer("bins", 1, MAX_BINS)?.unwrap_or(64);
+    let bins = usize::try_from(bins).unwrap_or(1);
+    let percentiles = percentiles(fields)?;
+    let origin = fields.origin().clone();
+    let options = Options::take_granularity(fields)?;
+    let granularity = options.resolve_granularity(&origin)?;
+    request.fields.clone().finish(&FIELDS)?;
+    let tensor = only(request.tensors)?;
+    let wanted = Wanted { bins, percentiles };
+    let numbers = 2 * wanted.bins + wanted.percentiles.len() + 16;
+    let place = |error: QuantError| Error::of_quant(error, |field| origin.place(field));
+    let layout = Layout::new(granularity, tensor.shape()).map_err(place)?;
+    if layout.slices().saturating_mul(numbers) > MAX_NUMBERS {
+        return Err(request
+            .fields
+            .error("granularity", "too many slices for one answer")
+            .cure("ask for fewer bins and percentiles, or a coarser granularity"));
+    }
+    let (whole, slices) = match tensor.reals() {
+        Reals::F32(x) => all(&x, &tensor, &layout, &wanted, context.cancel)?,
+        Reals::F64(x) => all(&x, &tensor, &layout, &wanted, context.cancel)?,
+    };
+    let slices = (granularity != Granularity::Tensor)
+        .then(|| slices.into_iter().map(StatisticsDoc::from).collect());
+    Answer::document(&InspectDoc {
+        dtype: tensor.dtype().name(),
+        shape: tensor.shape().dims().to_vec(),
+        statistics: StatisticsDoc::from(whole),
+        slices,
+    })
+}
+
+fn all<T: Real>(
+    x: &[T],
+    tensor: &Tensor,
+    layout: &Layout,
+    wanted: &Wanted,
+    cancel: &Cancel,
+) -> Result<(Statistics, Vec<Statistics>), Error> {
+    let whole = Layout::new(Granularity::Tensor, tensor.shape())
+        .map_err(|_| Error::new(Kind::Internal, "a tensor without layout"))?;
+    let one = inspect_slices(x, &whole, wanted, cancel).into_iter().next();
+    let one = one.ok_or_else(|| Error::new(Kind::Internal, "a tensor without slice"))?;
+    let slices =
+        if *layout == whole { Vec::new() } else { inspect_slices(x, layout, wanted, cancel) };
+    Ok((one, slices))
+}
+
+fn percentiles(fields: &mut Fields) -> Result<Vec<f64>, Error> {
+    let Some(percentiles) = fields.numbers("percentiles")? else { return Ok(PERCENTILES.to_vec()) };
+    let allowed = percentiles.iter().all(|p| (0.0..=100.0).contains(p));
+    if !allowed || percentiles.len() > MAX_PERCENTILES {
+        return Err(fields
+            .error("percentiles", "not a list of percentiles")
+            .cure(format!("use at most {MAX_PERCENTILES} numbers from 0 to 100")));
+    }
+    Ok(percentiles)
+}

@@ -1,0 +1,16 @@
+//! The vocabulary of `/v1`: options in, documents out, errors between.
+//!
+//! Turns decoded fields into schemes and results into JSON or tensors. Knows
+//! nothing of HTTP; the offline command uses it as the server does.
+
+pub mod answer;
+pub mod compare;
+pub mod dequantize;
+pub mod documents;
+pub mod error;
+pub mod fields;
+pub mod inspect;
+pub mod options;
+pub mod payload;
+pub mod presets;
+pub mod quantize;

@@ -1,0 +1,292 @@
+//! A request body as it arrived, decoded to tensors and options.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::codec::encoding::{self, Encoding};
+use crate::codec::json::{self, Member};
+use crate::codec::{CodecError, Limits, npy, safetensors};
+use crate::quant::Cancel;
+use crate::tensor::{Buffer, DType, Shape, Tensor};
+
+use super::error::{Error, Kind, Place};
+use super::fields::{Fields, Origin};
+
+/// How a body or an answer is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// `application/json`.
+    Json,
+    /// `application/x-npy`.
+    Npy,
+    /// `application/x-safetensors`.
+    Safetensors,
+    /// `application/octet-stream`: elements only.
+    Raw,
+}
+
+/// A body that nothing has looked into yet.
+#[derive(Debug)]
+pub struct Payload {
+    /// The bytes.
+    pub body: Buffer,
+    /// What they claim to be.
+    pub format: Format,
+    /// How they are compressed.
+    pub encoding: Encoding,
+    /// The query string.
+    pub query: String,
+}
+
+/// What decoding and computing may use.
+pub struct Context<'a> {
+    /// Bounds on documents.
+    pub limits: &'a Limits,
+    /// Asks to stop.
+    pub cancel: &'a Cancel,
+    /// Asks for room for so many bytes beside the body.
+    pub grow: &'a mut dyn FnMut(usize) -> Result<(), CodecError>,
+}
+
+impl std::fmt::Debug for Context<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context").field("limits", self.limits).finish_non_exhaustive()
+    }
+}
+
+/// A decoded request of tensors.
+#[derive(Debug)]
+pub struct Request {
+    /// The tensors in their order; the name is empty for a request of one unnamed tensor.
+    pub tensors: Vec<(String, Tensor)>,
+    /// Options not read yet.
+    pub fields: Fields,
+}
+
+impl Payload {
+    /// The body, decompressed.
+    ///
+    /// # Errors
+    /// [`Error`] when the content coding is broken or the limits are exceeded.
+    pub fn inflate(
+        self,
+        context: &mut Context<'_>,
+    ) -> Result<(Arc<Buffer>, Format, String), Error> {
+        let Self { body, format, encoding, query } = self;
+        let body = match encoding {
+            Encoding::Identity => body,
+            Encoding::Gzip | Encoding::Deflate | Encoding::Zstd => {
+                encoding::decode(encoding, body.bytes(), context.limits.max_bytes, context.grow)?
+            }
+        };
+        Ok((Arc::new(body), format, query))
+    }
+
+    /// Decodes tensors and options.
+    ///
+    /// # Errors
+    /// [`Error`] names the field or offset at fault.
+    pub fn decode(self, context: &mut Context<'_>) -> Result<Request, Error> {
+        let (body, format, query) = self.inflate(context)?;
+        let limits = context.limits;
+        let mut fields = Fields::from_query(&query)?;
+        match format {
+            Format::Json => {
+                let output = fields.take("output");
+                fields.finish(&["output"]).map_err(|error| {
+                    error.cure("put the options of a JSON request into its body")
+                })?;
+                let mut request = decode_json(body.bytes(), limits)?;
+                if let Some(output) = output {
+                    request.fields.insert("output", output);
+                }
+                Ok(request)
+            }
+            Format::Npy => {
+                let tensor = npy::read(body, limits)?;
+                Ok(Request { tensors: vec![(String::new(), tensor)], fields })
+            }
+            Format::Safetensors => {
+                let document = safetensors::read(body, limits)?;
+                Ok(Request { tensors: document.tensors, fields })
+            }
+            Format::Raw => {
+                let tensor = raw_tensor(body, &mut fields)?;
+                Ok(Request { tensors: vec![(String::new(), tensor)], fields })
+            }
+        }
+    }
+}
+
+/// A tensor whose type and shape stand in the query.
+///
+/// # Errors
+/// [`Error`] when they are missing or do not fit the length of the body.
+pub fn raw_tensor(body: Arc<Buffer>, fields: &mut Fields) -> Result<Tensor, Error> {
+    let Some(dtype) = dtype(fields, "dtype")? else {
+        return Err(fields.error("dtype", "missing").cure("for instance dtype=F32"));
+    };
+    let Some(shape) = shape(fields)? else {
+        return Err(fields.error("shape", "missing").cure("for instance shape=2,3"));
+    };
+    raw_view(body, dtype, shape, fields)
+}
+
+/// The whole body as a tensor of that type and shape.
+///
+/// # Errors
+/// [`Error`] when its length is not theirs.
+pub fn raw_view(
+    body: Arc<Buffer>,
+    dtype: DType,
+    shape: Shape,
+    fields: &Fields,
+) -> Result<Tensor, Error> {
+    let (expected, found) = (shape.len() * dtype.size(), body.bytes().len());
+    if expected != found {
+        let detail = format!("{shape} of {dtype} is {expected} bytes, the body has {found}");
+        return Err(Error::new(Kind::MalformedBody, detail).at(fields.origin().place("shape")));
+    }
+    Tensor::view(dtype, shape, body, 0)
+        .ok_or_else(|| Error::new(Kind::Internal, "a checked view did not fit"))
+}
+
+/// The element type named by a field.
+///
+/// # Errors
+/// [`Kind::InvalidOption`] for a name that is none.
+pub fn dtype(fields: &mut Fields, name: &str) -> Result<Option<DType>, Error> {
+    let names = DType::ALL.map(DType::name);
+    Ok(fields.word(name, &names)?.and_then(DType::from_name))
+}
+
+/// The field `shape`.
+///
+/// # Errors
+/// [`Kind::InvalidOption`] for sizes that are no shape.
+pub fn shape(fields: &mut Fields) -> Result<Option<Shape>, Error> {
+    match fields.sizes("shape")? {
+        None => Ok(None),
+        Some(dims) => match Shape::new(dims) {
+            Ok(shape) => Ok(Some(shape)),
+            Err(error) => Err(fields.error("shape", error.to_string())),
+        },
+    }
+}
+
+fn decode_json(text: &[u8], limits: &Limits) -> Result<Request, Error> {
+    let members = json::members(text)?;
+    let mut fields = Fields::new(serde_json::Map::new(), Origin::Body(String::new()));
+    let mut parts = TensorParts::default();
+    let mut tensors = None;
+    for member in &members {
+        match member.key.as_ref() {
+            "tensors" => tensors = Some(member.value),
+            key if parts.take(key, member, "")? => {}
+            key => fields.insert(key, json::read_value(member.value, &pointer("", key))?),
+        }
+    }
+    let tensors = match tensors {
+        None => vec![(String::new(), parts.read("", limits)?)],
+        Some(_) if !parts.is_empty() => {
+            return Err(fields
+                .error("tensors", "given beside a single tensor")
+                .cure("use either data or tensors"));
+        }
+        Some(text) => named(text, limits, |members, base, limits| {
+            let mut parts = TensorParts::default();
+            for member in members {
+                let key = member.key.as_ref();
+                if !parts.take(key, member, base)? {
+                    let place = Place::Pointer(pointer(base, key));
+                    return Err(Error::new(Kind::InvalidOption, "unknown field")
+                        .at(place)
+                        .cure("known here: data, data_b64, shape, dtype"));
+                }
+            }
+            parts.read(base, limits)
+        })?,
+    };
+    Ok(Request { tensors, fields })
+}
+
+/// Reads `{"name": {..}, ..}` with a reader for what each name holds.
+///
+/// # Errors
+/// [`Error`] of the object or of the first entry that fails.
+pub fn named<T>(
+    text: &[u8],
+    limits: &Limits,
+    read: impl Fn(&[Member<'_>], &str, &Limits) -> Result<T, Error>,
+) -> Result<Vec<(String, T)>, Error> {
+    let below = |error: CodecError| Error::from(error).at(Place::Pointer("/tensors".to_owned()));
+    let entries = json::members_up_to(text, limits.max_tensors).map_err(below)?;
+    entries
+        .iter()
+        .map(|entry| {
+            let base = pointer("/tensors", &entry.key);
+            let members = json::members(entry.value)
+                .map_err(|error| Error::from(error).at(Place::Pointer(base.clone())))?;
+            Ok((entry.key.clone().into_owned(), read(&members, &base, limits)?))
+        })
+        .collect()
+}
+
+/// A JSON pointer one step below `base` (RFC 6901 escapes).
+#[must_use]
+pub fn pointer(base: &str, key: &str) -> String {
+    let key: String = key.chars().take(128).collect();
+    format!("{base}/{}", key.replace('~', "~0").replace('/', "~1"))
+}
+
+/// The members that make up one tensor.
+#[derive(Debug, Default)]
+struct TensorParts<'a> {
+    data: Option<&'a [u8]>,
+    base64: Option<&'a [u8]>,
+    small: serde_json::Map<String, Value>,
+}
+
+impl<'a> TensorParts<'a> {
+    /// Takes a member that belongs to a tensor; whether it was one.
+    fn take(&mut self, key: &str, member: &Member<'a>, base: &str) -> Result<bool, Error> {
+        match key {
+            "data" => self.data = Some(member.value),
+            "data_b64" => self.base64 = Some(member.value),
+            "dtype" | "shape" => {
+                let value = json::read_value(member.value, &pointer(base, key))?;
+                self.small.insert(key.to_owned(), value);
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.data.is_none() && self.base64.is_none() && self.small.is_empty()
+    }
+
+    fn read(self, base: &str, limits: &Limits) -> Result<Tensor, Error> {
+        let mut fields = Fields::new(self.small, Origin::Body(base.to_owned()));
+        let dtype = dtype(&mut fields, "dtype")?.unwrap_or(DType::F32);
+        let shape = shape(&mut fields)?;
+        match (self.data, self.base64) {
+            (Some(data), None) => {
+                let place = pointer(base, "data");
+                Ok(json::read_tensor(data, dtype, shape.as_ref(), &place, limits)?)
+            }
+            (None, Some(data)) => {
+                let Some(shape) = shape else {
+                    return Err(fields.error("shape", "missing beside data_b64"));
+                };
+                let place = pointer(base, "data_b64");
+                Ok(json::read_base64(data, dtype, &shape, &place, limits)?)
+            }
+            (Some(_), Some(_)) => Err(fields.error("data_b64", "given beside data")),
+            (None, None) => {
+                Err(fields.error("data", "missing").cure("send numbers as \"data\": [..]"))
+            }
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! Every flag and environment variable, their defaults and bounds.
+//!
+//! The only place that looks at the environment; everything else is handed
+//! the small settings it needs.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, value_parser};
+
+use crate::codec::Limits;
+use crate::service::compute::Settings;
+use crate::telemetry::LogFormat;
+
+/// Quantization of neural-network tensors as a service.
+#[derive(Debug, Parser)]
+#[command(version, about, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    /// What to do; `serve` when left out.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Options of `serve`.
+    #[command(flatten)]
+    pub serve: Serve,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve the HTTP API (the default).
+    Serve(Box<Serve>),
+    /// Print the `OpenAPI` document.
+    Openapi,
+    /// Ask a running server whether it is alive; exit 0 if so.
+    Healthcheck(Healthcheck),
+    /// Quantize a file without a server.
+    Quantize(Quantize),
+}
+
+/// Address of a server.
+#[derive(Args, Debug, Clone)]
+pub struct Healthcheck {
+    /// Address of the server.
+    #[arg(long, env = "QUANTD_HOST", default_value = "127.0.0.1")]
+    pub host: IpAddr,
+    /// Port of the server.
+    #[arg(long, env = "QUANTD_PORT", default_value_t = 8080)]
+    pub port: u16,
+}
+
+/// Options of `quantd quantize`.
+#[derive(Args, Debug)]
+pub struct Quantize {
+    /// The file: `.npy` or `.safetensors`.
+    pub input: PathBuf,
+    /// Where the safetensors answer goes.
+    #[arg(short, long)]
+    pub output: PathBuf,
+    /// Preset, such as `int8_per_channel`.
+    #[arg(long)]
+    pub scheme: Option<String>,
+    /// A scheme field, such as `bits=4`; may be given several times.
+    #[arg(short, long = "set", value_name = "FIELD=VALUE")]
+    pub set: Vec<String>,
+    /// Compute threads; 0 takes one a core.
+    #[arg(long, env = "QUANTD_THREADS", default_value_t = 0)]
+    pub threads: usize,
+}
+
+/// Options of `quantd serve`.
+#[derive(Args, Clone)]
+pub struct Serve {
+    /// Address to listen on.
+    #[arg(long, env = "QUANTD_HOST", default_value = "127.0.0.1")]
+    pub host: IpAddr,
+    /// Port to listen on; 0 takes a free one and prints it.
+    #[arg(long, env = "QUANTD_PORT", default_value_t = 8080)]
+    pub port: u16,
+    /// Key that clients must send as `Authorization: Bearer` or `api-key`; none by default.
+    #[arg(long, env = "QUANTD_API_KEY", hide_env_values = true)]
+    pub api_key: Option<String>,
+    /// Origins whose pages may call; none by default.
+    #[arg(long, env = "QUANTD_CORS_ORIGIN", value_delimiter = ',')]
+    pub cors_origin: Vec<String>,
+    /// Bytes of one request body, also once decompressed.
+    #[arg(long, env = "QUANTD_MAX_BODY_BYTES", default_value_t = 256 << 20,
+        value_parser = value_parser!(u64).range(1024..=1 << 40))]
+    pub max_body_bytes: u64,
+    /// Bytes of bodies, tensors and answers held at once; 0 takes 60 % of the memory there is.
+    #[arg(long, env = "QUANTD_MAX_INFLIGHT_BYTES", default_value_t = 0)]
+    pub max_inflight_bytes: u64,
+    /// Tensors of one request.
+    #[arg(long, env = "QUANTD_MAX_TENSORS", default_value_t = 4096)]
+    pub max_tensors: usize,
+    /// Elements of one tensor.
+    #[arg(long, env = "QUANTD_MAX_ELEMENTS", default_value_t = 1 << 28)]
+    pub max_elements: usize,
+    /// Requests that may wait for memory or a thread.
+    #[arg(long, env = "QUANTD_MAX_QUEUE", default_value_t = 64)]
+    pub max_queue: usize,
+    /// Longest such wait, in milliseconds.
+    #[arg(long, env = "QUANTD_MAX_QUEUE_WAIT_MS", default_value_t = 2000)]
+    pub max_queue_wait_ms: u64,
+    /// Compute threads; 0 takes one a core.
+    #[arg(long, env = "QUANTD_THREADS", default_value_t = 0,
+        value_parser = value_parser!(u64).range(0..=1024))]
+    pub threads: u64,
+    /// Time for the head of a request, in milliseconds.
+    #[arg(long, env = "QUANTD_HEADER_TIMEOUT_MS", default_value_t = 10_000,
+        value_parser = value_parser!(u64).range(1..=86_400_000))]
+    pub header_timeout_ms: u64,
+    /// Time for a body, in milliseconds, to which a second is added for each MiB.
+    #[arg(long, env = "QUANTD_BODY_TIMEOUT_MS", default_value_t = 30_000,
+        value_parser = value_parser!(u64).range(1..=86_400_000))]
+    pub body_timeout_ms: u64,
+    /// Longest time in which a client may take nothing of an answer, in milliseconds.
+    #[arg(long, env = "QUANTD_WRITE_TIMEOUT_MS", default_value_t = 30_000,
+        value_parser = value_parser!(u64).range(1..=86_400_000))]
+    pub write_timeout_ms: u64,
+    /// Connections at once.
+    #[arg(long, env = "QUANTD_MAX_CONNECTIONS", default_value_t = 2048)]
+    pub max_connections: usize,
+    /// Time for running requests when the server stops, in seconds.
+    #[arg(long, env = "QUANTD_DRAIN_SECONDS", default_value_t = 30)]
+    pub drain_seconds: u64,
+    /// How log lines look.
+    #[arg(long, env = "QUANTD_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+    /// Least level that is logged: error, warn, info, debug, trace.
+    #[arg(long, env = "QUANTD_LOG_LEVEL", default_value = "info")]
+    pub log_level: String,
+}
+
+impl std::fmt::Debug for Serve {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Not the key.
+        f.debug_struct("Serve")
+            .field("host", &self.host)
+            .field("port", &self.port)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Serve {
+    /// The defaults, on a free port, whatever the environment says.
+    #[must_use]
+    pub fn for_tests() -> Self {
+        Self {
+            host: IpAddr::from([127, 0, 0, 1]),
+            port: 0,
+            api_key: None,
+            cors_origin: Vec::new(),
+            max_body_bytes: 64 << 20,
+            max_inflight_bytes: 512 << 20,
+            max_tensors: 4096,
+            max_elements: 1 << 28,
+            max_queue: 64,
+            max_queue_wait_ms: 2000,
+            threads: 2,
+            header_timeout_ms: 10_000,
+            body_timeout_ms: 30_000,
+            write_timeout_ms: 30_000,
+            max_connections: 2048,
+            drain_seconds: 5,
+            log_format: LogFormat::Text,
+            log_level: "off".to_owned(),
+        }
+    }
+
+    /// Bounds on documents.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        Limits {
+            max_bytes: usize::try_from(self.max_body_bytes).unwrap_or(usize::MAX),
+            max_tensors: self.max_tensors,
+            max_elements: self.max_elements,
+            ..Limits::default()
+        }
+    }
+
+    /// Bounds of the compute pool.
+    #[must_use]
+    pub fn compute(&self) -> Settings {
+        let max_inflight = match self.max_inflight_bytes {
+            0 => available_memory() / 10 * 6,
+            bytes => bytes,
+        };
+        Settings {
+            threads: threads(self.threads),
+            max_inflight_bytes: usize::try_from(max_inflight).unwrap_or(usize::MAX),
+            max_queue: self.max_queue,
+            max_queue_wait: Duration::from_millis(self.max_queue_wait_ms),
+        }
+    }
+}
+
+/// The number asked for, or one a core for 0.
+#[must_use]
+pub fn threads(asked: u64) -> usize {
+    match usize::try_from(asked).unwrap_or(1) {
+        0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        threads => threads,
+    }
+}
+
+/// Memory of this container, or of the machine; 1 GiB where neither is known.
+fn available_memory() -> u64 {
+    let read = |path: &str| std::fs::read_to_string(path).ok();
+    let number = |text: String| text.trim().parse::<u64>().ok();
+    let container = read("/sys/fs/cgroup/memory.max")
+        .and_then(number)
+        .or_else(|| read("/sys/fs/cgroup/memory/memory.limit_in_bytes").and_then(number));
+    let machine = read("/proc/meminfo").and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+        Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
+    });
+    container.into_iter().chain(machine).min().unwrap_or(1 << 30)
+}

@@ -1,0 +1,147 @@
+//! Bodies in and answers out, frame by frame.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::Response;
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::{Frame, SizeHint};
+use tokio::time::Instant;
+
+use crate::api::error::{Error, Kind, Place};
+use crate::codec::encoding::Encoding;
+use crate::service::compute::Permit;
+use crate::service::{Operation, Outcome};
+use crate::tensor::Buffer;
+
+use super::negotiate::media_type;
+
+/// Answers leave in frames of this size, so that a permit is not given back
+/// while most of its answer still waits for the client.
+const FRAME: usize = 256 << 10;
+/// Bytes a second that a body must at least arrive at, beside the base time.
+const MIN_RATE: u32 = 1 << 20;
+
+/// Bounds of receiving a body.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    pub(super) max_bytes: usize,
+    pub(super) timeout: Duration,
+}
+
+fn too_large(max: usize) -> Error {
+    Error::new(Kind::TooLarge, format!("the body is larger than {max} bytes"))
+        .cure("send smaller tensors, or raise --max-body-bytes")
+}
+
+/// The declared length, checked against the limit before anything is read.
+pub(super) fn declared_length(headers: &HeaderMap, max: usize) -> Result<Option<usize>, Error> {
+    let Some(value) = headers.get(header::CONTENT_LENGTH) else { return Ok(None) };
+    let length = value.to_str().ok().and_then(|text| text.parse::<u64>().ok());
+    let length = length.ok_or_else(|| {
+        Error::new(Kind::MalformedBody, "not a length").at(Place::Header("content-length"))
+    })?;
+    match usize::try_from(length) {
+        Ok(length) if length <= max => Ok(Some(length)),
+        _ => Err(too_large(max)),
+    }
+}
+
+/// Receives a body into one aligned buffer. `grow` is asked before a body of
+/// unknown length takes more memory.
+pub(super) async fn receive(
+    mut body: Body,
+    length: Option<usize>,
+    bounds: Bounds,
+    mut grow: impl FnMut(usize) -> Result<(), Error>,
+) -> Result<Buffer, Error> {
+    let started = Instant::now();
+    let mut buffer = Buffer::with_capacity(length.unwrap_or(0));
+    loop {
+        let grace = u32::try_from(buffer.bytes().len()).unwrap_or(u32::MAX) / MIN_RATE;
+        let deadline = started + bounds.timeout + Duration::from_secs(u64::from(grace));
+        let frame = tokio::time::timeout_at(deadline, body.frame()).await.map_err(|_| {
+            Error::new(Kind::Timeout, "the body did not arrive in time")
+                .cure("send it faster, or in smaller pieces")
+        })?;
+        let Some(frame) = frame else { return Ok(buffer) };
+        let frame = frame.map_err(|_| Error::new(Kind::MalformedBody, "the body broke off"))?;
+        let Ok(data) = frame.into_data() else { continue };
+        let total = buffer.bytes().len() + data.len();
+        if total > bounds.max_bytes {
+            return Err(too_large(bounds.max_bytes));
+        }
+        if total > buffer.capacity() {
+            // The buffer doubles; both halves of the move are held for a moment.
+            grow(3 * total)?;
+        }
+        buffer.extend(&data);
+    }
+}
+
+/// The bytes of an answer and the right to hold them until they are written.
+struct Segments {
+    frames: VecDeque<Bytes>,
+    left: u64,
+    _permit: Permit,
+}
+
+impl hyper::body::Body for Segments {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let Some(mut segment) = self.frames.pop_front() else { return Poll::Ready(None) };
+        let frame = segment.split_to(segment.len().min(FRAME));
+        if !segment.is_empty() {
+            self.frames.push_front(segment);
+        }
+        self.left -= frame.len() as u64;
+        Poll::Ready(Some(Ok(Frame::data(frame))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}
+
+/// The answer as a response.
+pub(super) fn respond(operation: Operation, outcome: Outcome, waited: Duration) -> Response {
+    let Outcome { answer, compute, permit } = outcome;
+    let left = answer.len() as u64;
+    let frames = answer.segments.into_iter().filter(|segment| !segment.is_empty()).collect();
+    let mut response = Response::new(Body::new(Segments { frames, left, _permit: permit }));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type(answer.format)));
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(left));
+    headers.insert(header::VARY, HeaderValue::from_static("accept, accept-encoding"));
+    if answer.encoding != Encoding::Identity {
+        let name = HeaderValue::from_static(answer.encoding.name());
+        headers.insert(header::CONTENT_ENCODING, name);
+    }
+    for (name, value) in answer.facts {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            headers.insert(name, value);
+        }
+    }
+    let queue = waited.saturating_sub(compute).as_secs_f64() * 1e3;
+    let compute = compute.as_secs_f64() * 1e3;
+    let timing = format!("queue;dur={queue:.3}, {};dur={compute:.3}", operation.name());
+    if let Ok(timing) = HeaderValue::from_str(&timing) {
+        headers.insert("server-timing", timing);
+    }
+    response
+}

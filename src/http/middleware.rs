@@ -1,0 +1,171 @@
+//! The whole middleware stack, in order, in [`wrap`].
+
+use std::sync::LazyLock;
+use std::time::Instant;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use tower::ServiceBuilder;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
+use tower_http::cors::{AllowOrigin, CorsLayer};
+use tracing::Instrument;
+use uuid::Uuid;
+
+use crate::api::error::{Error, Kind};
+use crate::telemetry;
+
+use super::App;
+use super::problem::Problem;
+
+static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Wraps the router. The first layer here is the first to see a request and
+/// the last to see its answer.
+pub(super) fn wrap(router: Router<App>, app: &App, cors: &[String]) -> Router<App> {
+    // Answers of the tensor routes are compressed, where that pays, on the
+    // compute pool; this is for the documents and pages.
+    let compressible = SizeAbove::new(1024)
+        .and(NotForContentType::const_new("application/octet-stream"))
+        .and(NotForContentType::const_new("application/x-safetensors"))
+        .and(NotForContentType::const_new("application/x-npy"));
+    router.layer(
+        ServiceBuilder::new()
+            .layer(from_fn(identify))
+            .layer(from_fn(observe))
+            .layer(CatchPanicLayer::custom(|_| {
+                Error::new(Kind::Internal, "the request met a defect of the server").into_response()
+            }))
+            .layer(cors_layer(cors))
+            .layer(from_fn_with_state(app.clone(), authenticate))
+            .layer(CompressionLayer::new().gzip(true).compress_when(compressible)),
+    )
+}
+
+/// Gives every request an id: the caller's where it is a sane one.
+async fn identify(mut request: Request, next: Next) -> Response {
+    static FALLBACK: LazyLock<HeaderValue> = LazyLock::new(|| HeaderValue::from_static("none"));
+    let sane = |value: &HeaderValue| {
+        let text = value.to_str().unwrap_or_default();
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        (1..=64).contains(&text.len()) && text.bytes().all(plain)
+    };
+    let given = request.headers().get(&REQUEST_ID).filter(|value| sane(value)).cloned();
+    let id = given.unwrap_or_else(|| {
+        HeaderValue::from_str(&Uuid::now_v7().to_string()).unwrap_or_else(|_| FALLBACK.clone())
+    });
+    request.headers_mut().insert(&REQUEST_ID, id.clone());
+    let mut response = next.run(request).await;
+    if let Some(mut problem) = response.extensions_mut().remove::<Problem>() {
+        problem.instance = id.to_str().ok().map(str::to_owned);
+        let body = serde_json::to_vec(&problem).unwrap_or_default();
+        response.headers_mut().remove(header::CONTENT_LENGTH);
+        *response.body_mut() = Body::from(body);
+    }
+    response.headers_mut().insert(&REQUEST_ID, id);
+    response
+        .headers_mut()
+        .insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// Counts the request for as long as it is handled, also when its client leaves.
+struct Active;
+
+impl Active {
+    fn begin() -> Self {
+        telemetry::active_requests(1.0);
+        Self
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        telemetry::active_requests(-1.0);
+    }
+}
+
+/// Logs and measures each request once, from its outcome.
+async fn observe(matched: Option<MatchedPath>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let _active = Active::begin();
+    let route = matched.map_or_else(|| "other".to_owned(), |path| path.as_str().to_owned());
+    let method = method_name(request.method());
+    let id = request.headers().get(&REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();
+    let span = tracing::info_span!("request", id, method, route = %route);
+    let response = next.run(request).instrument(span.clone()).await;
+    let (status, took) = (response.status(), started.elapsed());
+    let problem = response.extensions().get::<Problem>();
+    span.in_scope(|| {
+        let ms = took.as_secs_f64() * 1e3;
+        let (code, detail) = (status.as_u16(), problem.map(|problem| problem.detail.as_str()));
+        if status.is_server_error() && status != StatusCode::SERVICE_UNAVAILABLE {
+            tracing::error!(status = code, ms, detail, "failed");
+        } else if let Some(detail) = detail {
+            tracing::info!(status = code, ms, detail, "refused");
+        } else {
+            tracing::info!(status = code, ms, "answered");
+        }
+    });
+    telemetry::request(method, route, status.as_u16(), took);
+    response
+}
+
+/// A bounded set of words, whatever callers send.
+fn method_name(method: &Method) -> &'static str {
+    match method.as_str() {
+        "GET" => "GET",
+        "HEAD" => "HEAD",
+        "POST" => "POST",
+        "PUT" => "PUT",
+        "DELETE" => "DELETE",
+        "PATCH" => "PATCH",
+        "OPTIONS" => "OPTIONS",
+        _ => "OTHER",
+    }
+}
+
+/// Lets requests through that present the key, and health checks.
+async fn authenticate(State(app): State<App>, request: Request, next: Next) -> Response {
+    let open = matches!(request.uri().path(), "/livez" | "/readyz" | "/health");
+    let Some(expected) = app.key_hash.filter(|_| !open) else { return next.run(request).await };
+    let headers = request.headers();
+    let bearer = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+    let given = bearer.or_else(|| headers.get("api-key").map(HeaderValue::as_bytes));
+    let hash: Option<[u8; 32]> = given.map(|key| Sha256::digest(key).into());
+    if hash.is_some_and(|hash| bool::from(hash.ct_eq(&expected))) {
+        return next.run(request).await;
+    }
+    Error::new(Kind::Unauthorized, "no valid key")
+        .cure("send the key as Authorization: Bearer, or as api-key")
+        .into_response()
+}
+
+fn cors_layer(origins: &[String]) -> CorsLayer {
+    let origins: Vec<HeaderValue> =
+        origins.iter().filter_map(|origin| origin.parse().ok()).collect();
+    if origins.is_empty() {
+        return CorsLayer::new();
+    }
+    CorsLayer::new()
+        .allow_origin(AllowOrigin::list(origins))
+        .allow_methods([Method::GET, Method::POST])
+        .allow_headers([
+            header::CONTENT_TYPE,
+            header::CONTENT_ENCODING,
+            header::ACCEPT,
+            header::AUTHORIZATION,
+            HeaderName::from_static("api-key"),
+            REQUEST_ID.clone(),
+        ])
+        .expose_headers([REQUEST_ID.clone()])
+}

@@ -1,0 +1,98 @@
+//! The HTTP face. Start here: [`router`] shows the whole surface.
+
+mod body;
+mod connection;
+mod docs;
+mod middleware;
+mod negotiate;
+mod openapi;
+mod ops;
+mod problem;
+mod server;
+mod tensors;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::Method;
+use sha2::{Digest, Sha256};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::api::error::{Error, Kind};
+use crate::service::Service;
+
+pub use openapi::document;
+pub use problem::{FieldProblem, Problem};
+pub use server::{Server, Timeouts};
+
+/// What every handler may use. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct App {
+    service: Service,
+    body_timeout: Duration,
+    key_hash: Option<[u8; 32]>,
+    draining: Arc<AtomicBool>,
+}
+
+impl App {
+    /// Over that service. With a key, callers must present it.
+    #[must_use]
+    pub fn new(service: Service, body_timeout: Duration, key: Option<&str>) -> Self {
+        Self {
+            service,
+            body_timeout,
+            // Hashes are compared, so that the comparison takes the same time for any key.
+            key_hash: key.map(|key| Sha256::digest(key).into()),
+            draining: Arc::default(),
+        }
+    }
+
+    /// Refuses new work from now on.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+}
+
+/// Every documented route: one exists if and only if it is documented.
+fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::with_openapi(openapi::base())
+        .routes(routes!(tensors::quantize))
+        .routes(routes!(tensors::dequantize))
+        .routes(routes!(tensors::compare))
+        .routes(routes!(tensors::inspect))
+        .routes(routes!(ops::index))
+        .routes(routes!(ops::info))
+        .routes(routes!(ops::livez))
+        .routes(routes!(ops::readyz))
+        .routes(routes!(ops::health))
+        .routes(routes!(ops::metrics))
+        .routes(routes!(ops::openapi_json))
+}
+
+/// The whole surface: the routes above, Swagger UI, and an answer for
+/// everything else; `cors` lists the origins whose pages may call.
+#[must_use]
+pub fn router(app: App, cors: &[String]) -> Router {
+    let (router, _) = routes().split_for_parts();
+    let router = router
+        .merge(openapi::swagger_ui())
+        .fallback(async || {
+            Error::new(Kind::NotFound, "no such resource").cure("see GET / for what there is")
+        })
+        .method_not_allowed_fallback(async |method: Method| {
+            let detail = if method.is_safe() || method == Method::POST {
+                "the resource has no such method"
+            } else {
+                "the resource has no such method, and none that changes anything"
+            };
+            Error::new(Kind::MethodNotAllowed, detail).cure("see the Allow header")
+        });
+    middleware::wrap(router, &app, cors).with_state(app)
+}

@@ -1,0 +1,233 @@
+//! Media types and content codings, of requests and of answers.
+
+use axum::http::{HeaderMap, HeaderName, header};
+
+use crate::api::error::{Error, Kind, Place};
+use crate::api::payload::Format;
+use crate::codec::encoding::Encoding;
+use crate::codec::npy;
+use crate::service::Operation;
+
+/// Media types read and written.
+pub(super) const JSON: &str = "application/json";
+pub(super) const NPY: &str = "application/x-npy";
+pub(super) const SAFETENSORS: &str = "application/x-safetensors";
+pub(super) const RAW: &str = "application/octet-stream";
+/// Longest header that is looked into.
+const MAX_HEADER: usize = 4096;
+
+/// The media type of a format.
+pub(super) const fn media_type(format: Format) -> &'static str {
+    match format {
+        Format::Json => JSON,
+        Format::Npy => NPY,
+        Format::Safetensors => SAFETENSORS,
+        Format::Raw => RAW,
+    }
+}
+
+/// What a request says that its body is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BodyType {
+    /// That format.
+    Known(Format),
+    /// Nothing: the first bytes decide.
+    Unnamed,
+    /// A form, as `curl -d` says of anything; JSON is taken for what it is.
+    Form,
+}
+
+fn text(headers: &HeaderMap, name: &HeaderName) -> Result<Option<String>, Error> {
+    let mut all = String::new();
+    for value in headers.get_all(name) {
+        let value = value.to_str().ok().filter(|value| value.len() + all.len() < MAX_HEADER);
+        let value =
+            value.ok_or_else(|| Error::new(Kind::InvalidOption, "header is not readable"))?;
+        if !all.is_empty() {
+            all.push(',');
+        }
+        all.push_str(value);
+    }
+    Ok((!all.is_empty()).then_some(all))
+}
+
+fn essence(value: &str) -> String {
+    value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+fn unsupported() -> Error {
+    Error::new(Kind::UnsupportedMediaType, "the body is of a type that is not read")
+        .at(Place::Header("content-type"))
+        .cure(format!("send -H 'content-type: {JSON}', or {NPY}, {SAFETENSORS} or {RAW}"))
+}
+
+/// What the body is, by `Content-Type`. Elements without a type and shape in
+/// the query can only be a file that says its own.
+pub(super) fn body_type(headers: &HeaderMap, query: &str) -> Result<BodyType, Error> {
+    let Some(value) = text(headers, &header::CONTENT_TYPE)? else { return Ok(BodyType::Unnamed) };
+    let has = |name: &str| query.split('&').any(|pair| pair.split('=').next() == Some(name));
+    match essence(&value).as_str() {
+        JSON | "text/json" => Ok(BodyType::Known(Format::Json)),
+        NPY => Ok(BodyType::Known(Format::Npy)),
+        SAFETENSORS | "application/vnd.docker.ai.safetensors" => {
+            Ok(BodyType::Known(Format::Safetensors))
+        }
+        RAW if has("dtype") || has("shape") => Ok(BodyType::Known(Format::Raw)),
+        RAW => Ok(BodyType::Unnamed),
+        "application/x-www-form-urlencoded" => Ok(BodyType::Form),
+        _ => Err(unsupported()),
+    }
+}
+
+/// The format of a body by its first bytes.
+pub(super) fn sniff(body_type: BodyType, body: &[u8]) -> Result<Format, Error> {
+    let json = body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
+    match body_type {
+        BodyType::Known(format) => Ok(format),
+        BodyType::Unnamed if body.starts_with(npy::MAGIC) => Ok(Format::Npy),
+        BodyType::Unnamed if body.get(8) == Some(&b'{') && !body.starts_with(b"{") => {
+            Ok(Format::Safetensors)
+        }
+        BodyType::Unnamed | BodyType::Form if json => Ok(Format::Json),
+        BodyType::Unnamed => Err(unsupported()),
+        BodyType::Form => Err(unsupported().cure(format!(
+            "curl -d sends a form: add -H 'content-type: {JSON}', or {RAW} with dtype= and shape= in the query"
+        ))),
+    }
+}
+
+/// The content coding of the body.
+pub(super) fn body_encoding(headers: &HeaderMap) -> Result<Encoding, Error> {
+    let Some(value) = text(headers, &header::CONTENT_ENCODING)? else {
+        return Ok(Encoding::Identity);
+    };
+    Encoding::from_name(value.trim().to_ascii_lowercase().as_str()).ok_or_else(|| {
+        Error::new(Kind::UnsupportedMediaType, "the body is in a coding that is not read")
+            .at(Place::Header("content-encoding"))
+            .cure("use one of gzip, deflate or zstd, once, or none")
+    })
+}
+
+/// Names and weights of an `Accept` or `Accept-Encoding` header.
+fn weighted(value: &str) -> Vec<(String, f32)> {
+    value
+        .split(',')
+        .map(|item| {
+            let quality = item.split(';').skip(1).find_map(|parameter| {
+                let (name, value) = parameter.split_once('=')?;
+                name.trim().eq_ignore_ascii_case("q").then(|| value.trim().parse().unwrap_or(0.0))
+            });
+            (essence(item), quality.unwrap_or(1.0))
+        })
+        .filter(|(name, _)| !name.is_empty())
+        .collect()
+}
+
+/// The weight that the header gives to a name; the most specific range counts.
+fn weight(accepted: &[(String, f32)], name: &str) -> f32 {
+    let family = name.split('/').next().unwrap_or_default();
+    let ranges = [name.to_owned(), format!("{family}/*"), "*/*".to_owned(), "*".to_owned()];
+    let find = |range: &String| accepted.iter().find(|(name, _)| name == range);
+    ranges.iter().find_map(find).map_or(0.0, |(_, quality)| *quality)
+}
+
+/// The format of the answer: what `Accept` prefers, or the family of the request.
+pub(super) fn reply_format(
+    headers: &HeaderMap,
+    operation: Operation,
+    request: Format,
+) -> Result<Format, Error> {
+    let formats = operation.formats();
+    let own =
+        if request == Format::Json { formats.first() } else { formats.get(1).or(formats.first()) };
+    let own = own.copied().unwrap_or(Format::Json);
+    let Some(value) = text(headers, &header::ACCEPT)? else { return Ok(own) };
+    let accepted = weighted(&value);
+    let mut best = (own, weight(&accepted, media_type(own)));
+    for &format in formats {
+        let weight = weight(&accepted, media_type(format));
+        if weight > best.1 {
+            best = (format, weight);
+        }
+    }
+    if best.1 > 0.0 {
+        return Ok(best.0);
+    }
+    let types: Vec<_> = formats.iter().map(|&format| media_type(format)).collect();
+    Err(Error::new(Kind::NotAcceptable, "no acceptable type of answer")
+        .at(Place::Header("accept"))
+        .cure(format!("accept one of: {}", types.join(", "))))
+}
+
+/// The content coding of the answer that the client prefers.
+pub(super) fn reply_encoding(headers: &HeaderMap) -> Encoding {
+    let Ok(Some(value)) = text(headers, &header::ACCEPT_ENCODING) else {
+        return Encoding::Identity;
+    };
+    let accepted = weighted(&value);
+    [Encoding::Zstd, Encoding::Gzip]
+        .into_iter()
+        .map(|encoding| (encoding, weight(&accepted, encoding.name())))
+        .filter(|(_, weight)| *weight > 0.0)
+        .max_by(|(_, a), (_, b)| a.total_cmp(b))
+        .map_or(Encoding::Identity, |(encoding, _)| encoding)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(name: HeaderName, value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(name, value.parse().unwrap())])
+    }
+
+    #[test]
+    fn answers_follow_accept_and_else_the_request() {
+        let check = |accept: &str, request, expect| {
+            let headers = headers(header::ACCEPT, accept);
+            let found = reply_format(&headers, Operation::Quantize, request);
+            assert_eq!(found.map_err(|error| error.kind), expect, "{accept}");
+        };
+        check("*/*", Format::Json, Ok(Format::Json));
+        check("*/*", Format::Npy, Ok(Format::Safetensors));
+        check("application/*", Format::Raw, Ok(Format::Safetensors));
+        check("application/x-npy", Format::Json, Ok(Format::Npy));
+        check("application/x-npy;q=0.5, application/json;q=0.9", Format::Npy, Ok(Format::Json));
+        check("application/json;q=0, */*;q=0.1", Format::Json, Ok(Format::Safetensors));
+        check("text/html", Format::Json, Err(Kind::NotAcceptable));
+        check("application/json;q=nonsense", Format::Json, Err(Kind::NotAcceptable));
+        let none = reply_format(&HeaderMap::new(), Operation::Compare, Format::Npy);
+        assert_eq!(none, Ok(Format::Json));
+    }
+
+    #[test]
+    fn codings_follow_accept_encoding() {
+        let check = |value: &str, expect| {
+            assert_eq!(reply_encoding(&headers(header::ACCEPT_ENCODING, value)), expect, "{value}");
+        };
+        check("gzip", Encoding::Gzip);
+        check("gzip, zstd;q=0.5", Encoding::Gzip);
+        check("zstd;q=0", Encoding::Identity);
+        check("br", Encoding::Identity);
+    }
+
+    #[test]
+    fn bodies_are_what_they_say_or_look_like() {
+        let named = |value: &str, query: &str| {
+            body_type(&headers(header::CONTENT_TYPE, value), query).map_err(|error| error.kind)
+        };
+        assert_eq!(named("Application/JSON; charset=utf-8", ""), Ok(BodyType::Known(Format::Json)));
+        assert_eq!(named(RAW, "dtype=F32&shape=1"), Ok(BodyType::Known(Format::Raw)));
+        assert_eq!(named(RAW, "x=dtype"), Ok(BodyType::Unnamed));
+        assert_eq!(named("text/html", ""), Err(Kind::UnsupportedMediaType));
+        let sniffed = |body_type, body: &[u8]| sniff(body_type, body).map_err(|error| error.kind);
+        assert_eq!(sniffed(BodyType::Form, b" {\"data\": 1}"), Ok(Format::Json));
+        assert_eq!(sniffed(BodyType::Form, b"data=1"), Err(Kind::UnsupportedMediaType));
+        assert_eq!(sniffed(BodyType::Unnamed, b"\x93NUMPY\x01\x00"), Ok(Format::Npy));
+        assert_eq!(
+            sniffed(BodyType::Unnamed, b"\x08\0\0\0\0\0\0\0{}      "),
+            Ok(Format::Safetensors)
+        );
+        assert_eq!(sniffed(BodyType::Unnamed, b""), Err(Kind::UnsupportedMediaType));
+    }
+}

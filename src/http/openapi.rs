@@ -1,0 +1,54 @@
+//! The `OpenAPI` document, made from the routes.
+
+use std::sync::LazyLock;
+
+use utoipa::OpenApi;
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
+use utoipa_swagger_ui::{Config, SwaggerUi};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "quantd",
+        description = "Quantization of neural-network tensors: codes, parameters and what was lost. \
+            Tensors travel as JSON, npy, safetensors or bare bytes; failures are problem documents (RFC 9457).",
+        license(name = "Apache-2.0", identifier = "Apache-2.0")
+    ),
+    servers((url = "/", description = "this server")),
+    security((), ("bearer" = []), ("api_key" = [])),
+    tags(
+        (name = "tensors", description = "Quantize, restore, compare, inspect."),
+        (name = "operations", description = "Health, metrics, description.")
+    )
+)]
+struct Base;
+
+/// The document without its paths.
+pub(super) fn base() -> utoipa::openapi::OpenApi {
+    let mut document = Base::openapi();
+    let components = document.components.get_or_insert_default();
+    components
+        .add_security_scheme("bearer", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
+    components.add_security_scheme(
+        "api_key",
+        SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new("api-key"))),
+    );
+    document
+}
+
+/// The served document, as `openapi/quantd.json` holds it.
+#[must_use]
+pub fn document() -> &'static str {
+    static DOCUMENT: LazyLock<String> = LazyLock::new(|| {
+        let (_, document) = super::routes().split_for_parts();
+        let mut text = document.to_pretty_json().unwrap_or_default();
+        text.push('\n');
+        text
+    });
+    &DOCUMENT
+}
+
+/// Swagger UI at `/docs`; its files are part of the binary.
+pub(super) fn swagger_ui() -> SwaggerUi {
+    SwaggerUi::new("/docs").config(Config::from("/openapi.json").try_it_out_enabled(true))
+}

@@ -1,0 +1,171 @@
+//! Failures as RFC 9457 problem documents: the only place with their statuses.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::api::error::{Error, Kind, Place};
+
+/// A field at fault and what to do about it.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct FieldProblem {
+    /// JSON pointer into the body.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pointer: Option<String>,
+    /// Name of a query parameter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parameter: Option<String>,
+    /// Name of a header.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub header: Option<&'static str>,
+    /// What is wrong with it.
+    pub detail: String,
+    /// What to send instead.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub cure: String,
+}
+
+/// A failed request (RFC 9457).
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Problem {
+    /// Stable identifier of the kind of failure.
+    #[serde(rename = "type")]
+    #[schema(example = "urn:quantd:error:invalid-option")]
+    pub kind: &'static str,
+    /// The kind in words.
+    #[schema(example = "Invalid option")]
+    pub title: &'static str,
+    /// The status of the answer.
+    #[schema(example = 400)]
+    pub status: u16,
+    /// What is wrong with this request.
+    pub detail: String,
+    /// What to do, in one line.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub cure: String,
+    /// The id of the request, as in `x-request-id` and in the log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
+    /// The same as `detail`, for clients that look here.
+    pub error: String,
+    /// The fields at fault.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<FieldProblem>,
+}
+
+/// Identifier, title and status of a kind of failure.
+const fn describe(kind: Kind) -> (&'static str, &'static str, StatusCode) {
+    match kind {
+        Kind::MalformedBody => {
+            ("urn:quantd:error:malformed-body", "Malformed body", StatusCode::BAD_REQUEST)
+        }
+        Kind::InvalidOption => {
+            ("urn:quantd:error:invalid-option", "Invalid option", StatusCode::BAD_REQUEST)
+        }
+        Kind::UnsupportedTensor => (
+            "urn:quantd:error:unsupported-tensor",
+            "Unsupported tensor",
+            StatusCode::UNPROCESSABLE_ENTITY,
+        ),
+        Kind::NonFinite => {
+            ("urn:quantd:error:non-finite", "NaN in the data", StatusCode::UNPROCESSABLE_ENTITY)
+        }
+        Kind::NotAcceptable => {
+            ("urn:quantd:error:not-acceptable", "Not acceptable", StatusCode::NOT_ACCEPTABLE)
+        }
+        Kind::UnsupportedMediaType => (
+            "urn:quantd:error:unsupported-media-type",
+            "Unsupported media type",
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        ),
+        Kind::TooLarge => {
+            ("urn:quantd:error:too-large", "Too large", StatusCode::PAYLOAD_TOO_LARGE)
+        }
+        Kind::Timeout => {
+            ("urn:quantd:error:timeout", "Request timeout", StatusCode::REQUEST_TIMEOUT)
+        }
+        Kind::Overloaded => {
+            ("urn:quantd:error:overloaded", "Overloaded", StatusCode::SERVICE_UNAVAILABLE)
+        }
+        Kind::Draining => {
+            ("urn:quantd:error:draining", "Stopping", StatusCode::SERVICE_UNAVAILABLE)
+        }
+        Kind::Unauthorized => {
+            ("urn:quantd:error:unauthorized", "Unauthorized", StatusCode::UNAUTHORIZED)
+        }
+        Kind::NotFound => ("urn:quantd:error:not-found", "Not found", StatusCode::NOT_FOUND),
+        Kind::MethodNotAllowed => (
+            "urn:quantd:error:method-not-allowed",
+            "Method not allowed",
+            StatusCode::METHOD_NOT_ALLOWED,
+        ),
+        Kind::Internal => {
+            ("urn:quantd:error:internal", "Internal error", StatusCode::INTERNAL_SERVER_ERROR)
+        }
+    }
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        let (kind, title, status) = describe(error.kind);
+        let Error { place, detail, cure, .. } = error;
+        let errors = place.map(|place| {
+            let mut field = FieldProblem {
+                pointer: None,
+                parameter: None,
+                header: None,
+                detail: detail.clone(),
+                cure: cure.clone(),
+            };
+            match place {
+                Place::Pointer(pointer) => field.pointer = Some(pointer),
+                Place::Parameter(parameter) => field.parameter = Some(parameter),
+                Place::Header(header) => field.header = Some(header),
+            }
+            field
+        });
+        Self {
+            kind,
+            title,
+            status: status.as_u16(),
+            error: detail.clone(),
+            detail,
+            cure,
+            instance: None,
+            errors: errors.into_iter().collect(),
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let body = serde_json::to_vec(&self).unwrap_or_default();
+        let mut response = (status, body).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        match status {
+            StatusCode::SERVICE_UNAVAILABLE => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            StatusCode::UNAUTHORIZED => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            // The rest of a body that is not read must not be taken for the next request.
+            StatusCode::REQUEST_TIMEOUT | StatusCode::PAYLOAD_TOO_LARGE => {
+                headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            _ => {}
+        }
+        // The request-id layer fills in the instance of whatever carries one.
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        Problem::from(self).into_response()
+    }
+}

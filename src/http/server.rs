@@ -1,0 +1,90 @@
+//! The listening server: timeouts, connection cap, graceful stop.
+
+use std::future::Future;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
+
+use axum::Router;
+use axum_server::Handle;
+use hyper_util::rt::TokioTimer;
+
+use super::App;
+use super::connection::Acceptor;
+
+/// Bounds of connections.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// For the head of a request, from the first byte or from the end of the last request.
+    pub header: Duration,
+    /// In which a client must take something of an answer.
+    pub write: Duration,
+    /// For running requests once the server stops.
+    pub drain: Duration,
+    /// Connections at once.
+    pub max_connections: usize,
+}
+
+/// A bound server that does not serve yet.
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    timeouts: Timeouts,
+}
+
+impl Server {
+    /// Binds the address; port 0 takes a free one.
+    ///
+    /// # Errors
+    /// When the address cannot be had.
+    pub fn bind(address: SocketAddr, timeouts: Timeouts) -> io::Result<Self> {
+        let listener = TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        Ok(Self { listener, timeouts })
+    }
+
+    /// The address that was bound.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until `stop` resolves, then lets running requests end.
+    ///
+    /// # Errors
+    /// When the listener fails.
+    pub async fn serve(
+        self,
+        app: App,
+        router: Router,
+        stop: impl Future<Output = ()> + Send + 'static,
+    ) -> io::Result<()> {
+        let handle = Handle::new();
+        let drain = self.timeouts.drain;
+        tokio::spawn({
+            let handle = handle.clone();
+            async move {
+                stop.await;
+                tracing::info!("stopping: no new work, waiting for {drain:?} at most");
+                app.drain();
+                handle.graceful_shutdown(Some(drain));
+            }
+        });
+        let acceptor = Acceptor::new(self.timeouts.max_connections, self.timeouts.write);
+        let mut server = axum_server::from_tcp(self.listener)?
+            .handle(handle)
+            .http1_only()
+            .accept_error_handler(|peer, error| tracing::debug!(?peer, %error, "not accepted"))
+            .acceptor(acceptor);
+        // hyper's own header timeout does nothing unless it is given a timer.
+        server
+            .http_builder()
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.timeouts.header)
+            .max_headers(128);
+        server.serve(router.into_make_service()).await
+    }
+}

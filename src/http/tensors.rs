@@ -1,0 +1,170 @@
+//! `POST /v1/quantize`, `/v1/dequantize`, `/v1/compare`, `/v1/inspect`.
+//!
+//! A handler decodes nothing: it settles formats and memory from the head of
+//! the request, receives the body and hands both on as a command.
+
+use std::time::Instant;
+
+use axum::body::Body;
+use axum::extract::{RawQuery, State};
+use axum::http::HeaderMap;
+use axum::response::Response;
+
+use crate::api::error::{Error, Kind};
+use crate::api::payload::{Format, Payload};
+use crate::codec::encoding::Encoding;
+use crate::service::{Command, Operation};
+
+use super::App;
+use super::body::{self, Bounds};
+use super::docs;
+use super::negotiate::{self, BodyType};
+
+async fn handle(
+    app: App,
+    operation: Operation,
+    headers: HeaderMap,
+    query: Option<String>,
+    body: Body,
+) -> Result<Response, Error> {
+    if app.is_draining() {
+        return Err(Error::new(Kind::Draining, "the server is stopping").cure("ask another one"));
+    }
+    let query = query.unwrap_or_default();
+    let body_type = negotiate::body_type(&headers, &query)?;
+    let body_encoding = negotiate::body_encoding(&headers)?;
+    let assumed = match body_type {
+        BodyType::Known(format) => format,
+        BodyType::Unnamed | BodyType::Form => Format::Json,
+    };
+    // Refused before a byte is read, where the head alone tells.
+    negotiate::reply_format(&headers, operation, assumed)?;
+    let bounds = Bounds { max_bytes: app.service.limits().max_bytes, timeout: app.body_timeout };
+    let length = body::declared_length(&headers, bounds.max_bytes)?;
+    let cost = |bytes: usize| operation.cost(assumed, bytes);
+    let mut permit = app.service.admit(cost(length.unwrap_or(0))).await?;
+    let buffer = body::receive(body, length, bounds, |bytes| permit.grow(cost(bytes))).await?;
+    let format = match body_encoding {
+        Encoding::Identity => negotiate::sniff(body_type, buffer.bytes())?,
+        Encoding::Gzip | Encoding::Deflate | Encoding::Zstd => assumed,
+    };
+    let command = Command {
+        operation,
+        payload: Payload { body: buffer, format, encoding: body_encoding, query },
+        format: negotiate::reply_format(&headers, operation, format)?,
+        encoding: negotiate::reply_encoding(&headers),
+    };
+    let started = Instant::now();
+    let outcome = app.service.run(permit, command).await?;
+    Ok(body::respond(operation, outcome, started.elapsed()))
+}
+
+/// Quantize tensors.
+///
+/// Takes one tensor (JSON, npy or bare elements) or several (safetensors, or
+/// JSON `tensors`) and a scheme; answers with codes, scales, zero points, the
+/// scheme as resolved and a report of what was lost.
+#[utoipa::path(
+    post, path = "/v1/quantize", operation_id = "quantize", tag = "tensors",
+    params(docs::SchemeQuery, docs::QuantizeQuery),
+    request_body(description = "The tensors. Options stand in the body for JSON and in the query for everything else.",
+        content(
+            (docs::QuantizeRequest = "application/json", example = json!(docs::quantize_example())),
+            (docs::BinaryBody = "application/octet-stream"),
+            (docs::BinaryBody = "application/x-npy"),
+            (docs::BinaryBody = "application/x-safetensors"))),
+    responses(
+        (status = 200, description = "Codes, parameters and report.",
+            content(
+                (docs::QuantizeAnswer = "application/json", example = json!(docs::quantize_answer_example())),
+                (docs::BinaryBody = "application/x-safetensors"),
+                (docs::BinaryBody = "application/x-npy"),
+                (docs::BinaryBody = "application/octet-stream"))),
+        docs::Problems))]
+pub(super) async fn quantize(
+    State(app): State<App>,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+    body: Body,
+) -> Result<Response, Error> {
+    handle(app, Operation::Quantize, headers, query, body).await
+}
+
+/// Restore real numbers from codes.
+///
+/// Takes exactly what `quantize` answered, in any of its formats.
+#[utoipa::path(
+    post, path = "/v1/dequantize", operation_id = "dequantize", tag = "tensors",
+    params(docs::SchemeQuery, docs::DequantizeQuery),
+    request_body(description = "An answer of quantize. For npy and bare elements, which are codes alone, scale and zero point stand in the query.",
+        content(
+            (docs::DequantizeRequest = "application/json", example = json!(docs::dequantize_example())),
+            (docs::BinaryBody = "application/octet-stream"),
+            (docs::BinaryBody = "application/x-npy"),
+            (docs::BinaryBody = "application/x-safetensors"))),
+    responses(
+        (status = 200, description = "The restored tensors.",
+            content(
+                (docs::DequantizeAnswer = "application/json"),
+                (docs::BinaryBody = "application/x-safetensors"),
+                (docs::BinaryBody = "application/x-npy"),
+                (docs::BinaryBody = "application/octet-stream"))),
+        docs::Problems))]
+pub(super) async fn dequantize(
+    State(app): State<App>,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+    body: Body,
+) -> Result<Response, Error> {
+    handle(app, Operation::Dequantize, headers, query, body).await
+}
+
+/// Compare schemes on one tensor.
+///
+/// Reports on each scheme of a list, or on a sweep of common ones, in one
+/// table, and marks those that no other beats in both bits and error.
+#[utoipa::path(
+    post, path = "/v1/compare", operation_id = "compare", tag = "tensors",
+    params(docs::TensorQuery, docs::CompareQuery),
+    request_body(description = "One tensor.",
+        content(
+            (docs::CompareRequest = "application/json", example = json!(docs::compare_example())),
+            (docs::BinaryBody = "application/octet-stream"),
+            (docs::BinaryBody = "application/x-npy"),
+            (docs::BinaryBody = "application/x-safetensors"))),
+    responses(
+        (status = 200, description = "The table.", body = crate::api::documents::CompareDoc),
+        docs::Problems))]
+pub(super) async fn compare(
+    State(app): State<App>,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+    body: Body,
+) -> Result<Response, Error> {
+    handle(app, Operation::Compare, headers, query, body).await
+}
+
+/// Look at a tensor before choosing a scheme.
+///
+/// Extremes, moments, percentiles, histogram and the count of what is not
+/// finite, over the tensor and, when a granularity is named, slice by slice.
+#[utoipa::path(
+    post, path = "/v1/inspect", operation_id = "inspect", tag = "tensors",
+    params(docs::TensorQuery, docs::InspectQuery),
+    request_body(description = "One tensor.",
+        content(
+            (docs::InspectRequest = "application/json", example = json!(docs::inspect_example())),
+            (docs::BinaryBody = "application/octet-stream"),
+            (docs::BinaryBody = "application/x-npy"),
+            (docs::BinaryBody = "application/x-safetensors"))),
+    responses(
+        (status = 200, description = "The statistics.", body = crate::api::documents::InspectDoc),
+        docs::Problems))]
+pub(super) async fn inspect(
+    State(app): State<App>,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+    body: Body,
+) -> Result<Response, Error> {
+    handle(app, Operation::Inspect, headers, query, body).await
+}

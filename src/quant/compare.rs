@@ -1,0 +1,93 @@
+//! One tensor under many schemes.
+
+use crate::kernels::real::Real;
+use crate::tensor::{Reals, Tensor};
+
+use super::quantize::Prepared;
+use super::report::Report;
+use super::scheme::{Granularity, Scheme};
+use super::{Cancel, QuantError};
+
+/// Reports on each scheme, in the order given. The extents of the slices are
+/// found once for each granularity, not once a scheme.
+///
+/// # Errors
+/// The index of the first scheme that does not fit the tensor, and why.
+pub fn compare(
+    tensor: &Tensor,
+    schemes: &[Scheme],
+    cancel: &Cancel,
+) -> Result<Vec<Report>, (usize, QuantError)> {
+    match tensor.reals() {
+        Reals::F32(x) => compare_reals(&x, tensor, schemes, cancel),
+        Reals::F64(x) => compare_reals(&x, tensor, schemes, cancel),
+    }
+}
+
+fn compare_reals<T: Real>(
+    x: &[T],
+    tensor: &Tensor,
+    schemes: &[Scheme],
+    cancel: &Cancel,
+) -> Result<Vec<Report>, (usize, QuantError)> {
+    let mut prepared: Vec<(Granularity, Prepared<'_, T>)> = Vec::new();
+    let mut reports = Vec::with_capacity(schemes.len());
+    for (i, scheme) in schemes.iter().enumerate() {
+        let known = prepared.iter().position(|(known, _)| *known == scheme.granularity);
+        let known = match known {
+            Some(known) => known,
+            None => {
+                let new = Prepared::new(x, tensor, scheme.granularity, cancel);
+                prepared.push((scheme.granularity, new.map_err(|error| (i, error))?));
+                prepared.len() - 1
+            }
+        };
+        let report = prepared[known].1.measure(scheme, cancel);
+        reports.push(report.map_err(|error| (i, error))?);
+        if cancel.is_cancelled() {
+            break;
+        }
+    }
+    Ok(reports)
+}
+
+/// Which reports no other one beats: none has at most as many bits and at most
+/// as large an error, and less of one of them.
+#[must_use]
+pub fn pareto_front(reports: &[Report]) -> Vec<bool> {
+    let point = |report: &Report| Some((report.bits_per_element?, report.mse?));
+    reports
+        .iter()
+        .map(|report| {
+            let Some((bits, mse)) = point(report) else { return true };
+            !reports.iter().filter_map(point).any(|(other_bits, other_mse)| {
+                other_bits <= bits && other_mse <= mse && (other_bits < bits || other_mse < mse)
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::scalar::ErrorSums;
+    use crate::quant::report::Size;
+
+    #[test]
+    fn the_front_keeps_what_nothing_beats() {
+        let report = |bits: f64, error: f64| {
+            let sums = ErrorSums { signal: 1.0, rounded: error, count: 1, ..ErrorSums::default() };
+            Report::new(&sums, 0, 0, Size { elements: 1, bits, source_bits: 32 })
+        };
+        let reports = [
+            report(8.0, 0.1),
+            report(4.0, 0.5),
+            report(8.0, 0.2),
+            report(4.0, 0.5),
+            report(2.0, 0.4),
+        ];
+        assert_eq!(pareto_front(&reports), [true, false, false, false, true]);
+        let equal = [report(4.0, 0.5), report(4.0, 0.5)];
+        assert_eq!(pareto_front(&equal), [true, true]);
+    }
+}

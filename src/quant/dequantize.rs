@@ -1,0 +1,190 @@
+//! Codes and parameters back to real numbers.
+
+use std::sync::Arc;
+
+use bytemuck::Pod;
+use half::{bf16, f16};
+use rayon::prelude::*;
+
+use crate::kernels::real::Real;
+use crate::kernels::scalar::{self, Affine, Code, Params};
+use crate::tensor::{Buffer, DType, Reals, Tensor};
+
+use super::layout::{Chunk, Layout};
+use super::scheme::Granularity;
+use super::{Cancel, QuantError};
+
+/// What was quantized, as an answer of [`quantize`](super::quantize::quantize) holds it.
+#[derive(Debug)]
+pub struct Codes<'a> {
+    /// Codes in the shape of the tensor: I8, U8, I16 or U16, or I32 for biases.
+    pub codes: &'a Tensor,
+    /// Scales, one for all slices or one a slice; F64 is computed in f64, all others in f32.
+    pub scale: &'a Tensor,
+    /// Zero points of any integer type, one or one a slice; `None` for 0.
+    pub zero_point: Option<&'a Tensor>,
+    /// Which elements share them.
+    pub granularity: Granularity,
+}
+
+/// Computes `(code - zero_point) * scale` in the type of the scale and returns
+/// it as `dtype`: F64, F32, F16 or BF16, rounded to nearest, ties to even.
+///
+/// # Errors
+/// [`QuantError`] when the parts do not fit one another.
+pub fn dequantize(parts: &Codes<'_>, dtype: DType, cancel: &Cancel) -> Result<Tensor, QuantError> {
+    let layout = Layout::new(parts.granularity, parts.codes.shape())?;
+    let zero_points = zero_points(parts, &layout)?;
+    let buffer = match parts.scale.reals() {
+        Reals::F32(scale) => {
+            let affines = affines(&scale, &zero_points, &layout)?;
+            let restored = restore::<f32>(parts.codes, &affines, &layout, cancel)?;
+            convert(restored, Real::to_f64, f16::from_f32, bf16::from_f32, dtype)
+        }
+        Reals::F64(scale) => {
+            let affines = affines(&scale, &zero_points, &layout)?;
+            let restored = restore::<f64>(parts.codes, &affines, &layout, cancel)?;
+            convert(restored, Real::to_f64, f16::from_f64, bf16::from_f64, dtype)
+        }
+    };
+    let shape = parts.codes.shape().clone();
+    Tensor::view(dtype, shape, Arc::new(buffer), 0)
+        .ok_or_else(|| QuantError::field("output_dtype", "not a floating-point type"))
+}
+
+fn restore<T: Real>(
+    codes: &Tensor,
+    affines: &[Affine<T>],
+    layout: &Layout,
+    cancel: &Cancel,
+) -> Result<Buffer, QuantError> {
+    match codes.dtype() {
+        DType::I8 => Ok(restore_codes::<T, i8>(codes, affines, layout, cancel)),
+        DType::U8 => Ok(restore_codes::<T, u8>(codes, affines, layout, cancel)),
+        DType::I16 => Ok(restore_codes::<T, i16>(codes, affines, layout, cancel)),
+        DType::U16 => Ok(restore_codes::<T, u16>(codes, affines, layout, cancel)),
+        DType::I32 => Ok(restore_codes::<T, i32>(codes, affines, layout, cancel)),
+        DType::F64
+        | DType::F32
+        | DType::F16
+        | DType::BF16
+        | DType::I64
+        | DType::U64
+        | DType::U32 => {
+            Err(QuantError::field("codes", "not a type of codes")
+                .cure("send I8, U8, I16, U16 or I32"))
+        }
+    }
+}
+
+fn restore_codes<T: Real, C: Code>(
+    codes: &Tensor,
+    affines: &[Affine<T>],
+    layout: &Layout,
+    cancel: &Cancel,
+) -> Buffer {
+    let codes = codes.elements::<C>();
+    let mut buffer = Buffer::zeroed(codes.len() * size_of::<T>());
+    let mut rest: &mut [T] = buffer.elements_mut();
+    let chunks: Vec<(Chunk<'_>, &mut [T])> = layout
+        .chunks()
+        .map(|chunk| {
+            let (own, tail) = std::mem::take(&mut rest).split_at_mut(chunk.elements());
+            rest = tail;
+            (chunk, own)
+        })
+        .collect();
+    chunks.into_par_iter().for_each(|(chunk, mut out)| {
+        if cancel.is_cancelled() {
+            return;
+        }
+        for run in chunk.runs() {
+            let (own, tail) = out.split_at_mut(run.len);
+            out = tail;
+            let params = if run.each {
+                Params::Each(&affines[run.slice..run.slice + run.len])
+            } else {
+                Params::Same(affines[run.slice])
+            };
+            scalar::dequantize(&codes[run.start..run.start + run.len], params, own);
+        }
+    });
+    buffer
+}
+
+/// The elements of `restored`, of type `T`, as `dtype`; an empty buffer for a
+/// type that is not a floating-point one.
+fn convert<T: Real>(
+    mut restored: Buffer,
+    to_f64: fn(T) -> f64,
+    to_f16: fn(T) -> f16,
+    to_bf16: fn(T) -> bf16,
+    dtype: DType,
+) -> Buffer {
+    fn map<T: Real, U: Pod + Send + Sync>(restored: &mut Buffer, to: fn(T) -> U) -> Buffer {
+        let source = restored.elements_mut::<T>();
+        let mut target = Buffer::zeroed(source.len() * size_of::<U>());
+        let pairs = source.par_iter().zip(target.elements_mut::<U>());
+        pairs.for_each(|(&source, target)| *target = to(source));
+        target
+    }
+    match dtype {
+        DType::F32 | DType::F64 if 8 * dtype.size() == T::BITS as usize => restored,
+        DType::F64 => map(&mut restored, to_f64),
+        DType::F32 => map(&mut restored, |x: T| <f32 as Real>::from_f64(x.to_f64())),
+        DType::F16 => map(&mut restored, to_f16),
+        DType::BF16 => map(&mut restored, to_bf16),
+        DType::I64 | DType::I32 | DType::I16 | DType::I8 => Buffer::default(),
+        DType::U64 | DType::U32 | DType::U16 | DType::U8 => Buffer::default(),
+    }
+}
+
+fn affines<T: Real>(
+    scale: &[T],
+    zero_points: &[i32],
+    layout: &Layout,
+) -> Result<Vec<Affine<T>>, QuantError> {
+    let slices = layout.slices();
+    check_count("scale", scale.len(), slices)?;
+    if let Some(i) = scale.iter().position(|scale| !(*scale > T::ZERO && scale.is_finite())) {
+        return Err(QuantError::field(
+            "scale",
+            format!("scale {i} is not a positive finite number"),
+        ));
+    }
+    let pick = |count: usize, slice: usize| if count == 1 { 0 } else { slice };
+    Ok((0..slices)
+        .map(|slice| Affine {
+            scale: scale[pick(scale.len(), slice)],
+            zero_point: zero_points[pick(zero_points.len(), slice)],
+        })
+        .collect())
+}
+
+fn zero_points(parts: &Codes<'_>, layout: &Layout) -> Result<Vec<i32>, QuantError> {
+    let Some(tensor) = parts.zero_point else {
+        return Ok(vec![0]);
+    };
+    if tensor.dtype().is_float() {
+        return Err(QuantError::field("zero_point", "not an integer type"));
+    }
+    check_count("zero_point", tensor.shape().len(), layout.slices())?;
+    // Exact in f32 for every zero point of 16 bits; anything larger is refused.
+    let Reals::F32(reals) = tensor.reals() else {
+        return Err(QuantError::field("zero_point", "not an integer type"));
+    };
+    let bound = 65_536.0;
+    if let Some(i) = reals.iter().position(|z| z.abs() > bound) {
+        return Err(QuantError::field("zero_point", format!("zero point {i} is out of range")));
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "bounded above")]
+    Ok(reals.iter().map(|&z| z as i32).collect())
+}
+
+fn check_count(field: &'static str, count: usize, slices: usize) -> Result<(), QuantError> {
+    if count == 1 || count == slices {
+        return Ok(());
+    }
+    Err(QuantError::field(field, format!("{count} values for {slices} slices"))
+        .cure("send one value, or one for each slice"))
+}

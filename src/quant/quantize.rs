@@ -1,0 +1,380 @@
+//! Tensor and scheme to codes, parameters and report.
+
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use crate::kernels::real::Real;
+use crate::kernels::scalar::{self, Affine, Code, ErrorSums, Extent, Params};
+use crate::tensor::{Buffer, DType, Reals, Shape, Tensor};
+
+use super::layout::{Chunk, Layout};
+use super::params::{CodeType, Numerics, Range};
+use super::range;
+use super::report::{Report, Size};
+use super::scheme::{Granularity, NanPolicy, RangeMethod, Scheme};
+use super::{Cancel, QuantError};
+
+/// Codes, parameters and report of one tensor.
+#[derive(Clone, Debug)]
+pub struct Quantized {
+    /// Codes in the shape of the source: I8, U8, I16 or U16.
+    pub codes: Tensor,
+    /// Scales, F32 or F64, in the shape of [`Layout::scale_dims`].
+    pub scale: Tensor,
+    /// Zero points in the shape of the scales and the type of the codes.
+    pub zero_point: Tensor,
+    /// What was lost, over the whole tensor.
+    pub report: Report,
+    /// What was lost slice by slice, where that was asked for.
+    pub slices: Vec<Report>,
+}
+
+/// A tensor's elements with what several schemes of one granularity share.
+#[derive(Debug)]
+pub struct Prepared<'a, T> {
+    x: &'a [T],
+    dims: &'a [usize],
+    layout: Layout,
+    extents: Vec<Extent<T>>,
+    total: Extent<T>,
+    source_bits: usize,
+}
+
+/// Quantizes `tensor`; with `per_slice` also reports on each slice.
+///
+/// # Errors
+/// [`QuantError`] when the scheme does not fit the tensor, or NaN is refused.
+pub fn quantize(
+    tensor: &Tensor,
+    scheme: &Scheme,
+    per_slice: bool,
+    cancel: &Cancel,
+) -> Result<Quantized, QuantError> {
+    match tensor.reals() {
+        Reals::F32(x) => {
+            let prepared = Prepared::new(&x, tensor, scheme.granularity, cancel)?;
+            prepared.quantize(scheme, DType::F32, per_slice, cancel)
+        }
+        Reals::F64(x) => {
+            let prepared = Prepared::new(&x, tensor, scheme.granularity, cancel)?;
+            prepared.quantize(scheme, DType::F64, per_slice, cancel)
+        }
+    }
+}
+
+impl<'a, T: Real> Prepared<'a, T> {
+    /// Lays the granularity over the tensor and finds the extent of each slice.
+    ///
+    /// # Errors
+    /// [`QuantError`] when the granularity does not fit the shape.
+    pub fn new(
+        x: &'a [T],
+        tensor: &'a Tensor,
+        granularity: Granularity,
+        cancel: &Cancel,
+    ) -> Result<Self, QuantError> {
+        let layout = Layout::new(granularity, tensor.shape())?;
+        let extents = super::extent::extents(x, &layout, cancel);
+        let total = extents.iter().copied().fold(Extent::default(), Extent::join);
+        let source_bits = 8 * tensor.dtype().size();
+        Ok(Self { x, dims: tensor.shape().dims(), layout, extents, total, source_bits })
+    }
+
+    fn quantize(
+        &self,
+        scheme: &Scheme,
+        scale_dtype: DType,
+        per_slice: bool,
+        cancel: &Cancel,
+    ) -> Result<Quantized, QuantError> {
+        let affines = self.affines(scheme, cancel)?;
+        let code_type = scheme.numerics.code_type();
+        let dtype = code_type.dtype();
+        let mut codes = Buffer::zeroed(self.x.len() * dtype.size());
+        let work = Work { prepared: self, affines: &affines, scheme, cancel };
+        let sums = match code_type {
+            CodeType::I8 => work.encode::<i8>(&mut codes),
+            CodeType::U8 => work.encode::<u8>(&mut codes),
+            CodeType::I16 => work.encode::<i16>(&mut codes),
+            CodeType::U16 => work.encode::<u16>(&mut codes),
+        };
+        let slices = if per_slice { work.slice_reports() } else { Vec::new() };
+        let scales: Vec<T> = affines.iter().map(|affine| affine.scale).collect();
+        let shape = |dims: &[usize]| Shape::new(dims.to_vec()).ok();
+        let parts = (|| {
+            let scale_shape = shape(self.layout.scale_dims())?;
+            Some((
+                Tensor::view(dtype, shape(self.dims)?, Arc::new(codes), 0)?,
+                Tensor::from_elements(scale_dtype, scale_shape.clone(), &scales)?,
+                zero_points(code_type, scale_shape, &affines)?,
+            ))
+        })();
+        let Some((codes, scale, zero_point)) = parts else {
+            return Err(QuantError::field("data", "the result is too large"));
+        };
+        Ok(Quantized { codes, scale, zero_point, report: self.report(&sums, scheme), slices })
+    }
+
+    /// What the scheme would lose, without making codes.
+    ///
+    /// # Errors
+    /// [`QuantError`] when the scheme does not fit the tensor, or NaN is refused.
+    pub fn measure(&self, scheme: &Scheme, cancel: &Cancel) -> Result<Report, QuantError> {
+        let affines = self.affines(scheme, cancel)?;
+        let sums = Work { prepared: self, affines: &affines, scheme, cancel }.measure();
+        Ok(self.report(&sums, scheme))
+    }
+
+    fn report(&self, sums: &ErrorSums, scheme: &Scheme) -> Report {
+        let size = self.size(scheme, self.x.len(), self.layout.slices());
+        Report::new(sums, self.total.nan, self.total.inf, size)
+    }
+
+    fn size(&self, scheme: &Scheme, elements: usize, slices: usize) -> Size {
+        let bits = scheme.numerics.bits;
+        let zero_point = if scheme.numerics.symmetric { 0 } else { bits };
+        let bits =
+            elements as f64 * f64::from(bits) + slices as f64 * f64::from(T::BITS + zero_point);
+        Size { elements, bits, source_bits: self.source_bits }
+    }
+
+    /// Scale and zero point of each slice.
+    fn affines(&self, scheme: &Scheme, cancel: &Cancel) -> Result<Vec<Affine<T>>, QuantError> {
+        if self.total.nan > 0 && scheme.nan == NanPolicy::Refuse {
+            let first = self.x.par_iter().position_first(|x| x.is_nan()).unwrap_or_default();
+            return Err(QuantError::field("data", format!("element {first} is NaN"))
+                .cure("send finite numbers, or choose nan: zero, min or max"));
+        }
+        let numerics = &scheme.numerics;
+        match &scheme.range {
+            RangeMethod::Given { scale, zero_point } => self.given(numerics, scale, zero_point),
+            RangeMethod::Explicit { min, max } => self.explicit(numerics, min, max),
+            RangeMethod::MinMax
+            | RangeMethod::Percentile(_)
+            | RangeMethod::Mse
+            | RangeMethod::EntropyOrt
+            | RangeMethod::EntropyTensorrt
+            | RangeMethod::CrossEntropy { .. } => {
+                let find =
+                    |slice| numerics.affine(self.range(&scheme.range, slice, numerics, cancel));
+                Ok((0..self.layout.slices()).into_par_iter().map(find).collect())
+            }
+        }
+    }
+
+    fn explicit(
+        &self,
+        numerics: &Numerics,
+        min: &[f64],
+        max: &[f64],
+    ) -> Result<Vec<Affine<T>>, QuantError> {
+        self.check_count("min", min.len())?;
+        self.check_count("max", max.len())?;
+        let affine = |slice| {
+            let [min, max] = [pick(min, slice), pick(max, slice)].map(T::from_f64);
+            if !(min.is_finite() && max.is_finite()) {
+                return Err(QuantError::field("range", "min or max overflows the tensor's type"));
+            }
+            Ok(numerics.affine(Range::around_zero(min, max)))
+        };
+        (0..self.layout.slices()).map(affine).collect()
+    }
+
+    fn range(
+        &self,
+        method: &RangeMethod,
+        slice: usize,
+        numerics: &Numerics,
+        cancel: &Cancel,
+    ) -> Range<T> {
+        let extent = self.extents[slice];
+        if *method == RangeMethod::MinMax || cancel.is_cancelled() {
+            return Range::around_zero(extent.min, extent.max);
+        }
+        let values = super::gather::slice(self.x, &self.layout, slice);
+        let mut line = values.len();
+        if let (RangeMethod::CrossEntropy { axis }, [_, ..]) = (method, self.dims)
+            && self.layout.slices() == 1
+            && let Ok(axis) = super::layout::resolve_axis(*axis, self.dims.len())
+        {
+            line = self.dims[axis];
+            let lines = super::gather::lines(&values, self.dims, axis);
+            return range::find(
+                method,
+                range::Slice { values: &lines, extent, line },
+                numerics,
+                cancel,
+            );
+        }
+        range::find(method, range::Slice { values: &values, extent, line }, numerics, cancel)
+    }
+
+    fn given(
+        &self,
+        numerics: &Numerics,
+        scale: &[f64],
+        zero_point: &[i32],
+    ) -> Result<Vec<Affine<T>>, QuantError> {
+        self.check_count("scale", scale.len())?;
+        if !zero_point.is_empty() {
+            self.check_count("zero_point", zero_point.len())?;
+        }
+        let default = if numerics.symmetric { numerics.middle() } else { 0 };
+        (0..self.layout.slices())
+            .map(|slice| {
+                let scale = T::from_f64(pick(scale, slice));
+                if !(scale > T::ZERO && scale.is_finite()) {
+                    return Err(QuantError::field(
+                        "scale",
+                        "not a positive number in the tensor's type",
+                    ));
+                }
+                let zero_point = zero_point.get(if zero_point.len() == 1 { 0 } else { slice });
+                Ok(Affine { scale, zero_point: zero_point.copied().unwrap_or(default) })
+            })
+            .collect()
+    }
+
+    fn check_count(&self, field: &'static str, count: usize) -> Result<(), QuantError> {
+        let slices = self.layout.slices();
+        if count == 1 || count == slices {
+            return Ok(());
+        }
+        let detail = format!("{count} values for {slices} slices");
+        Err(QuantError::field(field, detail).cure("send one value, or one for each slice"))
+    }
+}
+
+/// One value for all slices, or one a slice.
+fn pick(values: &[f64], slice: usize) -> f64 {
+    values[if values.len() == 1 { 0 } else { slice }]
+}
+
+fn zero_points<T>(code_type: CodeType, shape: Shape, affines: &[Affine<T>]) -> Option<Tensor> {
+    fn collect<T, C: Code>(dtype: DType, shape: Shape, affines: &[Affine<T>]) -> Option<Tensor> {
+        let codes: Vec<C> = affines.iter().map(|affine| C::from_code(affine.zero_point)).collect();
+        Tensor::from_elements(dtype, shape, &codes)
+    }
+    let dtype = code_type.dtype();
+    match code_type {
+        CodeType::I8 => collect::<T, i8>(dtype, shape, affines),
+        CodeType::U8 => collect::<T, u8>(dtype, shape, affines),
+        CodeType::I16 => collect::<T, i16>(dtype, shape, affines),
+        CodeType::U16 => collect::<T, u16>(dtype, shape, affines),
+    }
+}
+
+/// The walk over a tensor once the parameters of its slices are known.
+struct Work<'a, T> {
+    prepared: &'a Prepared<'a, T>,
+    affines: &'a [Affine<T>],
+    scheme: &'a Scheme,
+    cancel: &'a Cancel,
+}
+
+impl<T: Real> Work<'_, T> {
+    /// Writes all codes and measures each chunk while it is in the cache.
+    fn encode<C: Code>(&self, codes: &mut Buffer) -> ErrorSums {
+        let mut rest: &mut [C] = codes.elements_mut();
+        let chunks: Vec<_> = self
+            .prepared
+            .layout
+            .chunks()
+            .map(|chunk| {
+                let (codes, tail) = std::mem::take(&mut rest).split_at_mut(chunk.elements());
+                rest = tail;
+                (chunk, codes)
+            })
+            .collect();
+        sum(chunks.into_par_iter().map(|(chunk, codes)| {
+            if self.cancel.is_cancelled() {
+                return ErrorSums::default();
+            }
+            self.encode_chunk(chunk, codes);
+            self.measure_chunk(chunk)
+        }))
+    }
+
+    fn measure(&self) -> ErrorSums {
+        let chunks: Vec<_> = self.prepared.layout.chunks().collect();
+        sum(chunks.into_par_iter().map(|chunk| {
+            if self.cancel.is_cancelled() {
+                ErrorSums::default()
+            } else {
+                self.measure_chunk(chunk)
+            }
+        }))
+    }
+
+    fn encode_chunk<C: Code>(&self, chunk: Chunk<'_>, mut codes: &mut [C]) {
+        let numerics = &self.scheme.numerics;
+        let (range, rounding) = (numerics.code_range(), numerics.rounding());
+        for run in chunk.runs() {
+            let (own, rest) = codes.split_at_mut(run.len);
+            codes = rest;
+            let x = &self.prepared.x[run.start..run.start + run.len];
+            scalar::quantize(x, self.params(run.slice, run.len, run.each), range, rounding, own);
+            if self.prepared.total.nan > 0 {
+                for (i, (x, code)) in x.iter().zip(own).enumerate() {
+                    if x.is_nan() {
+                        let slice = run.slice + if run.each { i } else { 0 };
+                        *code = C::from_code(self.nan_code(slice));
+                    }
+                }
+            }
+        }
+    }
+
+    fn nan_code(&self, slice: usize) -> i32 {
+        let codes = self.scheme.numerics.code_range();
+        match self.scheme.nan {
+            NanPolicy::Refuse | NanPolicy::Min => codes.min,
+            NanPolicy::Zero => self.affines[slice].zero_point,
+            NanPolicy::Max => codes.max,
+        }
+    }
+
+    fn measure_chunk(&self, chunk: Chunk<'_>) -> ErrorSums {
+        let numerics = &self.scheme.numerics;
+        let mut total = ErrorSums::default();
+        for run in chunk.runs() {
+            let x = &self.prepared.x[run.start..run.start + run.len];
+            let params = self.params(run.slice, run.len, run.each);
+            total.merge(&scalar::measure(x, params, numerics.code_range(), numerics.rounding()));
+        }
+        total
+    }
+
+    fn params(&self, slice: usize, len: usize, each: bool) -> Params<'_, T> {
+        if each {
+            Params::Each(&self.affines[slice..slice + len])
+        } else {
+            Params::Same(self.affines[slice])
+        }
+    }
+
+    fn slice_reports(&self) -> Vec<Report> {
+        let numerics = &self.scheme.numerics;
+        (0..self.affines.len())
+            .into_par_iter()
+            .map(|slice| {
+                let x = super::gather::slice(self.prepared.x, &self.prepared.layout, slice);
+                let params = Params::Same(self.affines[slice]);
+                let sums = scalar::measure(&x, params, numerics.code_range(), numerics.rounding());
+                let extent = self.prepared.extents[slice];
+                let size = self.prepared.size(self.scheme, x.len(), 1);
+                Report::new(&sums, extent.nan, extent.inf, size)
+            })
+            .collect()
+    }
+}
+
+/// Adds the sums of chunks in their order, whichever thread made them.
+fn sum(chunks: impl IndexedParallelIterator<Item = ErrorSums>) -> ErrorSums {
+    let parts: Vec<ErrorSums> = chunks.collect();
+    parts.iter().fold(ErrorSums::default(), |mut total, part| {
+        total.merge(part);
+        total
+    })
+}

@@ -1,0 +1,171 @@
+//! The use cases, asynchronous outside and synchronous inside.
+//!
+//! A command carries the bytes of a request; one closure on the compute pool
+//! decodes them, computes and encodes the answer. Nothing here knows HTTP.
+
+pub mod compute;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::api::answer::Answer;
+use crate::api::error::{Error, Kind};
+use crate::api::payload::{Context, Format, Payload};
+use crate::api::{compare, dequantize, inspect, quantize};
+use crate::codec::Limits;
+use crate::codec::encoding::Encoding;
+use crate::quant::Cancel;
+
+use compute::{Compute, Permit};
+
+/// What to do with the tensors of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Codes, parameters and reports.
+    Quantize,
+    /// Real numbers again.
+    Dequantize,
+    /// Reports of many schemes.
+    Compare,
+    /// Statistics.
+    Inspect,
+}
+
+impl Operation {
+    /// Name in paths and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Quantize => "quantize",
+            Self::Dequantize => "dequantize",
+            Self::Compare => "compare",
+            Self::Inspect => "inspect",
+        }
+    }
+
+    /// Formats of the answer, the one for a JSON request first, the one for a
+    /// binary request second.
+    #[must_use]
+    pub const fn formats(self) -> &'static [Format] {
+        match self {
+            Self::Quantize | Self::Dequantize => {
+                &[Format::Json, Format::Safetensors, Format::Npy, Format::Raw]
+            }
+            Self::Compare | Self::Inspect => &[Format::Json],
+        }
+    }
+
+    /// Bytes that a request may need in all, from those of its body: the body
+    /// itself, what it decodes to, and the answer.
+    #[must_use]
+    pub const fn cost(self, format: Format, body: usize) -> usize {
+        let factor = match (self, format) {
+            // Text of a number is about as long as the number; the answer is text too.
+            (Self::Quantize, Format::Json) => 4,
+            (_, Format::Json) => 3,
+            // Codes, or a conversion of half-precision elements.
+            (Self::Quantize, _) => 2,
+            (Self::Dequantize, _) => 5,
+            (Self::Compare | Self::Inspect, _) => 2,
+        };
+        body.saturating_mul(factor).saturating_add(64 << 10)
+    }
+}
+
+/// A request, ready to be carried out.
+#[derive(Debug)]
+pub struct Command {
+    /// What to do.
+    pub operation: Operation,
+    /// The body.
+    pub payload: Payload,
+    /// Format of the answer.
+    pub format: Format,
+    /// Content coding of the answer, where it pays.
+    pub encoding: Encoding,
+}
+
+/// Carries a command out on the thread that calls.
+///
+/// # Errors
+/// [`Error`] of the operation.
+pub fn execute(command: Command, context: &mut Context<'_>) -> Result<Answer, Error> {
+    let Command { operation, payload, format, encoding } = command;
+    let answer = match operation {
+        Operation::Quantize => quantize::run(payload, format, context),
+        Operation::Dequantize => dequantize::run(payload, format, context),
+        Operation::Compare => compare::run(payload, context),
+        Operation::Inspect => inspect::run(payload, context),
+    }?;
+    answer.compressed(encoding, context.cancel)
+}
+
+/// An answer, how long it took, and the bytes it may hold until it is written.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The answer.
+    pub answer: Answer,
+    /// Time on the pool: decode, compute and encode.
+    pub compute: Duration,
+    /// Released when the answer is written.
+    pub permit: Permit,
+}
+
+/// The use cases over one compute pool. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Service {
+    compute: Compute,
+    limits: Arc<Limits>,
+}
+
+impl Service {
+    /// Over that pool and within those limits.
+    #[must_use]
+    pub fn new(compute: Compute, limits: Limits) -> Self {
+        Self { compute, limits: Arc::new(limits) }
+    }
+
+    /// Bounds on documents.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// The pool.
+    #[must_use]
+    pub const fn compute(&self) -> &Compute {
+        &self.compute
+    }
+
+    /// Waits for the right to hold the bytes of a request.
+    ///
+    /// # Errors
+    /// Those of [`Compute::admit`].
+    pub async fn admit(&self, bytes: usize) -> Result<Permit, Error> {
+        self.compute.admit(bytes).await
+    }
+
+    /// Carries a command out on the pool.
+    ///
+    /// # Errors
+    /// [`Error`] of the operation or of the pool.
+    pub async fn run(&self, permit: Permit, command: Command) -> Result<Outcome, Error> {
+        let limits = Arc::clone(&self.limits);
+        let operation = command.operation;
+        let work = move |cancel: &Cancel, permit: &mut Permit| {
+            let started = Instant::now();
+            let mut grow = |bytes| permit.grow_by(bytes);
+            let mut context = Context { limits: &limits, cancel, grow: &mut grow };
+            let answer = execute(command, &mut context)?;
+            if cancel.is_cancelled() {
+                return Err(Error::new(Kind::Internal, "cancelled"));
+            }
+            // What the request held is gone; the answer is what is left.
+            permit.shrink(answer.len());
+            Ok((answer, started.elapsed()))
+        };
+        let ((answer, compute), permit) = self.compute.run(permit, work).await?;
+        crate::telemetry::computed(operation.name(), compute);
+        Ok(Outcome { answer, compute, permit })
+    }
+}

@@ -1,0 +1,127 @@
+//! Logs and metrics: set-up, and the names as constants.
+//!
+//! Labels hold routes, methods, statuses and words of this program, never text
+//! of callers, so that their number is bounded.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::EnvFilter;
+
+const REQUEST_DURATION: &str = "http_server_request_duration_seconds";
+const ACTIVE_REQUESTS: &str = "http_server_active_requests";
+const QUEUE_DEPTH: &str = "quantd_queue_depth";
+const QUEUE_WAIT: &str = "quantd_queue_wait_seconds";
+const COMPUTE: &str = "quantd_compute_seconds";
+const INFLIGHT: &str = "quantd_inflight_bytes";
+const INFLIGHT_LIMIT: &str = "quantd_inflight_bytes_limit";
+const REJECTED: &str = "quantd_rejected_total";
+const CANCELLED: &str = "quantd_cancelled_total";
+const BUILD_INFO: &str = "quantd_build_info";
+
+const SECONDS: [f64; 14] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+static METRICS: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Sends logs of `level` and above to standard error. Does nothing when a
+/// subscriber is installed already.
+pub fn init_logs(format: LogFormat, level: &str) {
+    let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    drop(match format {
+        LogFormat::Text => builder.try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    });
+}
+
+/// Installs the metrics recorder of this process, once.
+pub fn init_metrics() {
+    METRICS.get_or_init(|| {
+        let builder = PrometheusBuilder::new()
+            .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)
+            .ok()?;
+        let handle = builder.install_recorder().ok()?;
+        describe_histogram!(
+            REQUEST_DURATION,
+            "Time from the request line to the end of the answer's head"
+        );
+        describe_gauge!(ACTIVE_REQUESTS, "Requests being handled");
+        describe_gauge!(QUEUE_DEPTH, "Requests waiting for memory or for a compute thread");
+        describe_histogram!(QUEUE_WAIT, "Time that requests waited for a compute thread");
+        describe_histogram!(COMPUTE, "Time on a compute thread: decode, compute, encode");
+        describe_gauge!(INFLIGHT, "Bytes that requests hold");
+        describe_gauge!(INFLIGHT_LIMIT, "Bytes that requests may hold");
+        describe_counter!(REJECTED, "Requests refused for lack of room");
+        describe_counter!(CANCELLED, "Requests whose client left before the answer");
+        gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+        counter!(CANCELLED).absolute(0);
+        gauge!(QUEUE_DEPTH).set(0.0);
+        Some(handle)
+    });
+}
+
+/// The metrics in the text format of Prometheus.
+#[must_use]
+pub fn render_metrics(inflight_bytes: usize) -> String {
+    gauge!(INFLIGHT).set(inflight_bytes as f64);
+    METRICS.get().and_then(Option::as_ref).map_or_else(String::new, |handle| {
+        handle.run_upkeep();
+        handle.render()
+    })
+}
+
+/// A request begins or ends.
+pub(crate) fn active_requests(change: f64) {
+    gauge!(ACTIVE_REQUESTS).increment(change);
+}
+
+/// A request was answered.
+pub(crate) fn request(method: &'static str, route: String, status: u16, duration: Duration) {
+    histogram!(REQUEST_DURATION,
+        "http_request_method" => method,
+        "http_route" => route,
+        "http_response_status_code" => status.to_string())
+    .record(duration.as_secs_f64());
+}
+
+/// A request begins or ceases to wait.
+pub(crate) fn queue_depth(change: f64) {
+    gauge!(QUEUE_DEPTH).increment(change);
+}
+
+/// A request has waited.
+pub(crate) fn queue_wait(duration: Duration) {
+    histogram!(QUEUE_WAIT).record(duration.as_secs_f64());
+}
+
+/// A request was computed.
+pub(crate) fn computed(operation: &'static str, duration: Duration) {
+    histogram!(COMPUTE, "op" => operation).record(duration.as_secs_f64());
+}
+
+/// The most bytes that requests may hold.
+pub(crate) fn inflight_limit(bytes: usize) {
+    gauge!(INFLIGHT_LIMIT).set(bytes as f64);
+}
+
+/// A request was refused for lack of room.
+pub(crate) fn rejected(reason: &'static str) {
+    counter!(REJECTED, "reason" => reason).increment(1);
+}
+
+/// A client left before its answer.
+pub(crate) fn cancelled() {
+    counter!(CANCELLED).increment(1);
+}
