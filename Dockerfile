@@ -20,7 +20,6 @@ RUN mkdir -p src benches \
     && cargo build --release --locked --bin quantd \
     && rm -r src
 COPY src src
-COPY openapi openapi
 # The empty program must look older than the real one.
 RUN find src -name '*.rs' -exec touch {} + && cargo build --release --locked --bin quantd
 
