@@ -29,7 +29,7 @@ kill -0 "$server" || { echo "the server died" >&2; cat "$work/log" >&2; exit 1; 
 # A run in which nothing was accepted proves nothing.
 metrics=$(curl -sS "$url/metrics")
 for path in quantize dequantize compare inspect; do
-  grep -qE "_count\{.*http_route=\"/v1/$path\".*status_code=\"200\"" <<<"$metrics" || {
+  grep "_count{.*route=\"/v1/$path\"" <<<"$metrics" | grep 'method="POST"' | grep -q 'status_code="200"' || {
     echo "no request to /v1/$path was accepted: does the document describe its body?" >&2
     status=1
   }
