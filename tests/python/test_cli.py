@@ -1,0 +1,202 @@
+"""The command line: the same core offline, the document, the health check, the flags."""
+
+import json
+import re
+import subprocess
+
+import numpy as np
+import pytest
+
+from client import NPY, SAFETENSORS, npy_bytes, read_safetensors, write_safetensors
+from server import ROOT, Server, binary, clean_environment
+
+
+def run(*arguments, env=None, timeout=60):
+    return subprocess.run(
+        [str(binary()), *map(str, arguments)],
+        capture_output=True,
+        env=clean_environment(**(env or {})),
+        timeout=timeout,
+        check=False,
+    )
+
+
+def test_the_document_is_the_one_checked_in(client):
+    """On a difference: `cargo run -- openapi > openapi/quantd.json`, and look at the diff."""
+    printed = run("openapi")
+    assert printed.returncode == 0
+    assert printed.stdout == (ROOT / "openapi/quantd.json").read_bytes(), (
+        "regenerate it: cargo run -- openapi > openapi/quantd.json"
+    )
+    assert json.loads(printed.stdout) == client.request("GET", "/openapi.json").json()
+
+
+def test_the_document_describes_everything(client):
+    document = client.request("GET", "/openapi.json").json()
+    assert document["openapi"].startswith("3.1")
+    ids = []
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            ids.append(operation["operationId"])
+            assert operation["tags"], path
+            if path.startswith("/v1"):
+                assert {"200", "400", "413", "415", "422", "503"} <= set(operation["responses"])
+                for kind in (NPY, SAFETENSORS, "application/octet-stream", "application/json"):
+                    assert kind in operation["requestBody"]["content"], (path, kind)
+    assert len(ids) == len(set(ids))
+    assert {"quantize", "dequantize", "compare", "inspect"} <= set(ids)
+
+
+def test_every_reference_of_the_document_leads_somewhere(client):
+    document = client.request("GET", "/openapi.json").json()
+    found = set(re.findall(r'"\$ref": "#/components/(\w+)/([^"]+)"', json.dumps(document)))
+    missing = [name for kind, name in found if name not in document["components"].get(kind, {})]
+    assert not missing, f"schemas that are named but not there: {missing}"
+
+
+def test_examples_of_the_document_run(client):
+    document = client.request("GET", "/openapi.json").json()
+    count = 0
+    for path, methods in document["paths"].items():
+        for operation in methods.values():
+            content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+            examples = [item["value"] for item in content.get("examples", {}).values()]
+            examples += [content["example"]] if "example" in content else []
+            for example in examples:
+                answer = client.post(path, example)
+                assert answer.status_code == 200, (path, answer.text)
+                count += 1
+    assert count >= 4
+
+
+def test_health_checks(start):
+    server = start("--log-level", "error")
+    assert run("healthcheck", "--port", server.port).returncode == 0
+    assert run("healthcheck", env={"QUANTD_PORT": str(server.port)}).returncode == 0
+    assert server.stop() == 0
+    failed = run("healthcheck", "--port", server.port)
+    assert failed.returncode == 1
+    assert len(failed.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_offline_equals_online(client, tmp_path, packed):
+    x = np.random.default_rng(8).standard_normal((33, 65)).astype(np.float32)
+    fields = {"bits": 4, "granularity": "group", "group_size": 32, "packed": str(packed).lower()}
+    settings = [part for name, value in fields.items() for part in ("-s", f"{name}={value}")]
+    for name, body, kind in (
+        ("in.npy", npy_bytes(x), NPY),
+        ("in.safetensors", write_safetensors({"w": x, "b": x[0]}), SAFETENSORS),
+    ):
+        source, out = tmp_path / name, tmp_path / "out.safetensors"
+        source.write_bytes(body)
+        done = run("quantize", source, "-o", out, *settings)
+        assert done.returncode == 0, done.stderr
+        online = client.post("/v1/quantize", body, kind=kind, params=fields)
+        assert out.read_bytes() == online.content
+        done = run("quantize", source, "-o", out, "--scheme", "int8")
+        assert done.returncode == 0, done.stderr
+        online = client.post("/v1/quantize", body, kind=kind, params={"preset": "int8"})
+        assert read_safetensors(out.read_bytes())[1] == read_safetensors(online.content)[1]
+        assert out.read_bytes() == online.content
+
+
+def test_offline_failures_are_one_line(tmp_path):
+    source, out = tmp_path / "in.npy", tmp_path / "out.safetensors"
+    source.write_bytes(npy_bytes(np.ones(4, np.float32)))
+    for arguments, code in (
+        (["-s", "bits=99"], 2),
+        (["-s", "bitz=8"], 2),
+        (["-s", "nonsense"], 2),
+        (["--scheme", "int9"], 2),
+    ):
+        failed = run("quantize", source, "-o", out, *arguments)
+        assert failed.returncode == code, failed.stderr
+        assert len(failed.stderr.splitlines()) == 1, failed.stderr
+        assert not out.exists() and list(tmp_path.iterdir()) == [source]
+    failed = run("quantize", tmp_path / "missing.npy", "-o", out)
+    assert failed.returncode in (1, 2) and len(failed.stderr.splitlines()) == 1
+    source.write_bytes(b"\x93NUMPY nonsense")
+    failed = run("quantize", source, "-o", out)
+    assert failed.returncode in (1, 2) and len(failed.stderr.splitlines()) == 1
+    assert not out.exists()
+
+
+def flags():
+    """Every flag of serve with its environment variable and default."""
+    text = run("serve", "--help").stdout.decode()
+    # A flag's paragraph reaches to the next one; long help wraps.
+    parts = re.split(r"\n(?= +(?:-\w, )?--)", text)
+    found = {}
+    for part in parts[1:]:
+        name = re.search(r"--([a-z-]+)", part)[1]
+        env = re.search(r"\[env: (\w+)", part)
+        default = re.search(r"\[default: ([^\]]*)\]", part)
+        found[name] = (env and env[1], default and default[1])
+    return {name: value for name, value in found.items() if name not in ("help", "version")}
+
+
+def test_every_flag_has_a_variable():
+    assert len(flags()) >= 18
+    for name, (env, _) in flags().items():
+        assert env == "QUANTD_" + name.upper().replace("-", "_"), name
+    bare = run("--help").stdout.decode()
+    for verb in ("serve", "openapi", "healthcheck", "quantize"):
+        assert re.search(rf"^\s+{verb}\b", bare, re.M), verb
+
+
+def test_the_readme_lists_every_flag():
+    readme = (ROOT / "README.md").read_text()
+    for name, (env, default) in flags().items():
+        row = re.search(rf"^\| `--{name}` \| `{env}` \| (.*?) \|", readme, re.M)
+        assert row, f"README.md has no row for --{name} and {env}"
+        assert default is None or f"`{default}`" in row[1], (name, default, row[1])
+
+
+def test_environment_and_flags_say_the_same():
+    server = Server("--log-level", "error", env={"QUANTD_MAX_TENSORS": "7", "QUANTD_THREADS": "1"})
+    try:
+        import requests
+
+        info = requests.get(server.url + "/info", timeout=10).json()
+        assert info["limits"]["max_tensors"] == 7 and info["threads"] == 1
+    finally:
+        assert server.stop() == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--port", "99999"],
+        ["--port", "x"],
+        ["--host", "nonsense"],
+        ["--max-body-bytes", "-1"],
+        ["--max-body-bytes", "1"],
+        ["--log-format", "xml"],
+        ["--no-such-flag"],
+        ["no-such-verb"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_flags_exit_with_2(arguments):
+    failed = run(*arguments, timeout=5)
+    assert failed.returncode == 2
+    text = failed.stderr.decode()
+    assert len([line for line in text.splitlines() if line.startswith("error:")]) <= 1
+    assert text.strip() and "panicked" not in text
+
+
+def test_a_taken_port_is_one_line_and_exit_2(server):
+    failed = run("--port", server.port, timeout=10)
+    assert failed.returncode == 2
+    assert len(failed.stderr.splitlines()) == 1, failed.stderr
+
+
+def test_logs_are_json_where_asked(start):
+    server = start("--log-format", "json", "--log-level", "info")
+    import requests
+
+    requests.post(server.url + "/v1/quantize", json={"data": [1, 2]}, timeout=10)
+    assert server.stop() == 0
+    lines = [json.loads(line) for line in server.log]
+    assert any("/v1/quantize" in json.dumps(line) for line in lines)
