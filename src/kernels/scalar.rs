@@ -322,6 +322,50 @@ fn measure_one<T: Real, const ROUNDING: u8>(q: &Quantizer<T>, x: T, sums: &mut E
     sums.count += u64::from(finite);
 }
 
+/// Sum of (x - x̂)^2 over the finite elements: what [`measure`] finds, alone.
+pub fn squared_error<T: Real>(
+    x: &[T],
+    affine: Affine<T>,
+    range: CodeRange,
+    rounding: Rounding,
+) -> f64 {
+    match rounding {
+        Rounding::DivideEven => squared_error_with::<T, DIVIDE_EVEN>(x, affine, range, rounding),
+        Rounding::ReciprocalEven => {
+            squared_error_with::<T, RECIPROCAL_EVEN>(x, affine, range, rounding)
+        }
+        Rounding::ZeroPointFirst => {
+            squared_error_with::<T, ZERO_POINT_FIRST>(x, affine, range, rounding)
+        }
+        Rounding::DivideAway => squared_error_with::<T, DIVIDE_AWAY>(x, affine, range, rounding),
+    }
+}
+
+fn squared_error_with<T: Real, const ROUNDING: u8>(
+    x: &[T],
+    affine: Affine<T>,
+    range: CodeRange,
+    rounding: Rounding,
+) -> f64 {
+    const WIDTH: usize = 8;
+    let quantizer = Quantizer::new(affine, range, rounding);
+    let square = |x: T| {
+        let code = quantizer.saturate(quantizer.wide::<ROUNDING>(x));
+        let restored = T::from_i32(code - quantizer.zero_point) * quantizer.scale;
+        let error = x.to_f64() - restored.to_f64();
+        if x.is_finite() { error * error } else { 0.0 }
+    };
+    let mut lanes = [0.0; WIDTH];
+    let blocks = x.chunks_exact(WIDTH);
+    let rest: f64 = blocks.remainder().iter().map(|&x| square(x)).sum();
+    for block in blocks {
+        for (lane, &x) in lanes.iter_mut().zip(block) {
+            *lane += square(x);
+        }
+    }
+    lanes.iter().sum::<f64>() + rest
+}
+
 /// Extent of the finite elements of a slice, and what was not finite.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Extent<T> {

@@ -1,28 +1,103 @@
-//! stub
-use super::layout::Layout;
-use super::*;
+//! What one looks at before choosing a scheme.
+
+use rayon::prelude::*;
+
 use crate::kernels::real::Real;
+use crate::kernels::scalar::{self, Extent};
+
+use super::Cancel;
+use super::range::{BLOCK, histogram, percentile};
+
+/// What to find out.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Options {
+    /// Bins of the histogram, at least 1.
     pub bins: usize,
+    /// Percentiles, 0 to 100.
     pub percentiles: Vec<f64>,
 }
+
+/// Counts in bins of equal width between the smallest and the largest element.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Histogram {
+    /// Ends of the bins: one more than there are bins.
     pub edges: Vec<f64>,
+    /// Finite elements in each bin; the last includes its end.
     pub counts: Vec<u64>,
 }
+
+/// Statistics of the finite elements of a slice, `None` where there are none.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Statistics {
+    /// Elements, finite or not.
     pub count: u64,
+    /// NaN elements.
     pub nan: u64,
+    /// Infinite elements.
     pub inf: u64,
+    /// Elements equal to 0.
     pub zeros: u64,
+    /// Smallest.
     pub min: Option<f64>,
+    /// Largest.
     pub max: Option<f64>,
-    pub mean: Option<f64>,
-    pub std: Option<f64>,
+    /// Largest magnitude.
     pub abs_max: Option<f64>,
+    /// Mean.
+    pub mean: Option<f64>,
+    /// Population standard deviation.
+    pub std: Option<f64>,
+    /// The percentiles asked for, interpolated as `numpy.percentile` does.
     pub percentiles: Vec<(f64, Option<f64>)>,
+    /// As `numpy.histogram` counts.
     pub histogram: Histogram,
 }
-pub fn inspect<T: Real>(_v: &[T], _o: &Options, _c: &Cancel) -> Statistics {
-    todo!()
+
+/// Finds out about one slice.
+#[must_use]
+pub fn inspect<T: Real>(values: &[T], options: &Options, cancel: &Cancel) -> Statistics {
+    let blocks = values.par_chunks(BLOCK);
+    let extent = blocks.map(scalar::extent).reduce(Extent::default, Extent::join);
+    let count = values.len() as u64;
+    let finite = count - extent.nan - extent.inf;
+    let some = |value: f64| (finite > 0).then_some(value);
+    let mean = sum(values, |x| x) / finite as f64;
+    let variance = sum(values, |x| (x - mean) * (x - mean)) / finite as f64;
+    let (min, max) = (extent.min.to_f64(), extent.max.to_f64());
+    let percentile = |p: f64| {
+        let finite = usize::try_from(finite).unwrap_or(usize::MAX);
+        let [value] = percentile::percentiles(values, finite, [p], |x| x, cancel);
+        value.to_f64()
+    };
+    let ends = if finite > 0 { [extent.min, extent.max] } else { [T::ZERO, T::ONE] };
+    let found = histogram::histogram(values, |x| x, options.bins, ends, cancel);
+    Statistics {
+        count,
+        nan: extent.nan,
+        inf: extent.inf,
+        zeros: values.iter().filter(|x| **x == T::ZERO).count() as u64,
+        min: some(min),
+        max: some(max),
+        abs_max: some(min.abs().max(max.abs())),
+        mean: some(mean),
+        std: some(variance.sqrt()),
+        percentiles: options
+            .percentiles
+            .iter()
+            .map(|&p| (p, (finite > 0).then(|| percentile(p))))
+            .collect(),
+        histogram: Histogram {
+            edges: found.edges.into_iter().map(Real::to_f64).collect(),
+            counts: found.counts,
+        },
+    }
+}
+
+/// The sum of `term` of the finite elements, block by block in their order.
+fn sum<T: Real>(values: &[T], term: impl Fn(f64) -> f64 + Sync) -> f64 {
+    let block = |block: &[T]| -> f64 {
+        block.iter().filter(|x| x.is_finite()).map(|x| term(x.to_f64())).sum()
+    };
+    let parts: Vec<f64> = values.par_chunks(BLOCK).map(block).collect();
+    parts.into_iter().sum()
 }

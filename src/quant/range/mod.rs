@@ -1,22 +1,83 @@
-//! stub
-use super::{
-    Cancel,
-    params::{Numerics, Range},
-    scheme::RangeMethod,
-};
+//! The clipping range of one slice.
+//!
+//! Every method leaves NaN and infinities out, answers with a range that
+//! contains 0, and gives the same range for any number of threads: counts are
+//! integers, and sums of floats are added block by block in memory order.
+
+mod cross_entropy;
+mod entropy;
+pub(super) mod histogram;
+mod mse;
+pub(super) mod percentile;
+
 use crate::kernels::real::Real;
 use crate::kernels::scalar::Extent;
+
+use super::Cancel;
+use super::params::{Numerics, Range};
+use super::scheme::RangeMethod;
+
+/// Elements that a thread works on at a time.
+pub(super) const BLOCK: usize = 1 << 15;
+
+/// One slice whose range is wanted.
 #[derive(Clone, Copy, Debug)]
 pub struct Slice<'a, T> {
+    /// Its elements.
     pub values: &'a [T],
+    /// The extent of exactly these elements.
     pub extent: Extent<T>,
+    /// Length of a line of the softmax; divides the number of elements.
     pub line: usize,
 }
+
+/// Finds the clipping range by `method`. A slice without finite elements has
+/// the range of a slice of zeros. Ranges that callers give are not looked for
+/// here; they count as min-max.
 pub fn find<T: Real>(
-    _m: &RangeMethod,
+    method: &RangeMethod,
     slice: Slice<'_, T>,
-    _n: &Numerics,
-    _c: &Cancel,
+    numerics: &Numerics,
+    cancel: &Cancel,
 ) -> Range<T> {
-    Range::around_zero(slice.extent.min, slice.extent.max)
+    let Slice { values, extent, line } = slice;
+    let whole = Range::around_zero(extent.min, extent.max);
+    if !(extent.min <= extent.max) {
+        return Range { min: T::ZERO, max: T::ZERO };
+    }
+    match method {
+        RangeMethod::Percentile(p) => percentile::range(values, extent, *p, numerics, cancel),
+        RangeMethod::Mse => mse::range(values, whole, numerics, cancel),
+        RangeMethod::EntropyOrt => entropy::ort(values, extent, cancel),
+        RangeMethod::EntropyTensorrt => entropy::tensorrt(values, extent, numerics, cancel),
+        RangeMethod::CrossEntropy { .. } => {
+            cross_entropy::range(values, whole, line, numerics, cancel)
+        }
+        RangeMethod::MinMax | RangeMethod::Explicit { .. } | RangeMethod::Given { .. } => whole,
+    }
 }
+
+/// The candidates of a grid search, the widest first: both ends scaled by
+/// fractions k / `steps`, together for symmetric codes and independently for
+/// asymmetric ones. An end at 0 has one candidate.
+fn grid<T: Real>(
+    whole: Range<T>,
+    numerics: &Numerics,
+    symmetric: i32,
+    asymmetric: i32,
+) -> Vec<Range<T>> {
+    let scaled = |end: T, k: i32, steps: i32| end * (T::from_i32(k) / T::from_i32(steps));
+    if numerics.symmetric {
+        let amax = whole.abs_max();
+        let candidates = (1..=symmetric).rev().map(|k| scaled(amax, k, symmetric));
+        return candidates.map(|amax| Range { min: -amax, max: amax }).collect();
+    }
+    let ends = |end: T| {
+        let last = if end == T::ZERO { asymmetric } else { 1 };
+        (last..=asymmetric).rev().map(move |k| scaled(end, k, asymmetric))
+    };
+    ends(whole.min).flat_map(|min| ends(whole.max).map(move |max| Range { min, max })).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,204 @@
+//! Ranges of least KL divergence, as two tools compute them, over 2048 bins.
+//!
+//! [`ort`] is `HistogramCollector.get_entropy_threshold` of ONNX Runtime 1.32
+//! with 128 quantized bins (its own default of 128 bins leaves one candidate
+//! and is min-max under another name). [`tensorrt`] is `_compute_amax_entropy`
+//! of NVIDIA Model-Optimizer 0.47 over the magnitudes from 0 to the largest.
+
+use crate::kernels::real::Real;
+use crate::kernels::scalar::Extent;
+use crate::quant::Cancel;
+use crate::quant::params::{Numerics, Range};
+
+use super::histogram::{Histogram, histogram};
+
+const BINS: usize = 2048;
+/// Quantized bins of ONNX Runtime; first candidate of TensorRT.
+const QUANTIZED: usize = 128;
+
+/// The thresholds of ONNX Runtime, within the observed extent.
+pub(super) fn ort<T: Real>(values: &[T], extent: Extent<T>, cancel: &Cancel) -> Range<T> {
+    let amax = Range::around_zero(extent.min, extent.max).abs_max();
+    let Histogram { edges, counts } = histogram(values, |x| x, BINS, [-amax, amax], cancel);
+    let sums = prefix_sums(&counts);
+    let middle = BINS / 2;
+    let mut best = (f32::INFINITY, QUANTIZED / 2);
+    for half in QUANTIZED / 2..=middle {
+        if cancel.is_cancelled() {
+            break;
+        }
+        let (start, end) = (middle - half, (middle + half + 1).min(BINS));
+        let divergence = ort_divergence(&counts, &sums, start, end);
+        if divergence < best.0 {
+            best = (divergence, half);
+        }
+    }
+    let (start, end) = (middle - best.1, (middle + best.1 + 1).min(BINS));
+    let low = if edges[start] < extent.min { extent.min } else { edges[start] };
+    let high = if edges[end] > extent.max { extent.max } else { edges[end] };
+    Range::around_zero(low, high)
+}
+
+/// Sums of all counts before each bin.
+fn prefix_sums(counts: &[u64]) -> Vec<u64> {
+    let mut sum = 0;
+    let mut sums = Vec::with_capacity(counts.len() + 1);
+    sums.push(0);
+    sums.extend(counts.iter().map(|count| {
+        sum += count;
+        sum
+    }));
+    sums
+}
+
+/// The divergence of bins `start..end`, with what lies outside added to their
+/// ends, from their quantized version, which is made without it.
+fn ort_divergence(counts: &[u64], sums: &[u64], start: usize, end: usize) -> f32 {
+    let slice = &counts[start..end];
+    let mut p = slice.to_vec();
+    p[0] += sums[start];
+    p[end - start - 1] += sums[BINS] - sums[end];
+    let merged = p.len() / QUANTIZED;
+    let mut q = vec![0_u64; p.len()];
+    for bin in 0..QUANTIZED {
+        let (first, last) = (bin * merged, (bin + 1) * merged);
+        // The bins that do not fill a quantized one go to the last.
+        let rest = if bin + 1 == QUANTIZED { p.len() } else { last };
+        let total = sums[start + rest] - sums[start + first];
+        let occupied = p[first..last].iter().filter(|&&count| count != 0).count() as u64;
+        if let Some(mean) = total.checked_div(occupied) {
+            q[first..last].fill(mean);
+        }
+    }
+    match (smooth(&p), smooth(&q)) {
+        (Some(p), Some(q)) => relative_entropy(p, q),
+        _ => f32::INFINITY,
+    }
+}
+
+/// Zeros get a little, taken from all others alike; `None` for nothing but zeros.
+fn smooth(counts: &[u64]) -> Option<Vec<f32>> {
+    const EPSILON: f64 = 1e-4;
+    let zeros = counts.iter().filter(|&&count| count == 0).count();
+    let others = counts.len() - zeros;
+    if others == 0 {
+        return None;
+    }
+    let give = <f32 as Real>::from_f64(EPSILON);
+    let take = <f32 as Real>::from_f64(EPSILON * zeros as f64 / others as f64);
+    Some(counts.iter().map(|&count| if count == 0 { give } else { count as f32 - take }).collect())
+}
+
+/// Kullback-Leibler divergence of two unnormalized distributions, in f32.
+fn relative_entropy(mut p: Vec<f32>, mut q: Vec<f32>) -> f32 {
+    let (p_sum, q_sum) = (pairwise_sum(&p), pairwise_sum(&q));
+    p.iter_mut().for_each(|p| *p /= p_sum);
+    q.iter_mut().for_each(|q| *q /= q_sum);
+    let terms: Vec<f32> = p.iter().zip(&q).map(|(p, q)| p * (p / q).ln()).collect();
+    pairwise_sum(&terms)
+}
+
+/// The order in which NumPy adds a contiguous array: eight interleaved sums
+/// for up to 128 elements, halves of a longer array one after the other.
+fn pairwise_sum<T: Real>(x: &[T]) -> T {
+    if x.len() < 8 {
+        return x.iter().fold(T::ZERO, |sum, &x| sum + x);
+    }
+    if x.len() > 128 {
+        let half = x.len() / 2;
+        let (left, right) = x.split_at(half - half % 8);
+        return pairwise_sum(left) + pairwise_sum(right);
+    }
+    let blocks = x.chunks_exact(8);
+    let rest = blocks.remainder();
+    let mut lanes = [T::ZERO; 8];
+    for (i, block) in blocks.enumerate() {
+        for (lane, &x) in lanes.iter_mut().zip(block) {
+            *lane = if i == 0 { x } else { *lane + x };
+        }
+    }
+    let [a, b, c, d, e, f, g, h] = lanes;
+    rest.iter().fold(((a + b) + (c + d)) + ((e + f) + (g + h)), |sum, &x| sum + x)
+}
+
+/// The largest magnitude that TensorRT's search keeps, on both sides of 0, or
+/// as much of that as the elements of asymmetric codes reach.
+pub(super) fn tensorrt<T: Real>(
+    values: &[T],
+    extent: Extent<T>,
+    numerics: &Numerics,
+    cancel: &Cancel,
+) -> Range<T> {
+    let whole = Range::around_zero(extent.min, extent.max);
+    let ends = [T::ZERO, whole.abs_max()];
+    let Histogram { edges, mut counts } = histogram(values, T::abs, BINS, ends, cancel);
+    // The spike at 0 says nothing about the range.
+    counts[0] = counts[1];
+    let levels = 1_usize << (numerics.bits - u32::from(numerics.signed));
+    let sums = prefix_sums(&counts);
+    let mut best = (f64::INFINITY, BINS);
+    for kept in QUANTIZED..=BINS {
+        if cancel.is_cancelled() {
+            break;
+        }
+        let divergence = tensorrt_divergence(&counts[..kept], sums[BINS] - sums[kept], levels);
+        // The last of equal candidates.
+        if divergence <= best.0 {
+            best = (divergence, kept);
+        }
+    }
+    let amax = edges[best.1];
+    if numerics.symmetric {
+        return Range { min: -amax, max: amax };
+    }
+    Range {
+        min: if whole.min < -amax { -amax } else { whole.min },
+        max: if whole.max > amax { amax } else { whole.max },
+    }
+}
+
+/// The divergence of `counts`, with the tail added to the last, from the means
+/// of the occupied bins in each of `levels` equal intervals.
+fn tensorrt_divergence(counts: &[u64], tail: u64, levels: usize) -> f64 {
+    let step = counts.len() as f64 / levels as f64;
+    let mut totals = vec![(0_u64, 0_u64); levels];
+    let level_of = |bin: usize| {
+        let start =
+            |level: usize| if level == levels { counts.len() as f64 } else { level as f64 * step };
+        let mut level = (bin * levels / counts.len()).min(levels - 1);
+        while level > 0 && start(level) > bin as f64 {
+            level -= 1;
+        }
+        while level + 1 < levels && start(level + 1) <= bin as f64 {
+            level += 1;
+        }
+        level
+    };
+    let occupied = || counts.iter().enumerate().filter(|(_, count)| **count != 0);
+    for (bin, count) in occupied() {
+        let (total, bins) = &mut totals[level_of(bin)];
+        *total += count;
+        *bins += 1;
+    }
+    let mut q = vec![0.0; counts.len()];
+    for (bin, _) in occupied() {
+        let (total, bins) = totals[level_of(bin)];
+        q[bin] = total as f64 / bins as f64;
+    }
+    let mut p: Vec<f64> = counts.iter().map(|&count| count as f64).collect();
+    p[counts.len() - 1] += tail as f64;
+    let (p_sum, q_sum) = (pairwise_sum(&p), pairwise_sum(&q));
+    let terms: Vec<f64> = p
+        .iter()
+        .zip(&q)
+        .map(|(p, q)| {
+            let (p, q) = (p / p_sum, q / q_sum);
+            match (p > 0.0, q > 0.0) {
+                (true, true) => p * (p / q).ln(),
+                (false, _) => 0.0,
+                (true, false) => f64::INFINITY,
+            }
+        })
+        .collect();
+    pairwise_sum(&terms)
+}

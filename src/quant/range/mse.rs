@@ -1,0 +1,69 @@
+//! The range of least squared error.
+//!
+//! An exhaustive search of a grid: alpha = amax k / 100 for symmetric codes;
+//! beta = min j / 32 and alpha = max k / 32, independently, for asymmetric
+//! ones. The error of a candidate is that of the real quantizer, summed in
+//! f64. Candidates are tried in the order of their error on a sample, and one
+//! is given up once its sum exceeds the best; neither changes the result. Of
+//! equal errors the wider range wins.
+
+use rayon::prelude::*;
+
+use crate::kernels::real::Real;
+use crate::kernels::scalar;
+use crate::quant::Cancel;
+use crate::quant::params::{Numerics, Range};
+
+use super::BLOCK;
+
+const SYMMETRIC: i32 = 100;
+const ASYMMETRIC: i32 = 32;
+/// Elements that candidates are ordered by.
+const SAMPLE: usize = 1024;
+/// Blocks between two looks at whether to give up.
+const BATCH: usize = 16;
+
+pub(super) fn range<T: Real>(
+    values: &[T],
+    whole: Range<T>,
+    numerics: &Numerics,
+    cancel: &Cancel,
+) -> Range<T> {
+    let candidates = super::grid(whole, numerics, SYMMETRIC, ASYMMETRIC);
+    let error = |range: &Range<T>, x: &[T]| {
+        let affine = numerics.affine(*range);
+        scalar::squared_error(x, affine, numerics.code_range(), numerics.rounding())
+    };
+    let sample: Vec<T> = values.iter().copied().step_by(values.len().div_ceil(SAMPLE)).collect();
+    let mut order: Vec<(f64, usize)> =
+        candidates.iter().map(|range| error(range, &sample)).zip(0..).collect();
+    order.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+    let (mut best, mut least) = (0, f64::INFINITY);
+    for (_, i) in order {
+        if cancel.is_cancelled() {
+            break;
+        }
+        let sum = bounded_sum(values, least, |block| error(&candidates[i], block));
+        // Candidates are numbered from the widest on.
+        if sum < least || (sum <= least && i < best) {
+            (best, least) = (i, sum);
+        }
+    }
+    candidates.get(best).copied().unwrap_or(whole)
+}
+
+/// The sum over blocks in memory order, or any number above `bound` once it is exceeded.
+fn bounded_sum<T: Real>(values: &[T], bound: f64, error: impl Fn(&[T]) -> f64 + Sync) -> f64 {
+    if values.len() <= BLOCK {
+        return error(values);
+    }
+    let mut sum = 0.0;
+    for batch in values.chunks(BATCH * BLOCK) {
+        let parts: Vec<f64> = batch.par_chunks(BLOCK).map(&error).collect();
+        sum = parts.into_iter().fold(sum, |sum, part| sum + part);
+        if sum > bound {
+            break;
+        }
+    }
+    sum
+}
