@@ -7,7 +7,9 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, value_parser};
+use clap::builder::NonEmptyStringValueParser;
+use clap::{Args, CommandFactory, Parser, Subcommand, value_parser};
+use tracing::level_filters::LevelFilter;
 
 use crate::codec::Limits;
 use crate::service::compute::Settings;
@@ -75,13 +77,14 @@ pub struct Serve {
     #[arg(long, env = "QUANTD_HOST", default_value = "127.0.0.1")]
     pub host: IpAddr,
     /// Port to listen on; 0 takes a free one and prints it.
-    #[arg(long, env = "QUANTD_PORT", default_value_t = 8080)]
+    #[arg(long, env = "QUANTD_PORT", default_value_t = 8080, value_parser = port)]
     pub port: u16,
     /// Key that clients must send as `Authorization: Bearer` or `api-key`; none by default.
-    #[arg(long, env = "QUANTD_API_KEY", hide_env_values = true)]
+    #[arg(long, env = "QUANTD_API_KEY", hide_env_values = true,
+        value_parser = NonEmptyStringValueParser::new())]
     pub api_key: Option<String>,
-    /// Origins whose pages may call; none by default.
-    #[arg(long, env = "QUANTD_CORS_ORIGIN", value_delimiter = ',')]
+    /// Origins whose pages may call, such as `https://app.example.com`, or `*`; none by default.
+    #[arg(long, env = "QUANTD_CORS_ORIGIN", value_delimiter = ',', value_parser = origin)]
     pub cors_origin: Vec<String>,
     /// Bytes of one request body, also once decompressed.
     #[arg(long, env = "QUANTD_MAX_BODY_BYTES", default_value_t = 256 << 20,
@@ -127,9 +130,9 @@ pub struct Serve {
     /// How log lines look.
     #[arg(long, env = "QUANTD_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
-    /// Least level that is logged: error, warn, info, debug, trace.
-    #[arg(long, env = "QUANTD_LOG_LEVEL", default_value = "info")]
-    pub log_level: String,
+    /// Least level that is logged: off, error, warn, info, debug, trace.
+    #[arg(long, env = "QUANTD_LOG_LEVEL", default_value_t = LevelFilter::INFO)]
+    pub log_level: LevelFilter,
 }
 
 impl std::fmt::Debug for Serve {
@@ -164,7 +167,7 @@ impl Serve {
             max_connections: 2048,
             drain_seconds: 5,
             log_format: LogFormat::Text,
-            log_level: "off".to_owned(),
+            log_level: LevelFilter::OFF,
         }
     }
 
@@ -193,6 +196,48 @@ impl Serve {
             max_queue_wait: Duration::from_millis(self.max_queue_wait_ms),
         }
     }
+}
+
+fn port(text: &str) -> Result<u16, String> {
+    text.parse().map_err(|_| {
+        // Kubernetes gives every container of a namespace that has a service
+        // called quantd a QUANTD_PORT of its own.
+        let is_service_link = text.contains("://");
+        let cure = "; set enableServiceLinks: false in the pod, or give --port";
+        let cure = if is_service_link { cure } else { "" };
+        format!("not a number from 0 to 65535{cure}")
+    })
+}
+
+fn origin(text: &str) -> Result<String, String> {
+    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let is_host = |host: &str| {
+        !host.is_empty()
+            && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b))
+    };
+    if text == "*" || host.is_some_and(is_host) {
+        return Ok(text.to_owned());
+    }
+    Err("an origin is a scheme, a host and a port only, such as https://app.example.com".to_owned())
+}
+
+/// The first environment variable called `QUANTD_*` that sets nothing: most
+/// likely a misspelt one, and a limit that was meant to hold.
+#[must_use]
+pub fn unknown_variable() -> Option<String> {
+    let command = Cli::command();
+    let known = |name: &str| {
+        let own = std::iter::once(&command).chain(command.get_subcommands());
+        let mut variables =
+            own.flat_map(clap::Command::get_arguments).filter_map(clap::Arg::get_env);
+        variables.any(|variable| variable == name)
+    };
+    // Those that Kubernetes sets for a service called quantd.
+    let is_service_link =
+        |name: &str| name.starts_with("QUANTD_SERVICE_") || name.starts_with("QUANTD_PORT_");
+    std::env::vars_os()
+        .filter_map(|(name, _)| name.into_string().ok())
+        .find(|name| name.starts_with("QUANTD_") && !known(name) && !is_service_link(name))
 }
 
 /// The number asked for, or one a core for 0.

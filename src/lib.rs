@@ -64,7 +64,6 @@ impl Quantd {
     }
 
     /// Everything the server answers, without a socket.
-    #[must_use]
     pub fn router(&self) -> axum::Router {
         self.router.clone()
     }

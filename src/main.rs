@@ -1,9 +1,7 @@
-//! Parses the command line and hands it on.
+//! Hands the command line on.
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
-    quantd::cli::run(quantd::config::Cli::parse())
+    quantd::cli::run()
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use tracing_subscriber::EnvFilter;
+use tracing::level_filters::LevelFilter;
 
 const REQUEST_DURATION: &str = "http_server_request_duration_seconds";
 const ACTIVE_REQUESTS: &str = "http_server_active_requests";
@@ -38,10 +38,9 @@ pub enum LogFormat {
 
 /// Sends logs of `level` and above to standard error. Does nothing when a
 /// subscriber is installed already.
-pub fn init_logs(format: LogFormat, level: &str) {
-    let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
+pub fn init_logs(format: LogFormat, level: LevelFilter) {
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_max_level(level)
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     drop(match format {
@@ -69,6 +68,7 @@ pub fn init_metrics() {
         describe_gauge!(INFLIGHT_LIMIT, "Bytes that requests may hold");
         describe_counter!(REJECTED, "Requests refused for lack of room");
         describe_counter!(CANCELLED, "Requests whose client left before the answer");
+        describe_gauge!(BUILD_INFO, "1, with the version as a label");
         gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
         counter!(CANCELLED).absolute(0);
         gauge!(QUEUE_DEPTH).set(0.0);

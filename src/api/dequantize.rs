@@ -41,11 +41,11 @@ pub fn run(payload: Payload, format: Format, context: &mut Context<'_>) -> Resul
             fields
                 .finish(&[])
                 .map_err(|error| error.cure("put the options of a JSON request into its body"))?;
-            decode_json(body.bytes(), context.limits)?
+            decode_json(body.bytes(), context)?
         }
         Format::Safetensors => {
             let dtype = output_dtype(&mut fields)?;
-            (decode_safetensors(body, fields, context.limits)?, dtype)
+            (decode_safetensors(body, fields, context)?, dtype)
         }
         Format::Npy | Format::Raw => {
             let dtype = output_dtype(&mut fields)?;
@@ -166,27 +166,28 @@ const JSON_FIELDS: [&str; 11] = [
     "data",
 ];
 
-fn decode_json(text: &[u8], limits: &Limits) -> Result<(Vec<Item>, Option<DType>), Error> {
+fn decode_json(
+    text: &[u8],
+    context: &mut Context<'_>,
+) -> Result<(Vec<Item>, Option<DType>), Error> {
     let members = json::members(text)?;
     let mut top = Fields::new(Map::new(), Origin::Body(String::new()));
     if let Some(member) = members.iter().find(|member| member.key == "output_dtype") {
-        top.insert("output_dtype", json::read_value(member.value, "/output_dtype")?);
+        top.insert("output_dtype", context.read_option(member.value, "/output_dtype")?);
     }
     let dtype = output_dtype(&mut top)?;
     let Some(tensors) = members.iter().find(|member| member.key == "tensors") else {
-        return Ok((vec![json_item(&members, "", limits)?], dtype));
+        return Ok((vec![json_item(&members, "", context)?], dtype));
     };
     if let Some(other) = members.iter().find(|m| m.key != "tensors" && m.key != "output_dtype") {
         return Err(top.error(&other.key, "given beside tensors").cure("put it into each tensor"));
     }
-    let items = payload::named(tensors.value, limits, |members, base, limits| {
-        json_item(members, base, limits)
-    })?;
+    let items = payload::named(tensors.value, context, json_item)?;
     let items = items.into_iter().map(|(name, item)| Item { name, ..item }).collect();
     Ok((items, dtype))
 }
 
-fn json_item(members: &[Member<'_>], base: &str, limits: &Limits) -> Result<Item, Error> {
+fn json_item(members: &[Member<'_>], base: &str, context: &mut Context<'_>) -> Result<Item, Error> {
     let origin = Origin::Body(base.to_owned());
     let find = |key: &str| members.iter().find(|member| member.key == key).map(|m| m.value);
     let missing = |key: &str| {
@@ -197,7 +198,7 @@ fn json_item(members: &[Member<'_>], base: &str, limits: &Limits) -> Result<Item
     let mut fields = Fields::new(Map::new(), origin.clone());
     for key in ["dtype", "shape", "scale_dtype", "scheme"] {
         if let Some(value) = find(key) {
-            fields.insert(key, json::read_value(value, &pointer(base, key))?);
+            fields.insert(key, context.read_option(value, &pointer(base, key))?);
         }
     }
     let known = |key: &&Member<'_>| !JSON_FIELDS.contains(&key.key.as_ref()) || key.key == "data";
@@ -215,7 +216,8 @@ fn json_item(members: &[Member<'_>], base: &str, limits: &Limits) -> Result<Item
     let scale_dtype = payload::dtype(&mut fields, "scale_dtype")?.unwrap_or(DType::F32);
     let read = |key: &str, dtype: DType, shape: Option<&Shape>| {
         let text = find(key).ok_or_else(|| missing(key))?;
-        json::read_tensor(text, dtype, shape, &pointer(base, key), limits).map_err(Error::from)
+        json::read_tensor(text, dtype, shape, &pointer(base, key), context.limits)
+            .map_err(Error::from)
     };
     // Packed codes are a flat list of bytes; the shape is that of the tensor.
     let own_shape = if coding.packed.is_some() { None } else { shape.as_ref() };
@@ -303,79 +305,90 @@ fn scale_tensor(scale: &[f64], dtype: DType) -> Option<Tensor> {
 }
 
 /// `codes`, `scale`, `zero_point` (or `w.codes`, ..) with the scheme in the
-/// metadata; scheme fields in the query add to it.
+/// metadata; scheme fields in the query serve tensors without one.
 fn decode_safetensors(
     body: Arc<Buffer>,
     mut fields: Fields,
-    limits: &Limits,
+    context: &mut Context<'_>,
 ) -> Result<Vec<Item>, Error> {
-    let document = safetensors::read(body, limits)?;
+    let document = safetensors::read(body, context.limits)?;
     let query = Options::take(&mut fields)?;
     fields.finish(&SCHEME_FIELDS)?;
-    let mut parts: BTreeMap<String, Tensor> = BTreeMap::new();
-    let mut names = Vec::new();
-    for (name, tensor) in document.tensors {
-        if name == "codes" {
-            names.push(String::new());
-        } else if let Some(base) = name.strip_suffix(".codes") {
-            names.push(base.to_owned());
-        }
-        parts.insert(name, tensor);
-    }
+    let names: Vec<String> = document
+        .tensors
+        .iter()
+        .filter_map(|(name, _)| {
+            let base = if name == "codes" { Some("") } else { name.strip_suffix(".codes") };
+            base.map(str::to_owned)
+        })
+        .collect();
     if names.is_empty() {
-        return Err(Error::new(
-            Kind::MalformedBody,
-            "no tensor called codes, and none that ends in .codes",
-        )
-        .cure("send the safetensors answer of /v1/quantize"));
+        let detail = "no tensor called codes, and none that ends in .codes";
+        return Err(Error::new(Kind::MalformedBody, detail)
+            .cure("send the safetensors answer of /v1/quantize"));
     }
-    let scheme = metadata_json(&document.metadata, "scheme")?;
-    let shape = metadata_json(&document.metadata, "shape")?;
+    let scheme = metadata_json(&document.metadata, "scheme", context)?;
+    let shape = metadata_json(&document.metadata, "shape", context)?;
+    let mut parts: BTreeMap<String, Tensor> = document.tensors.into_iter().collect();
     let mut items = Vec::with_capacity(names.len());
     for name in names {
-        let part =
-            |part: &str| if name.is_empty() { part.to_owned() } else { format!("{name}.{part}") };
-        let own = |value: &Option<Value>| match value {
-            Some(Value::Object(map)) if !name.is_empty() => map.get(&name).cloned(),
-            other => other.clone(),
-        };
-        let origin = Origin::Body("/__metadata__/scheme".to_owned());
-        let options = match own(&scheme) {
-            Some(scheme) => scheme_options(Some(scheme), &origin)?,
-            None => query.clone(),
-        };
-        let coding = coding(&options, &origin)?;
-        let mut shape_fields = Fields::new(Map::new(), Origin::Body("/__metadata__".to_owned()));
-        if let Some(shape) = own(&shape) {
-            shape_fields.insert("shape", shape);
-        }
-        let shape = payload::shape(&mut shape_fields)?;
-        let missing = |part: &str| {
-            Error::new(Kind::MalformedBody, format!("no tensor {part:?} beside the codes"))
-        };
-        let codes = parts.remove(&part("codes")).ok_or_else(|| missing("codes"))?;
-        let codes = unpacked(codes, shape, &coding, &origin.place("shape"))?;
-        let scale = parts.remove(&part("scale")).ok_or_else(|| missing(&part("scale")))?;
-        let zero_point = parts.remove(&part("zero_point"));
-        items.push(Item {
-            name,
-            codes,
-            scale,
-            zero_point,
-            granularity: coding.granularity,
-            place: Origin::Body(String::new()),
-        });
+        let scheme = own_entry(scheme.as_ref(), &name);
+        let shape = own_entry(shape.as_ref(), &name);
+        items.push(safetensors_item(name, &mut parts, scheme, shape, &query)?);
     }
     if let Some(name) = parts.keys().next() {
-        return Err(Error::new(
-            Kind::MalformedBody,
-            format!("tensor {name:?} belongs to no codes"),
-        ));
+        let detail = format!("tensor {name:?} belongs to no codes");
+        return Err(Error::new(Kind::MalformedBody, detail));
     }
     Ok(items)
 }
 
-fn metadata_json(metadata: &BTreeMap<String, String>, key: &str) -> Result<Option<Value>, Error> {
+/// What a metadata entry says about the tensor `name`: all of it for the only tensor.
+fn own_entry(value: Option<&Value>, name: &str) -> Option<Value> {
+    match value {
+        Some(Value::Object(map)) if !name.is_empty() => map.get(name).cloned(),
+        other => other.cloned(),
+    }
+}
+
+/// Takes the parts of `name` out of `parts`.
+fn safetensors_item(
+    name: String,
+    parts: &mut BTreeMap<String, Tensor>,
+    scheme: Option<Value>,
+    shape: Option<Value>,
+    query: &Options,
+) -> Result<Item, Error> {
+    let mut part = |part: &str| {
+        let key = if name.is_empty() { part.to_owned() } else { format!("{name}.{part}") };
+        parts.remove(&key).ok_or_else(|| {
+            Error::new(Kind::MalformedBody, format!("no tensor {key:?} beside the codes"))
+        })
+    };
+    let codes = part("codes")?;
+    let scale = part("scale")?;
+    let zero_point = part("zero_point").ok();
+    let origin = Origin::Body("/__metadata__/scheme".to_owned());
+    let options = match scheme {
+        Some(scheme) => scheme_options(Some(scheme), &origin)?,
+        None => query.clone(),
+    };
+    let coding = coding(&options, &origin)?;
+    let mut fields = Fields::new(Map::new(), Origin::Body("/__metadata__".to_owned()));
+    if let Some(shape) = shape {
+        fields.insert("shape", shape);
+    }
+    let shape = payload::shape(&mut fields)?;
+    let codes = unpacked(codes, shape, &coding, &origin.place("shape"))?;
+    let (granularity, place) = (coding.granularity, Origin::Body(String::new()));
+    Ok(Item { name, codes, scale, zero_point, granularity, place })
+}
+
+fn metadata_json(
+    metadata: &BTreeMap<String, String>,
+    key: &str,
+    context: &mut Context<'_>,
+) -> Result<Option<Value>, Error> {
     let Some(text) = metadata.get(key) else { return Ok(None) };
-    Ok(Some(json::read_value(text.as_bytes(), &pointer("/__metadata__", key))?))
+    context.read_option(text.as_bytes(), &pointer("/__metadata__", key)).map(Some)
 }

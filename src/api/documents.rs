@@ -56,18 +56,21 @@ impl From<&Scheme> for SchemeDoc {
             Granularity::Group { axis, size } => (Some(axis), Some(size), None),
             Granularity::Block { shape } => (None, None, Some(shape)),
         };
-        let softmax_axis = match (&scheme.range, scheme.granularity) {
-            (RangeMethod::CrossEntropy { axis }, Granularity::Tensor) => Some(*axis),
-            _ => None,
-        };
-        let percentile = match scheme.range {
-            RangeMethod::Percentile(percentile) => Some(percentile),
-            _ => None,
-        };
-        let (min, max) = match &scheme.range {
-            RangeMethod::Explicit { min, max } => (Some(min.clone()), Some(max.clone())),
-            _ => (None, None),
-        };
+        let (mut softmax_axis, mut percentile, mut ends) = (None, None, None);
+        match &scheme.range {
+            RangeMethod::CrossEntropy { axis } if scheme.granularity == Granularity::Tensor => {
+                softmax_axis = Some(*axis);
+            }
+            RangeMethod::Percentile(p) => percentile = Some(*p),
+            RangeMethod::Explicit { min, max } => ends = Some((min.clone(), max.clone())),
+            RangeMethod::MinMax
+            | RangeMethod::Mse
+            | RangeMethod::EntropyOrt
+            | RangeMethod::EntropyTensorrt
+            | RangeMethod::CrossEntropy { .. }
+            | RangeMethod::Given { .. } => {}
+        }
+        let (min, max) = ends.unzip();
         Self {
             bits: scheme.numerics.bits,
             signed: scheme.numerics.signed,
@@ -121,7 +124,7 @@ pub struct ReportDoc {
     /// The same for each slice, when asked for with `per_slice`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(no_recursion)]
-    pub slices: Option<Vec<ReportDoc>>,
+    pub slices: Option<Vec<Self>>,
 }
 
 impl From<&Report> for ReportDoc {

@@ -112,6 +112,7 @@ impl From<CodecError> for Error {
             Reason::Malformed => Kind::MalformedBody,
             Reason::Unsupported => Kind::UnsupportedTensor,
             Reason::TooLarge => Kind::TooLarge,
+            Reason::NoRoom => Kind::Overloaded,
         };
         let mut result = Self::new(kind, error.detail).cure(error.cure);
         match error.at {

@@ -49,6 +49,23 @@ pub struct Context<'a> {
     pub grow: &'a mut dyn FnMut(usize) -> Result<(), CodecError>,
 }
 
+impl Context<'_> {
+    /// Reads the value of an option, which may be an array with an entry a slice.
+    ///
+    /// # Errors
+    /// Those of [`json::read_value`], and when there is no room for what it holds.
+    pub fn read_option(&mut self, text: &[u8], pointer: &str) -> Result<Value, Error> {
+        /// Covered by what every request is admitted with.
+        const SMALL: usize = 4 << 10;
+        /// Bytes of a parsed value for one of text: a number and its comma take two.
+        const EXPANSION: usize = size_of::<Value>() / 2;
+        if text.len() > SMALL {
+            (self.grow)(text.len().saturating_mul(EXPANSION))?;
+        }
+        Ok(json::read_value(text, pointer)?)
+    }
+}
+
 impl std::fmt::Debug for Context<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Context").field("limits", self.limits).finish_non_exhaustive()
@@ -97,7 +114,7 @@ impl Payload {
                 fields.finish(&["output"]).map_err(|error| {
                     error.cure("put the options of a JSON request into its body")
                 })?;
-                let mut request = decode_json(body.bytes(), limits)?;
+                let mut request = decode_json(body.bytes(), context)?;
                 if let Some(output) = output {
                     request.fields.insert("output", output);
                 }
@@ -175,7 +192,7 @@ pub fn shape(fields: &mut Fields) -> Result<Option<Shape>, Error> {
     }
 }
 
-fn decode_json(text: &[u8], limits: &Limits) -> Result<Request, Error> {
+fn decode_json(text: &[u8], context: &mut Context<'_>) -> Result<Request, Error> {
     let members = json::members(text)?;
     let mut fields = Fields::new(serde_json::Map::new(), Origin::Body(String::new()));
     let mut parts = TensorParts::default();
@@ -183,29 +200,29 @@ fn decode_json(text: &[u8], limits: &Limits) -> Result<Request, Error> {
     for member in &members {
         match member.key.as_ref() {
             "tensors" => tensors = Some(member.value),
-            key if parts.take(key, member, "")? => {}
-            key => fields.insert(key, json::read_value(member.value, &pointer("", key))?),
+            key if parts.take(key, member, context, "")? => {}
+            key => fields.insert(key, context.read_option(member.value, &pointer("", key))?),
         }
     }
     let tensors = match tensors {
-        None => vec![(String::new(), parts.read("", limits)?)],
+        None => vec![(String::new(), parts.read("", context.limits)?)],
         Some(_) if !parts.is_empty() => {
             return Err(fields
                 .error("tensors", "given beside a single tensor")
                 .cure("use either data or tensors"));
         }
-        Some(text) => named(text, limits, |members, base, limits| {
+        Some(text) => named(text, context, |members, base, context| {
             let mut parts = TensorParts::default();
             for member in members {
                 let key = member.key.as_ref();
-                if !parts.take(key, member, base)? {
+                if !parts.take(key, member, context, base)? {
                     let place = Place::Pointer(pointer(base, key));
                     return Err(Error::new(Kind::InvalidOption, "unknown field")
                         .at(place)
                         .cure("known here: data, data_b64, shape, dtype"));
                 }
             }
-            parts.read(base, limits)
+            parts.read(base, context.limits)
         })?,
     };
     Ok(Request { tensors, fields })
@@ -217,18 +234,18 @@ fn decode_json(text: &[u8], limits: &Limits) -> Result<Request, Error> {
 /// [`Error`] of the object or of the first entry that fails.
 pub fn named<T>(
     text: &[u8],
-    limits: &Limits,
-    read: impl Fn(&[Member<'_>], &str, &Limits) -> Result<T, Error>,
+    context: &mut Context<'_>,
+    read: impl Fn(&[Member<'_>], &str, &mut Context<'_>) -> Result<T, Error>,
 ) -> Result<Vec<(String, T)>, Error> {
     let below = |error: CodecError| Error::from(error).at(Place::Pointer("/tensors".to_owned()));
-    let entries = json::members_up_to(text, limits.max_tensors).map_err(below)?;
+    let entries = json::members_up_to(text, context.limits.max_tensors).map_err(below)?;
     entries
         .iter()
         .map(|entry| {
             let base = pointer("/tensors", &entry.key);
             let members = json::members(entry.value)
                 .map_err(|error| Error::from(error).at(Place::Pointer(base.clone())))?;
-            Ok((entry.key.clone().into_owned(), read(&members, &base, limits)?))
+            Ok((entry.key.clone().into_owned(), read(&members, &base, context)?))
         })
         .collect()
 }
@@ -250,12 +267,18 @@ struct TensorParts<'a> {
 
 impl<'a> TensorParts<'a> {
     /// Takes a member that belongs to a tensor; whether it was one.
-    fn take(&mut self, key: &str, member: &Member<'a>, base: &str) -> Result<bool, Error> {
+    fn take(
+        &mut self,
+        key: &str,
+        member: &Member<'a>,
+        context: &mut Context<'_>,
+        base: &str,
+    ) -> Result<bool, Error> {
         match key {
             "data" => self.data = Some(member.value),
             "data_b64" => self.base64 = Some(member.value),
             "dtype" | "shape" => {
-                let value = json::read_value(member.value, &pointer(base, key))?;
+                let value = context.read_option(member.value, &pointer(base, key))?;
                 self.small.insert(key.to_owned(), value);
             }
             _ => return Ok(false),

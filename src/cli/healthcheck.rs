@@ -16,7 +16,7 @@ pub(super) fn run(target: &Healthcheck) -> Result<(), Failure> {
     let host = match target.host {
         IpAddr::V4(host) if host.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(host) if host.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        host => host,
+        host @ (IpAddr::V4(_) | IpAddr::V6(_)) => host,
     };
     let status = ask(SocketAddr::new(host, target.port))
         .map_err(|error| Failure::new(format!("no answer: {error}")))?;

@@ -5,19 +5,20 @@ mod quantize;
 
 use std::process::ExitCode;
 
+use clap::Parser;
+
 use crate::Quantd;
-use crate::config::{Cli, Command, Serve};
+use crate::config::{self, Cli, Command, Serve};
 use crate::telemetry;
 
 /// Carries out what the command line asks for.
 #[must_use]
-pub fn run(cli: Cli) -> ExitCode {
-    let result = match cli.command {
-        None => serve(&cli.serve),
-        Some(Command::Serve(options)) => serve(&options),
-        Some(Command::Openapi) => print(crate::http::document()),
-        Some(Command::Healthcheck(target)) => healthcheck::run(&target),
-        Some(Command::Quantize(options)) => quantize::run(&options),
+pub fn run() -> ExitCode {
+    let result = match Cli::try_parse() {
+        Ok(cli) => carry_out(cli),
+        // `--help` and `--version` are errors to the parser.
+        Err(error) if !error.use_stderr() => print(&error.render().ansi().to_string()),
+        Err(error) => Err(Failure::usage(one_line(&error.render().to_string()))),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -25,6 +26,24 @@ pub fn run(cli: Cli) -> ExitCode {
             complain(&text);
             ExitCode::from(code)
         }
+    }
+}
+
+/// The first paragraph of the parser's message.
+fn one_line(message: &str) -> String {
+    let message = message.strip_prefix("error: ").unwrap_or(message);
+    let lines: Vec<&str> =
+        message.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+    format!("{} (see --help)", lines.join(" "))
+}
+
+fn carry_out(cli: Cli) -> Result<(), Failure> {
+    match cli.command {
+        None => serve(&cli.serve),
+        Some(Command::Serve(options)) => serve(&options),
+        Some(Command::Openapi) => print(crate::http::document()),
+        Some(Command::Healthcheck(target)) => healthcheck::run(&target),
+        Some(Command::Quantize(options)) => quantize::run(&options),
     }
 }
 
@@ -60,7 +79,10 @@ fn print(text: &str) -> Result<(), Failure> {
 }
 
 fn serve(options: &Serve) -> Result<(), Failure> {
-    telemetry::init_logs(options.log_format, &options.log_level);
+    if let Some(name) = config::unknown_variable() {
+        return Err(Failure::usage(format!("no option is set by {name} (see --help)")));
+    }
+    telemetry::init_logs(options.log_format, options.log_level);
     let server = Quantd::new(options).map_err(|error| {
         Failure::usage(format!("cannot listen on {}:{}: {error}", options.host, options.port))
     })?;

@@ -61,6 +61,8 @@ pub enum Reason {
     Unsupported,
     /// Above a configured limit.
     TooLarge,
+    /// Within the limits, but there is no room for it at the moment.
+    NoRoom,
 }
 
 /// A document that was not read: what is wrong, where, and what to do.

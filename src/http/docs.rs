@@ -43,7 +43,7 @@ pub(super) enum Numbers {
     /// NaN or an infinity.
     NonFinite(NonFinite),
     /// An array of the same, all of one length.
-    Array(Vec<Numbers>),
+    Array(Vec<Self>),
 }
 
 /// Numbers that JSON has no way to write.
@@ -60,7 +60,6 @@ pub(super) enum NonFinite {
 
 /// Element types of tensors.
 #[derive(Serialize, Deserialize, ToSchema)]
-#[expect(missing_docs, reason = "the names say it")]
 pub(super) enum Dtype {
     F64,
     F32,
@@ -84,13 +83,12 @@ pub(super) enum OneOrMore {
     /// For all slices.
     One(f64),
     /// One a slice.
-    More(Vec<OneOrMore>),
+    More(Vec<Self>),
 }
 
 /// Names of range methods.
 #[derive(Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-#[expect(missing_docs, reason = "described at the field")]
 pub(super) enum RangeName {
     MinMax,
     Percentile,
@@ -104,7 +102,6 @@ pub(super) enum RangeName {
 /// Names of granularities.
 #[derive(Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-#[expect(missing_docs, reason = "described at the field")]
 pub(super) enum GranularityName {
     Tensor,
     Channel,
@@ -116,7 +113,6 @@ pub(super) enum GranularityName {
 /// Names of profiles.
 #[derive(Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
-#[expect(missing_docs, reason = "described at the field")]
 pub(super) enum ProfileName {
     Onnx,
     Torch,
@@ -127,7 +123,6 @@ pub(super) enum ProfileName {
 /// Names of NaN policies.
 #[derive(Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-#[expect(missing_docs, reason = "described at the field")]
 pub(super) enum NanName {
     Refuse,
     Zero,
@@ -138,7 +133,6 @@ pub(super) enum NanName {
 /// Names of common schemes.
 #[derive(Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-#[expect(missing_docs, reason = "listed by GET /info with what they are")]
 pub(super) enum PresetName {
     Int8,
     Uint8,
@@ -179,12 +173,12 @@ pub(super) struct SchemeQuery {
     /// Zero point fixed in the middle. Default: as `signed`.
     symmetric: Option<bool>,
     /// Leave out the most negative code (-127..127). Default: for signed
-    /// symmetric codes of the profiles onnx and tflite.
+    /// symmetric codes of the profiles `onnx` and `tflite`.
     restricted: Option<bool>,
     /// Which elements share a scale. Default: implied by `axis`, `group_size` or `block_shape`, else tensor.
     #[param(inline)]
     granularity: Option<GranularityName>,
-    /// Axis of channels (default 0) or groups (default -1); of the softmax for cross_entropy over a tensor.
+    /// Axis of channels (default 0) or groups (default -1); of the softmax for `cross_entropy` over a tensor.
     axis: Option<i64>,
     /// Elements of a group along the axis.
     #[schema(minimum = 1)]
@@ -194,7 +188,7 @@ pub(super) struct SchemeQuery {
     #[schema(min_items = 2, max_items = 2)]
     #[param(explode = false, min_items = 2, max_items = 2)]
     block_shape: Option<Vec<u64>>,
-    /// How the clipping range is found. Default min_max.
+    /// How the clipping range is found. Default `min_max`.
     #[param(inline)]
     range: Option<RangeName>,
     /// Percentile of range percentile.
@@ -258,7 +252,6 @@ pub(super) struct QuantizeQuery {
 /// The tensors of an answer of quantize.
 #[derive(Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-#[expect(missing_docs, reason = "the names say it")]
 pub(super) enum OutputName {
     Codes,
     Scale,
@@ -267,7 +260,6 @@ pub(super) enum OutputName {
 
 /// Floating-point types that dequantize writes.
 #[derive(Serialize, Deserialize, ToSchema)]
-#[expect(missing_docs, reason = "the names say it")]
 pub(super) enum RealDtype {
     F32,
     F64,
@@ -277,7 +269,6 @@ pub(super) enum RealDtype {
 
 /// Element types of scales.
 #[derive(Serialize, Deserialize, ToSchema)]
-#[expect(missing_docs, reason = "the names say it")]
 pub(super) enum ScaleDtype {
     F32,
     F64,
@@ -316,7 +307,6 @@ pub(super) struct CompareQuery {
 /// Columns to sort a comparison by.
 #[derive(Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-#[expect(missing_docs, reason = "the names say it")]
 pub(super) enum SortName {
     Sqnr,
     Bits,

@@ -16,6 +16,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::StatusCode;
+use axum::middleware::map_response;
+use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -75,16 +78,22 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(ops::openapi_json))
 }
 
+fn not_found() -> Response {
+    Error::new(Kind::NotFound, "no such resource")
+        .cure("see GET / for what there is")
+        .into_response()
+}
+
 /// The whole surface: the routes above, Swagger UI, and an answer for
 /// everything else; `cors` lists the origins whose pages may call.
-#[must_use]
 pub fn router(app: App, cors: &[String]) -> Router {
     let (router, _) = routes().split_for_parts();
     let router = router
-        .merge(openapi::swagger_ui())
-        .fallback(async || {
-            Error::new(Kind::NotFound, "no such resource").cure("see GET / for what there is")
-        })
+        .merge(openapi::swagger_ui().layer(map_response(async |response: Response| {
+            // The pages know of no problem documents.
+            if response.status() == StatusCode::NOT_FOUND { not_found() } else { response }
+        })))
+        .fallback(async || not_found())
         .method_not_allowed_fallback(async || {
             Error::new(Kind::MethodNotAllowed, "the resource has no such method")
                 .cure("see the Allow header")

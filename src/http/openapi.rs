@@ -2,9 +2,12 @@
 
 use std::sync::LazyLock;
 
+use axum::Router;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
 use utoipa_swagger_ui::{Config, SwaggerUi};
+
+use super::App;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -15,6 +18,8 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
     servers((url = "/", description = "this server")),
+    // Named inside a recursive schema, where the derive does not look for it.
+    components(schemas(super::docs::NonFinite)),
     security((), ("bearer" = []), ("api_key" = [])),
     tags(
         (name = "tensors", description = "Quantize, restore, compare, inspect."),
@@ -49,6 +54,6 @@ pub fn document() -> &'static str {
 }
 
 /// Swagger UI at `/docs`; its files are part of the binary.
-pub(super) fn swagger_ui() -> SwaggerUi {
-    SwaggerUi::new("/docs").config(Config::from("/openapi.json").try_it_out_enabled(true))
+pub(super) fn swagger_ui() -> Router<App> {
+    SwaggerUi::new("/docs").config(Config::from("/openapi.json").try_it_out_enabled(true)).into()
 }

@@ -8,9 +8,13 @@ use std::time::Duration;
 use axum::Router;
 use axum_server::Handle;
 use hyper_util::rt::TokioTimer;
+use socket2::{Domain, Socket, Type};
 
 use super::App;
 use super::connection::Acceptor;
+
+/// Connections that the system keeps until they are accepted.
+const BACKLOG: i32 = 4096;
 
 /// Bounds of connections.
 #[derive(Clone, Copy, Debug)]
@@ -38,9 +42,14 @@ impl Server {
     /// # Errors
     /// When the address cannot be had.
     pub fn bind(address: SocketAddr, timeouts: Timeouts) -> io::Result<Self> {
-        let listener = TcpListener::bind(address)?;
-        listener.set_nonblocking(true)?;
-        Ok(Self { listener, timeouts })
+        // Not `TcpListener::bind`: its queue holds 128 connections, and a client
+        // that finds it full waits a second before it tries again.
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        socket.set_nonblocking(true)?;
+        Ok(Self { listener: socket.into(), timeouts })
     }
 
     /// The address that was bound.

@@ -44,7 +44,7 @@ pub fn dequantize(parts: &Codes<'_>, dtype: DType, cancel: &Cancel) -> Result<Te
         Reals::F64(scale) => {
             let affines = affines(&scale, &zero_points, &layout)?;
             let restored = restore::<f64>(parts.codes, &affines, &layout, cancel)?;
-            convert(restored, Real::to_f64, f16::from_f64, bf16::from_f64, dtype)
+            convert(restored, Real::to_f64, f16::from_f64, bf16_from_f64, dtype)
         }
     };
     let shape = parts.codes.shape().clone();
@@ -139,6 +139,20 @@ fn convert<T: Real>(
     }
 }
 
+/// The nearest value, ties to even; `half` rounds twice.
+#[expect(clippy::cast_possible_truncation, reason = "what is cut off is remembered")]
+fn bf16_from_f64(x: f64) -> bf16 {
+    let near = x as f32;
+    let back = f64::from(near);
+    if !near.is_finite() || back.total_cmp(&x).is_eq() {
+        return bf16::from_f32(near);
+    }
+    // Rounded to odd: the last bit says that something was cut off, so that the
+    // second rounding sees no tie where there is none.
+    let toward_zero = near.to_bits() - u32::from(back.abs() > x.abs());
+    bf16::from_f32(f32::from_bits(toward_zero | 1))
+}
+
 fn affines<T: Real>(
     scale: &[T],
     zero_points: &[i32],
@@ -187,4 +201,30 @@ fn check_count(field: &'static str, count: usize, slices: usize) -> Result<(), Q
     }
     Err(QuantError::field(field, format!("{count} values for {slices} slices"))
         .cure("send one value, or one for each slice"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f64_to_bf16_rounds_once() {
+        let tiny = 2.0_f64.powi(-40);
+        let half_step = 2.0_f64.powi(-8);
+        for (x, expect) in [
+            (1.0 + half_step, 1.0),
+            (1.0 + half_step + tiny, 1.007_812_5),
+            (1.0 + half_step - tiny, 1.0),
+            (1.0 + 3.0 * half_step, 1.015_625),
+            (1.0 + 3.0 * half_step - tiny, 1.007_812_5),
+            (0.0, 0.0),
+            (1e-60, 0.0),
+            (1e300, f32::INFINITY),
+            (f64::INFINITY, f32::INFINITY),
+        ] {
+            assert_eq!(bf16_from_f64(x), bf16::from_f32(expect), "{x}");
+            assert_eq!(bf16_from_f64(-x), bf16::from_f32(-expect), "{x}");
+        }
+        assert!(bf16_from_f64(f64::NAN).is_nan());
+    }
 }

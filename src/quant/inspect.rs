@@ -49,7 +49,7 @@ pub struct Statistics {
     pub std: Option<f64>,
     /// The percentiles asked for, interpolated as `numpy.percentile` does.
     pub percentiles: Vec<(f64, Option<f64>)>,
-    /// As `numpy.histogram` counts.
+    /// As `numpy.histogram` counts in f64.
     pub histogram: Histogram,
 }
 
@@ -69,8 +69,9 @@ pub fn inspect<T: Real>(values: &[T], options: &Options, cancel: &Cancel) -> Sta
         let [value] = percentile::percentiles(values, finite, [p], |x| x, cancel);
         value.to_f64()
     };
-    let ends = if finite > 0 { [extent.min, extent.max] } else { [T::ZERO, T::ONE] };
-    let found = histogram::histogram(values, |x| x, options.bins, ends, cancel);
+    // In f64 whatever the elements are: the edges are read by people.
+    let ends = if finite > 0 { [min, max] } else { [0.0, 1.0] };
+    let found = histogram::histogram(values, T::to_f64, options.bins, ends, cancel);
     Statistics {
         count,
         nan: extent.nan,
@@ -86,10 +87,7 @@ pub fn inspect<T: Real>(values: &[T], options: &Options, cancel: &Cancel) -> Sta
             .iter()
             .map(|&p| (p, (finite > 0).then(|| percentile(p))))
             .collect(),
-        histogram: Histogram {
-            edges: found.edges.into_iter().map(Real::to_f64).collect(),
-            counts: found.counts,
-        },
+        histogram: Histogram { edges: found.edges, counts: found.counts },
     }
 }
 

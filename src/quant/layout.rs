@@ -406,7 +406,7 @@ mod tests {
                         let mut slice = 0;
                         for (i, (&index, &dim)) in index.iter().zip(dims).enumerate() {
                             let grouped = i == axis;
-                            slice = slice * if grouped { dim.div_ceil(size) } else { dim };
+                            slice *= if grouped { dim.div_ceil(size) } else { dim };
                             slice += if grouped { index / size } else { index };
                         }
                         slice

@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::Instant;
 
 use crate::api::error::{Error, Kind};
-use crate::codec::CodecError;
+use crate::codec::{CodecError, Reason};
 use crate::quant::Cancel;
 use crate::telemetry;
 
@@ -253,22 +253,20 @@ impl Permit {
     /// Asks for `bytes` more than are held, in the terms of a codec.
     ///
     /// # Errors
-    /// [`crate::codec::Reason::TooLarge`] when there are not enough.
+    /// [`Reason::NoRoom`] when there are not enough.
     pub fn grow_by(&mut self, bytes: usize) -> Result<(), CodecError> {
         let held = self.held_units() as usize * UNIT;
         self.try_hold(held.saturating_add(bytes)).map_err(|()| {
-            CodecError::too_large("the decoded request needs more memory than is free")
-                .cure("send smaller tensors, or try again later")
+            let Error { detail, cure, .. } = overloaded("bytes");
+            CodecError::new(Reason::NoRoom, detail).cure(cure)
         })
     }
 
     /// Gives back all but `bytes`.
     pub fn shrink(&mut self, bytes: usize) {
-        for held in [&mut self.held, &mut self.held_large] {
-            if let Some(held) = held {
-                let excess = held.num_permits().saturating_sub(units(bytes) as usize);
-                drop(held.split(excess));
-            }
+        for held in [&mut self.held, &mut self.held_large].into_iter().flatten() {
+            let excess = held.num_permits().saturating_sub(units(bytes) as usize);
+            drop(held.split(excess));
         }
     }
 }

@@ -17,14 +17,14 @@ START_SECONDS = 30
 
 
 def binary():
-    """The server under test: QUANTD_BIN, or what cargo built last."""
-    named = os.environ.get("QUANTD_BIN")
+    """The server under test: TEST_BINARY, or what cargo built last."""
+    named = os.environ.get("TEST_BINARY")
     if named:
         return pathlib.Path(named).resolve()
     target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
     built = [target / profile / "quantd" for profile in ("release", "debug")]
     built = [path for path in built if path.exists()]
-    assert built, "no binary: run `cargo build --release`, or set QUANTD_BIN"
+    assert built, "no binary: run `cargo build --release`, or set TEST_BINARY"
     return max(built, key=lambda path: path.stat().st_mtime)
 
 

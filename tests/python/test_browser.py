@@ -10,7 +10,7 @@ from server import ROOT
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 MODULES = ROOT / "tests/browser/node_modules"
-NEEDED = os.environ.get("QUANTD_BROWSER_TEST") == "required"
+NEEDED = os.environ.get("TEST_BROWSER") == "required"
 
 
 def test_swagger_ui(server, tmp_path):

@@ -173,6 +173,10 @@ def test_environment_and_flags_say_the_same():
         ["--max-body-bytes", "-1"],
         ["--max-body-bytes", "1"],
         ["--log-format", "xml"],
+        ["--log-level", "loud"],
+        ["--cors-origin", "https://a.example/path"],
+        ["--cors-origin", "a.example"],
+        ["--api-key", ""],
         ["--no-such-flag"],
         ["no-such-verb"],
     ],
@@ -181,9 +185,33 @@ def test_environment_and_flags_say_the_same():
 def test_wrong_flags_exit_with_2(arguments):
     failed = run(*arguments, timeout=5)
     assert failed.returncode == 2
+    check_one_line(failed)
+
+
+def check_one_line(failed):
     text = failed.stderr.decode()
-    assert len([line for line in text.splitlines() if line.startswith("error:")]) <= 1
-    assert text.strip() and "panicked" not in text
+    assert len(text.splitlines()) == 1 and text.startswith("quantd: "), text
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("QUANTD_PORT", "tcp://10.0.0.1:8080"),
+        ("QUANTD_API_KEY", ""),
+        ("QUANTD_MAX_BODY", "1000000"),
+        ("QUANTD_THREADS", "many"),
+    ],
+)
+def test_wrong_variables_exit_with_2(name, value):
+    failed = run("--port", "0", env={name: value}, timeout=5) if name != "QUANTD_PORT" else run(env={name: value}, timeout=5)
+    assert failed.returncode == 2
+    check_one_line(failed)
+
+
+def test_service_links_of_kubernetes_do_not_matter():
+    links = {"QUANTD_SERVICE_HOST": "10.0.0.1", "QUANTD_PORT_8080_TCP": "tcp://10.0.0.1:8080"}
+    server = Server("--log-level", "error", env=links)
+    assert server.stop() == 0
 
 
 def test_a_taken_port_is_one_line_and_exit_2(server):

@@ -180,7 +180,10 @@ impl Reader<'_> {
             ))
             .at(self.pointer));
         }
-        if dims.len() == 1 || dims == wanted.dims() {
+        // Below an empty array there is nothing to nest.
+        let nested =
+            dims == wanted.dims() || (dims.last() == Some(&0) && wanted.dims().starts_with(&dims));
+        if dims.len() == 1 || nested {
             return Ok(wanted.clone());
         }
         Err(CodecError::malformed(format!("the nesting is not that of shape {wanted}"))

@@ -17,12 +17,12 @@ const MAX_DEPTH: usize = 16;
 /// Bytes of one string, escapes included.
 const MAX_STRING_BYTES: usize = 64 << 10;
 /// Bytes of text: a parsed value takes up to sixteen times as much.
-const MAX_VALUE_BYTES: usize = 1 << 20;
+const MAX_VALUE_BYTES: usize = 16 << 20;
 
 /// Reads a small value.
 ///
 /// # Errors
-/// The text is over 1 MiB or not one JSON value, nests deeper than 16, holds a
+/// The text is over 16 MiB or not one JSON value, nests deeper than 16, holds a
 /// string over 64 KiB, a number over the range of f64, or a name twice.
 pub fn read_value(text: &[u8], pointer: &str) -> Result<Value, CodecError> {
     if text.len() > MAX_VALUE_BYTES {

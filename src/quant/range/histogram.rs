@@ -14,22 +14,22 @@ pub(in crate::quant) struct Histogram<T> {
     pub(in crate::quant) counts: Vec<u64>,
 }
 
-/// Counts `map` of the finite elements between `first` and `last`. All is
-/// computed in the type of the elements, as NumPy does, and a value that lands
+/// Counts `map` of the finite elements between `ends`. All is computed in the
+/// type that `map` gives, as NumPy does, and a value that lands
 /// beside its bin for rounding is put right by the edges.
-pub(in crate::quant) fn histogram<T: Real>(
+pub(in crate::quant) fn histogram<T: Real, U: Real>(
     values: &[T],
-    map: impl Fn(T) -> T + Sync,
+    map: impl Fn(T) -> U + Sync,
     bins: usize,
-    ends: [T; 2],
+    ends: [U; 2],
     cancel: &Cancel,
-) -> Histogram<T> {
+) -> Histogram<U> {
     let [first, last] =
-        if ends[0] == ends[1] { [ends[0] - T::HALF, ends[1] + T::HALF] } else { ends };
+        if ends[0] == ends[1] { [ends[0] - U::HALF, ends[1] + U::HALF] } else { ends };
     let edges = edges(bins, first, last);
     let width = last - first;
-    let scale = T::from_f64(bins as f64);
-    let index = |x: T| {
+    let scale = U::from_f64(bins as f64);
+    let index = |x: U| {
         let mut index = trunc(((x - first) / width * scale).to_f64()).min(bins - 1);
         if x < edges[index] && index > 0 {
             index -= 1;

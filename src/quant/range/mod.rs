@@ -42,7 +42,7 @@ pub fn find<T: Real>(
 ) -> Range<T> {
     let Slice { values, extent, line } = slice;
     let whole = Range::around_zero(extent.min, extent.max);
-    if !(extent.min <= extent.max) {
+    if extent.min > extent.max {
         return Range { min: T::ZERO, max: T::ZERO };
     }
     match method {

@@ -107,11 +107,8 @@ fn long_slices_are_searched_as_short_ones() {
 }
 
 #[test]
-fn entropies_clip_an_outlier_and_nothing_else() {
-    let (_, outlier) = samples(20_000).swap_remove(2);
+fn entropies_stay_within_the_elements() {
     for method in [RangeMethod::EntropyOrt, RangeMethod::EntropyTensorrt] {
-        let range = search(&method, &outlier, &numerics(8, true));
-        assert!((0.9..20.0).contains(&range.abs_max()), "{method:?} {range:?}");
         for (name, values) in samples(2000) {
             for symmetric in [true, false] {
                 let range = search(&method, &values, &numerics(8, symmetric));
