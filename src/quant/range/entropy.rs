@@ -188,6 +188,10 @@ fn tensorrt_divergence(counts: &[u64], tail: u64, levels: usize) -> f64 {
     let mut p: Vec<f64> = counts.iter().map(|&count| count as f64).collect();
     p[counts.len() - 1] += tail as f64;
     let (p_sum, q_sum) = (pairwise_sum(&p), pairwise_sum(&q));
+    if q_sum == 0.0 {
+        // Nothing but empty bins: NaN in the original, which its search takes for the least.
+        return f64::NEG_INFINITY;
+    }
     let terms: Vec<f64> = p
         .iter()
         .zip(&q)

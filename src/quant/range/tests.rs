@@ -1,136 +1,210 @@
+//! Against NumPy, ONNX Runtime and Model-Optimizer, by `tests/golden/make_ranges.py`.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
 use super::*;
-use crate::kernels::scalar::{extent, squared_error};
+use crate::kernels::scalar::{Code, Params, dequantize, extent, quantize, squared_error};
 use crate::quant::params::Profile;
+
+#[derive(Deserialize)]
+struct Golden {
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    name: String,
+    percentiles: Vec<Percentiles<f32>>,
+    percentiles_f64: Vec<Percentiles<f64>>,
+    histogram: Counts,
+    searches: Vec<Search>,
+    entropy_ort: Option<[f32; 2]>,
+    #[serde(default)]
+    entropy_tensorrt: Vec<Entropy>,
+}
+
+#[derive(Deserialize)]
+struct Percentiles<T> {
+    p: f64,
+    low: T,
+    high: T,
+    abs: T,
+}
+
+#[derive(Deserialize)]
+struct Counts {
+    edges: Vec<f64>,
+    counts: Vec<u64>,
+}
+
+#[derive(Deserialize)]
+struct Search {
+    bits: u32,
+    symmetric: bool,
+    mse: f64,
+    cross_entropy: f64,
+}
+
+#[derive(Deserialize)]
+struct Entropy {
+    bits: u32,
+    signed: bool,
+    amax: f32,
+}
+
+fn golden() -> Vec<(Case, Vec<f32>)> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/ranges");
+    let text = std::fs::read_to_string(folder.join("expected.json")).unwrap();
+    let Golden { cases } = serde_json::from_str(&text).unwrap();
+    assert_eq!(cases.len(), 8);
+    let with_data = |case: Case| {
+        let path = folder.join(format!("{}.npy", case.name));
+        let x: ndarray::Array1<f32> = ndarray_npy::read_npy(path).unwrap();
+        (case, x.to_vec())
+    };
+    cases.into_iter().map(with_data).collect()
+}
 
 fn numerics(bits: u32, symmetric: bool) -> Numerics {
     Numerics { profile: Profile::Onnx, bits, signed: symmetric, symmetric, restricted: symmetric }
 }
 
-fn search(method: &RangeMethod, values: &[f32], numerics: &Numerics) -> Range<f32> {
+fn search<T: Real>(method: &RangeMethod, values: &[T], numerics: &Numerics) -> Range<T> {
     let slice = Slice { values, extent: extent(values), line: values.len() };
     find(method, slice, numerics, &Cancel::default())
 }
 
-/// Uniform numbers in [-1, 1).
-fn noise(n: usize, mut state: u64) -> impl Iterator<Item = f32> {
-    std::iter::repeat_with(move || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as f32 / (1 << 23) as f32 - 1.0
-    })
-    .take(n)
-}
-
-/// Distributions with and without tails.
-fn samples(n: usize) -> Vec<(&'static str, Vec<f32>)> {
-    let gauss: Vec<f32> =
-        noise(n, 7).zip(noise(n, 8)).zip(noise(n, 9)).map(|((a, b), c)| a + b + c).collect();
-    let heavy: Vec<f32> = gauss.iter().map(|x| x * x * x).collect();
-    let mut outlier: Vec<f32> = noise(n, 3).collect();
-    outlier[n / 2] = 40.0;
-    let one_sided: Vec<f32> = gauss.iter().map(|x| x.abs()).collect();
-    let two: Vec<f32> = noise(n, 5).map(|x| if x > 0.3 { 1.0 } else { -0.37 }).collect();
-    let mut odd = gauss.clone();
-    (odd[0], odd[1]) = (f32::NAN, f32::INFINITY);
-    vec![
-        ("gauss", gauss),
-        ("heavy", heavy),
-        ("outlier", outlier),
-        ("one-sided", one_sided),
-        ("two", two),
-        ("constant", vec![-2.5; n]),
-        ("zero", vec![0.0; n]),
-        ("odd", odd),
-    ]
+fn check_percentiles<T: Real>(name: &str, x: &[T], expected: &[Percentiles<T>]) {
+    for &Percentiles { p, low, high, abs } in expected {
+        let method = RangeMethod::Percentile(p);
+        let found = search(&method, x, &numerics(8, false));
+        assert_eq!(found, Range::around_zero(low, high), "{name} {p}");
+        let found = search(&method, x, &numerics(8, true));
+        assert_eq!(found, Range { min: -abs, max: abs }, "{name} {p}");
+    }
 }
 
 #[test]
-fn percentiles_are_those_of_sorted_elements() {
-    for n in [8, 1000, (1 << 16) + 3] {
-        for (name, values) in samples(n) {
-            let mut sorted: Vec<f32> = values.iter().copied().filter(|x| x.is_finite()).collect();
-            sorted.sort_by(f32::total_cmp);
-            let at = |p: f64| {
-                let index = (sorted.len() - 1) as f64 * (p / 100.0);
-                let (low, weight) = (index.floor(), index - index.floor());
-                let a = sorted[low as usize];
-                let b = sorted[(low as usize + 1).min(sorted.len() - 1)];
-                if weight < 0.5 {
-                    a + (b - a) * weight as f32
-                } else {
-                    b - (b - a) * (1.0 - weight) as f32
-                }
-            };
-            let found = search(&RangeMethod::Percentile(99.0), &values, &numerics(8, false));
-            assert_eq!(found, Range::around_zero(at(1.0), at(99.0)), "{name} {n}");
+fn percentiles_are_numpys() {
+    for (case, x) in golden() {
+        check_percentiles(&case.name, &x, &case.percentiles);
+        let wide: Vec<f64> = x.iter().map(|&x| f64::from(x)).collect();
+        check_percentiles(&case.name, &wide, &case.percentiles_f64);
+    }
+}
+
+/// A long slice is counted out digit by digit.
+#[test]
+fn long_slices_have_the_percentiles_of_sorted_ones() {
+    for (case, x) in golden() {
+        let long: Vec<f32> = x.iter().copied().cycle().take(70_000).collect();
+        let mut sorted: Vec<f32> = long.iter().copied().filter(|x| x.is_finite()).collect();
+        sorted.sort_by(f32::total_cmp);
+        for rank in [0, 1, 77, sorted.len() / 2, sorted.len() - 1] {
+            let percent = 100.0 * rank as f64 / (sorted.len() - 1) as f64;
+            let [found] =
+                percentile::percentiles(&long, sorted.len(), [percent], |x| x, &Cancel::default());
+            // The percentage of a rank is rounded: a neighbour may have a share.
+            let near = &sorted[rank.saturating_sub(1)..(rank + 2).min(sorted.len())];
+            assert!(near[0] <= found && found <= near[near.len() - 1], "{} {rank}", case.name);
+            assert!((found - sorted[rank]).abs() <= 1e-3, "{} {rank}", case.name);
         }
     }
 }
 
 #[test]
-fn mse_is_the_best_of_its_grid() {
-    for (bits, symmetric) in [(8, true), (4, true), (2, true), (4, false), (8, false)] {
-        let numerics = numerics(bits, symmetric);
-        for n in [9, 128, 3000] {
-            for (name, values) in samples(n) {
-                let error = |range| {
-                    squared_error(
-                        &values,
-                        numerics.affine(range),
-                        numerics.code_range(),
-                        numerics.rounding(),
-                    )
-                };
-                let found = error(search(&RangeMethod::Mse, &values, &numerics));
-                let all = Range::around_zero(extent(&values).min, extent(&values).max);
-                for candidate in grid(all, &numerics, 100, 32) {
-                    assert!(found <= error(candidate), "{name} {n} {bits} {symmetric}");
-                }
-                assert!(found <= error(all), "{name}: never worse than min-max");
-            }
-        }
+fn histograms_are_numpys() {
+    for (case, x) in golden() {
+        let all = extent(&x);
+        let ends = [f64::from(all.min), f64::from(all.max)];
+        let found = histogram::histogram(&x, f64::from, 37, ends, &Cancel::default());
+        assert_eq!(found.counts, case.histogram.counts, "{}", case.name);
+        assert_eq!(found.edges, case.histogram.edges, "{}", case.name);
     }
 }
 
 #[test]
-fn long_slices_are_searched_as_short_ones() {
-    let values: Vec<f32> = noise(3 * BLOCK + 17, 11).map(|x| x * x * x).collect();
-    let numerics = numerics(4, true);
-    let found = search(&RangeMethod::Mse, &values, &numerics);
-    let error = |range| {
-        squared_error(&values, numerics.affine(range), numerics.code_range(), numerics.rounding())
-    };
-    let all = Range::around_zero(extent(&values).min, extent(&values).max);
-    let least = grid(all, &numerics, 100, 32).into_iter().map(error).fold(f64::INFINITY, f64::min);
-    assert!(error(found) <= least * (1.0 + 1e-12));
+fn entropies_are_those_of_the_tools() {
+    for (case, x) in golden() {
+        if let Some([low, high]) = case.entropy_ort {
+            let found = search(&RangeMethod::EntropyOrt, &x, &numerics(8, false));
+            assert_eq!(found, Range::around_zero(low, high), "{}", case.name);
+        }
+        for Entropy { bits, signed, amax } in case.entropy_tensorrt {
+            let numerics = Numerics { signed, ..numerics(bits, true) };
+            let found = search(&RangeMethod::EntropyTensorrt, &x, &numerics);
+            assert_eq!(found, Range { min: -amax, max: amax }, "{} {bits} {signed}", case.name);
+        }
+    }
 }
 
 #[test]
 fn entropies_stay_within_the_elements() {
     for method in [RangeMethod::EntropyOrt, RangeMethod::EntropyTensorrt] {
-        for (name, values) in samples(2000) {
+        for (case, x) in golden() {
             for symmetric in [true, false] {
-                let range = search(&method, &values, &numerics(8, symmetric));
-                assert!(range.min <= 0.0 && range.max >= 0.0, "{method:?} {name} {range:?}");
-                assert!(
-                    range.abs_max()
-                        <= extent(&values).min.abs().max(extent(&values).max.abs()) * 1.01
-                );
+                let range = search(&method, &x, &numerics(8, symmetric));
+                assert!(range.min <= 0.0 && range.max >= 0.0, "{method:?} {} {range:?}", case.name);
+                let whole = Range::around_zero(extent(&x).min, extent(&x).max).abs_max();
+                assert!(range.abs_max() <= whole * 1.01, "{method:?} {} {range:?}", case.name);
             }
         }
     }
 }
 
+fn restored(x: &[f32], range: Range<f32>, numerics: &Numerics) -> Vec<f32> {
+    let params = Params::Same(numerics.affine(range));
+    let mut codes = vec![i16::from_code(0); x.len()];
+    quantize(x, params, numerics.code_range(), numerics.rounding(), &mut codes);
+    let mut restored = vec![0.0; x.len()];
+    dequantize(&codes, params, &mut restored);
+    restored
+}
+
+/// -sum softmax(x) log softmax(restored), as the definition has it.
+fn cross_entropy(x: &[f32], restored: &[f32]) -> f64 {
+    let log_softmax = |x: &[f32]| -> Vec<f64> {
+        let peak = x.iter().copied().fold(f32::MIN, f32::max);
+        let total: f64 = x.iter().map(|&x| f64::from(x - peak).exp()).sum();
+        x.iter().map(|&x| f64::from(x) - f64::from(peak) - total.ln()).collect()
+    };
+    let terms = log_softmax(x).into_iter().zip(log_softmax(restored));
+    -terms.map(|(x, restored)| x.exp() * restored).sum::<f64>()
+}
+
 #[test]
-fn cross_entropy_keeps_the_softmax() {
-    // A confident line: what decides is the one large element.
-    let values = [0.1_f32, -0.2, 0.05, 9.0, 0.3, -0.1];
-    let range = search(&RangeMethod::CrossEntropy { axis: -1 }, &values, &numerics(4, true));
-    assert!(range.max > 6.0, "{range:?}");
-    for (name, values) in samples(64) {
-        let range = search(&RangeMethod::CrossEntropy { axis: -1 }, &values, &numerics(8, false));
-        assert!(range.min <= 0.0 && range.max >= 0.0, "{name} {range:?}");
+fn searches_find_the_least_of_their_grids() {
+    for (case, x) in golden() {
+        let x: Vec<f32> = x.into_iter().filter(|x| x.is_finite()).collect();
+        for Search { bits, symmetric, mse, cross_entropy: least } in case.searches {
+            let name = format!("{} {bits} {symmetric}", case.name);
+            let numerics = numerics(bits, symmetric);
+            let range = search(&RangeMethod::Mse, &x, &numerics);
+            let affine = numerics.affine(range);
+            let error = squared_error(&x, affine, numerics.code_range(), numerics.rounding());
+            assert!((error - mse).abs() <= 1e-9 * mse, "{name}: {error} {mse}");
+            let range = search(&RangeMethod::CrossEntropy { axis: -1 }, &x, &numerics);
+            let loss = cross_entropy(&x, &restored(&x, range, &numerics));
+            assert!((loss - least).abs() <= 1e-6 * least.abs() + 1e-12, "{name}: {loss} {least}");
+        }
+    }
+}
+
+/// A slice longer than a block takes another path to the same range.
+#[test]
+fn long_slices_are_searched_as_short_ones() {
+    let numerics = numerics(4, true);
+    for (case, x) in golden().into_iter().filter(|(_, x)| x.len() >= 1000) {
+        let long: Vec<f32> = x.iter().copied().cycle().take(64 * x.len()).collect();
+        let (short, long) =
+            (search(&RangeMethod::Mse, &x, &numerics), search(&RangeMethod::Mse, &long, &numerics));
+        let error = |range| {
+            let affine = numerics.affine(range);
+            squared_error(&x, affine, numerics.code_range(), numerics.rounding())
+        };
+        assert!(error(long) <= error(short) * (1.0 + 1e-9), "{} {short:?} {long:?}", case.name);
     }
 }
 
