@@ -1,0 +1,242 @@
+//! Bodies of requests and answers.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, SchemaFormat, Type};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
+
+use crate::api::documents::{ReportDoc, SchemeDoc};
+
+use super::query::SchemeQuery;
+use super::words::{Dtype, GranularityName, PresetName, RealDtype, ScaleDtype, SortName};
+
+/// Bytes.
+pub(in crate::http) struct BinaryBody;
+
+impl PartialSchema for BinaryBody {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .format(Some(SchemaFormat::KnownFormat(KnownFormat::Binary)))
+            .description(Some("Raw bytes of the media type."))
+            .into()
+    }
+}
+
+impl ToSchema for BinaryBody {
+    fn name() -> std::borrow::Cow<'static, str> {
+        "Binary".into()
+    }
+}
+
+/// Numbers nested in arrays, one level a dimension; a bare number is a scalar.
+/// NaN and infinities are the strings "NaN", "Infinity" and "-Infinity".
+#[derive(Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+#[schema(no_recursion)]
+pub(in crate::http) enum Numbers {
+    /// A number.
+    Number(f64),
+    /// NaN or an infinity.
+    NonFinite(NonFinite),
+    /// An array of the same, all of one length.
+    Array(Vec<Self>),
+}
+
+/// Numbers that JSON has no way to write.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub(in crate::http) enum NonFinite {
+    /// Not a number.
+    NaN,
+    /// Positive infinity.
+    Infinity,
+    /// Negative infinity.
+    #[serde(rename = "-Infinity")]
+    NegativeInfinity,
+}
+
+/// One number, or arrays of them: one for each slice, in order.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+#[schema(no_recursion)]
+pub(in crate::http) enum OneOrMore {
+    /// For all slices.
+    One(f64),
+    /// One a slice.
+    More(Vec<Self>),
+}
+
+/// A scheme, or the name of a preset.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub(in crate::http) enum SchemeOrPreset {
+    /// Fields.
+    Fields(Box<SchemeQuery>),
+    /// Name of a preset.
+    Preset(PresetName),
+}
+
+/// A tensor: numbers nested in arrays, or flat with a shape, or base64.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub(in crate::http) struct TensorBody {
+    /// The numbers.
+    data: Option<Numbers>,
+    /// The elements, little-endian, in base64; instead of `data`, with `shape`.
+    data_b64: Option<String>,
+    /// Dimensions; needed for flat data that is not a vector.
+    #[schema(max_items = 8)]
+    shape: Option<Vec<u64>>,
+    /// Element type. Default F32.
+    dtype: Option<Dtype>,
+}
+
+/// One tensor or several, and a scheme.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub(in crate::http) struct QuantizeRequest {
+    #[serde(flatten)]
+    tensor: TensorBody,
+    /// Several tensors by name, instead of one.
+    tensors: Option<std::collections::HashMap<String, TensorBody>>,
+    /// How to quantize. Default: the preset int8.
+    scheme: Option<SchemeOrPreset>,
+    /// Report on each slice too.
+    per_slice: Option<bool>,
+}
+
+/// Codes, parameters and report of one tensor.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub(in crate::http) struct QuantizedTensor {
+    /// Type of the codes: I8, U8, I16 or U16; U8 for packed codes.
+    dtype: Dtype,
+    /// Dimensions of the tensor.
+    shape: Vec<u64>,
+    /// The codes in that shape; a flat list of bytes when packed.
+    codes: Numbers,
+    /// A number for one scale, else an array: 1-D for channels, the rank of
+    /// the tensor for groups, blocks and tokens.
+    scale: Numbers,
+    /// In the shape of `scale`.
+    zero_point: Numbers,
+    /// F64 for F64 tensors, else F32.
+    scale_dtype: ScaleDtype,
+    /// The scheme as resolved.
+    #[schema(value_type = SchemeDoc)]
+    scheme: Value,
+    /// What was lost.
+    #[schema(value_type = ReportDoc)]
+    report: Value,
+}
+
+/// Quantized tensors by name.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub(in crate::http) struct QuantizedTensors {
+    /// One entry a tensor.
+    tensors: std::collections::HashMap<String, QuantizedTensor>,
+}
+
+/// The answer for one tensor, or for several by name.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub(in crate::http) enum QuantizeAnswer {
+    /// For one tensor.
+    One(Box<QuantizedTensor>),
+    /// For several.
+    Several(QuantizedTensors),
+}
+
+/// A quantized tensor as `quantize` answers it; `report` is ignored.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub(in crate::http) struct CodesBody {
+    /// The codes, or bytes when packed.
+    codes: Option<Numbers>,
+    /// Type of the codes. Default I8, or U8 for unsigned schemes.
+    dtype: Option<Dtype>,
+    /// Dimensions of the tensor; needed for packed codes.
+    #[schema(max_items = 8)]
+    shape: Option<Vec<u64>>,
+    /// One scale, or one a slice.
+    scale: Option<Numbers>,
+    /// One zero point, or one a slice. Default 0.
+    zero_point: Option<Numbers>,
+    /// Type of the scale, and of the arithmetic. Default F32.
+    scale_dtype: Option<ScaleDtype>,
+    /// The scheme: bits, sign, packing and granularity count.
+    scheme: Option<SchemeOrPreset>,
+    /// Ignored.
+    report: Option<Value>,
+}
+
+/// One quantized tensor, or several by name.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub(in crate::http) struct DequantizeRequest {
+    #[serde(flatten)]
+    codes: CodesBody,
+    /// Several by name, instead of one.
+    tensors: Option<std::collections::HashMap<String, CodesBody>>,
+    /// Element type of the answer. Default: that of the scale.
+    output_dtype: Option<RealDtype>,
+}
+
+/// A restored tensor.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub(in crate::http) struct RestoredTensor {
+    /// Element type.
+    dtype: RealDtype,
+    /// Dimensions.
+    shape: Vec<u64>,
+    /// The numbers.
+    data: Numbers,
+}
+
+/// Restored tensors by name.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub(in crate::http) struct RestoredTensors {
+    /// One entry a tensor.
+    tensors: std::collections::HashMap<String, RestoredTensor>,
+}
+
+/// The answer for one tensor, or for several by name.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub(in crate::http) enum DequantizeAnswer {
+    /// For one tensor.
+    One(RestoredTensor),
+    /// For several.
+    Several(RestoredTensors),
+}
+
+/// One tensor and the schemes to compare.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub(in crate::http) struct CompareRequest {
+    #[serde(flatten)]
+    tensor: TensorBody,
+    /// Up to 256 schemes; a sweep of common ones when left out.
+    #[schema(min_items = 1, max_items = 256)]
+    schemes: Option<Vec<SchemeOrPreset>>,
+    /// What the table is sorted by, best first. Default sqnr.
+    sort: Option<SortName>,
+}
+
+/// One tensor and what to find out about it.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub(in crate::http) struct InspectRequest {
+    #[serde(flatten)]
+    tensor: TensorBody,
+    /// Bins of the histogram. Default 64.
+    #[schema(minimum = 1, maximum = 4096)]
+    bins: Option<u32>,
+    /// Percentiles to find, 0 to 100.
+    #[schema(max_items = 64)]
+    percentiles: Option<Vec<f64>>,
+    /// Slices to look at one by one.
+    granularity: Option<GranularityName>,
+    /// Axis of channels or groups.
+    axis: Option<i64>,
+    /// Elements of a group.
+    #[schema(minimum = 1)]
+    group_size: Option<u64>,
+    /// Rows and columns of a block.
+    #[schema(min_items = 2, max_items = 2)]
+    block_shape: Option<Vec<u64>>,
+}

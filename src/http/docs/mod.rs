@@ -1,0 +1,52 @@
+//! Schemas and examples of the `OpenAPI` document. The types here are never
+//! made: bodies are decoded and written by `api`, field by field, and the
+//! contract tests hold both against one another.
+#![expect(dead_code, reason = "the types exist for their schemas")]
+
+mod body;
+mod examples;
+mod query;
+mod words;
+
+use utoipa::IntoResponses;
+
+use super::problem::Problem;
+
+pub(super) use body::*;
+pub(super) use examples::*;
+pub(super) use query::*;
+
+/// Every failure of the tensor routes.
+#[derive(IntoResponses)]
+pub(super) enum Problems {
+    /// The body or an option is wrong.
+    #[response(status = 400, content_type = "application/problem+json")]
+    BadRequest(#[to_schema] Problem),
+    /// No key, or not a known one.
+    #[response(status = 401, content_type = "application/problem+json")]
+    Unauthorized(#[to_schema] Problem),
+    /// The method is not one of the route's.
+    #[response(status = 405, content_type = "application/problem+json")]
+    MethodNotAllowed(#[to_schema] Problem),
+    /// No acceptable type of answer.
+    #[response(status = 406, content_type = "application/problem+json")]
+    NotAcceptable(#[to_schema] Problem),
+    /// The body did not arrive in time.
+    #[response(status = 408, content_type = "application/problem+json")]
+    Timeout(#[to_schema] Problem),
+    /// Above a limit.
+    #[response(status = 413, content_type = "application/problem+json")]
+    TooLarge(#[to_schema] Problem),
+    /// The body is of a type or coding that is not read.
+    #[response(status = 415, content_type = "application/problem+json")]
+    UnsupportedMediaType(#[to_schema] Problem),
+    /// The tensor holds NaN or is of a kind that is not read.
+    #[response(status = 422, content_type = "application/problem+json")]
+    Unprocessable(#[to_schema] Problem),
+    /// A defect of the server.
+    #[response(status = 500, content_type = "application/problem+json")]
+    Internal(#[to_schema] Problem),
+    /// No room at the moment, or stopping; try again after `Retry-After`.
+    #[response(status = 503, content_type = "application/problem+json")]
+    Unavailable(#[to_schema] Problem),
+}

@@ -1,0 +1,124 @@
+//! The words that options take.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// Element types of tensors.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub(in crate::http) enum Dtype {
+    F64,
+    F32,
+    F16,
+    BF16,
+    I64,
+    I32,
+    I16,
+    I8,
+    U64,
+    U32,
+    U16,
+    U8,
+}
+
+/// Names of range methods.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::http) enum RangeName {
+    MinMax,
+    Percentile,
+    Mse,
+    EntropyOrt,
+    EntropyTensorrt,
+    CrossEntropy,
+    Explicit,
+}
+
+/// Names of granularities.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::http) enum GranularityName {
+    Tensor,
+    Channel,
+    Group,
+    Block,
+    Token,
+}
+
+/// Names of profiles.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(in crate::http) enum ProfileName {
+    Onnx,
+    Torch,
+    CompressedTensors,
+    Tflite,
+}
+
+/// Names of NaN policies.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::http) enum NanName {
+    Refuse,
+    Zero,
+    Min,
+    Max,
+}
+
+/// Names of common schemes.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::http) enum PresetName {
+    Int8,
+    Uint8,
+    Int4,
+    Uint4,
+    Int2,
+    Int16,
+    Uint16,
+    Int8PerChannel,
+    Int8PerToken,
+    #[serde(rename = "int8_block128")]
+    Int8Block128,
+    Int4PerChannel,
+    #[serde(rename = "int4_g32")]
+    Int4G32,
+    #[serde(rename = "int4_g128")]
+    Int4G128,
+    #[serde(rename = "uint4_g128")]
+    Uint4G128,
+}
+
+/// The tensors of an answer of quantize.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::http) enum OutputName {
+    Codes,
+    Scale,
+    ZeroPoint,
+}
+
+/// Floating-point types that dequantize writes.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub(in crate::http) enum RealDtype {
+    F32,
+    F64,
+    F16,
+    BF16,
+}
+
+/// Element types of scales.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub(in crate::http) enum ScaleDtype {
+    F32,
+    F64,
+}
+
+/// Columns to sort a comparison by.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::http) enum SortName {
+    Sqnr,
+    Bits,
+    Mse,
+    Cosine,
+}
