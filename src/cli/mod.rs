@@ -17,7 +17,9 @@ pub fn run() -> ExitCode {
     let result = match Cli::try_parse() {
         Ok(cli) => carry_out(cli),
         // `--help` and `--version` are errors to the parser.
-        Err(error) if !error.use_stderr() => print(&error.render().ansi().to_string()),
+        Err(error) if !error.use_stderr() => {
+            error.print().map_err(|error| Failure::new(format!("cannot write: {error}")))
+        }
         Err(error) => Err(Failure::usage(one_line(&error.render().to_string()))),
     };
     match result {

@@ -103,7 +103,7 @@ impl Layout {
             }
             Granularity::Block { shape: tile } => {
                 let &[ref lead @ .., rows, columns] = dims else {
-                    return Err(QuantError::field("granularity", "block needs two axes or more")
+                    return Err(QuantError::field("block_shape", "a block needs two axes or more")
                         .cure("reshape the tensor or use group"));
                 };
                 let mut scale_dims = lead.to_vec();

@@ -1,0 +1,181 @@
+//! The first call of the API, and that every format says the same.
+
+use quantd::api::options::SCHEME_FIELDS;
+use quantd::api::presets::PRESETS;
+use serde_json::{Value, json};
+
+use crate::harness::{Client, DOCUMENT, JSON, NPY, RAW, SAFETENSORS};
+
+#[tokio::test]
+async fn the_first_call() {
+    let client = Client::new();
+    let request = json!({
+        "data": [[0.1, -2.0], [3.3, 0]], "dtype": "F32",
+        "scheme": {"bits": 8, "signed": true, "symmetric": true, "granularity": "channel", "axis": 0,
+            "range": "percentile", "percentile": 99.9}
+    });
+    let answer = client.post("/v1/quantize", &request).await;
+    assert_eq!(answer.status, 200);
+    let answer = answer.json();
+    assert_eq!((&answer["dtype"], &answer["shape"]), (&json!("I8"), &json!([2, 2])));
+    // numpy.percentile([0.1, 2.0], 99.9) = 1.9981 and [3.3, 0]: 3.2967, over 127.
+    assert_eq!(answer["codes"], json!([[6, -127], [127, 0]]));
+    assert_eq!(answer["zero_point"], json!([0, 0]));
+    assert_eq!(answer["scale"], json!([0.01573307, 0.025958268]));
+    let scheme = &answer["scheme"];
+    for field in SCHEME_FIELDS {
+        // A preset is resolved to its fields; scales and zero points stand beside the codes.
+        let elsewhere = ["preset", "scheme", "scale", "zero_point"].contains(&field);
+        assert_eq!(scheme.get(field).is_some(), !elsewhere, "{field}");
+    }
+    assert_eq!((&scheme["range"], &scheme["percentile"]), (&json!("percentile"), &json!(99.9)));
+    assert_eq!(scheme["restricted"], true);
+    let report = answer["report"].as_object().unwrap();
+    let fields = "mse mse_clipped mse_rounded max_abs_error sqnr_db cosine clipped nan inf zeroed \
+        bits_per_element compression_ratio";
+    assert!(report.keys().map(String::as_str).eq(fields.split_whitespace()), "{report:?}");
+    // 3.3 is cut off, but by less than half a step: its code was not saturated.
+    assert_eq!((&report["clipped"], &report["zeroed"]), (&json!(0), &json!(0)));
+}
+
+fn bytes_of(numbers: &[f32]) -> Vec<u8> {
+    numbers.iter().flat_map(|x| x.to_le_bytes()).collect()
+}
+
+fn npy(dims: &str, numbers: &[f32]) -> Vec<u8> {
+    let header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {dims}, }}");
+    let header = format!("{header:117}\n");
+    let mut file = b"\x93NUMPY\x01\x00".to_vec();
+    file.extend(u16::try_from(header.len()).unwrap().to_le_bytes());
+    file.extend(header.bytes());
+    file.extend(bytes_of(numbers));
+    file
+}
+
+fn safetensors(dtype: &str, dims: &[usize], data: &[u8]) -> Vec<u8> {
+    let header =
+        json!({"w": {"dtype": dtype, "shape": dims, "data_offsets": [0, data.len()]}}).to_string();
+    let mut file = (header.len() as u64).to_le_bytes().to_vec();
+    file.extend(header.bytes());
+    file.extend(data);
+    file
+}
+
+const X: [f32; 8] = [0.1, -2.0, 3.3, 0.0, 1.5, -0.25, 100.0, 7.0];
+
+#[tokio::test]
+async fn every_format_in_gives_the_same_answer() {
+    let client = Client::new();
+    let scheme = "bits=4&axis=0&range=mse";
+    let request =
+        json!({"data": X, "shape": [2, 4], "scheme": {"bits": 4, "axis": 0, "range": "mse"}});
+    let expected = client.post("/v1/quantize", &request).await.json();
+    let npy = npy("(2, 4)", &X);
+    let raw_query = format!("/v1/quantize?dtype=F32&shape=2,4&{scheme}");
+    let query = format!("/v1/quantize?{scheme}");
+    for (path, content_type, body) in [
+        (&raw_query, RAW, bytes_of(&X)),
+        (&query, NPY, npy),
+        (&query, JSON, request.to_string().into_bytes()),
+    ] {
+        let path = if content_type == JSON { "/v1/quantize" } else { path };
+        let answer = client.post_bytes(path, content_type, JSON, body).await;
+        assert_eq!(answer.json(), expected, "{content_type}");
+    }
+    let file = safetensors("F32", &[2, 4], &bytes_of(&X));
+    let answer = client.post_bytes(&query, SAFETENSORS, JSON, file).await.json();
+    assert_eq!(answer["tensors"]["w"], expected);
+}
+
+#[tokio::test]
+async fn answers_go_straight_back_in_every_format() {
+    let client = Client::new();
+    for scheme in
+        ["bits=8", "bits=3&packed=true&axis=1", "bits=4&group_size=3&signed=false&packed=true"]
+    {
+        let path = format!("/v1/quantize?dtype=F32&shape=2,4&{scheme}");
+        let mut restored: Vec<Vec<u8>> = Vec::new();
+        for format in [JSON, SAFETENSORS] {
+            let codes = client.post_bytes(&path, RAW, format, bytes_of(&X)).await;
+            assert_eq!(codes.status, 200, "{scheme} {}", String::from_utf8_lossy(&codes.body));
+            for accept in [NPY, RAW] {
+                let answer =
+                    client.post_bytes("/v1/dequantize", format, accept, codes.body.clone()).await;
+                assert_eq!(answer.status, 200, "{scheme} {format} {accept}");
+                assert_eq!(answer.header("quantd-shape"), "2,4");
+                restored.push(answer.body[answer.body.len() - 32..].to_vec());
+            }
+        }
+        assert!(restored.iter().all(|bytes| *bytes == restored[0]), "{scheme}");
+        let error =
+            |(x, bytes): (&f32, &[u8])| (x - f32::from_le_bytes(bytes.try_into().unwrap())).abs();
+        let largest = X.iter().zip(restored[0].chunks(4)).map(error).fold(0.0, f32::max);
+        assert!(largest <= 17.0, "{scheme}: {largest}");
+    }
+}
+
+#[tokio::test]
+async fn every_preset_runs_and_is_described() {
+    let client = Client::new();
+    let names: Vec<&str> = PRESETS.iter().map(|preset| preset.name).collect();
+    assert_eq!(DOCUMENT["components"]["schemas"]["PresetName"]["enum"], json!(names));
+    let info = client.get("/info").await.json();
+    let listed = info["presets"].as_array().unwrap().iter().map(|preset| &preset["name"]);
+    assert!(listed.eq(names.iter().copied().map(Value::from).collect::<Vec<_>>().iter()));
+    for name in names {
+        let request = json!({"data": X, "shape": [2, 4], "scheme": name});
+        assert_eq!(client.post("/v1/quantize", &request).await.status, 200, "{name}");
+    }
+}
+
+#[test]
+fn every_scheme_field_is_described() {
+    let described = DOCUMENT["components"]["schemas"]["Scheme"]["properties"].as_object().unwrap();
+    let fields: Vec<&str> = described.keys().map(String::as_str).collect();
+    assert_eq!(fields, SCHEME_FIELDS[..18]);
+    for path in ["quantize", "dequantize"] {
+        let parameters = DOCUMENT["paths"][format!("/v1/{path}")]["post"]["parameters"].as_array();
+        let names: Vec<&str> = parameters
+            .unwrap()
+            .iter()
+            .map(|parameter| parameter["name"].as_str().unwrap())
+            .collect();
+        assert_eq!(names[..18], SCHEME_FIELDS[..18], "{path}");
+    }
+}
+
+#[tokio::test]
+async fn compare_marks_the_front_and_sorts() {
+    let client = Client::new();
+    let answer = client.post("/v1/compare", &json!({"data": X, "shape": [2, 4]})).await.json();
+    let rows = answer["results"].as_array().unwrap();
+    assert!(rows.len() > 8 && rows.iter().any(|row| row["pareto"] == true));
+    let sqnr = |row: &Value| row["report"]["sqnr_db"].as_f64().unwrap_or(f64::INFINITY);
+    assert!(rows.windows(2).all(|pair| sqnr(&pair[0]) >= sqnr(&pair[1])));
+    // A row is what quantize says of the same scheme.
+    let request =
+        json!({"data": X, "shape": [2, 4], "schemes": ["int4_g32", {"bits": 2}], "sort": "bits"});
+    let rows = client.post("/v1/compare", &request).await.json();
+    for (row, scheme) in [(0, json!({"bits": 2})), (1, json!("int4_g32"))] {
+        let request = json!({"data": X, "shape": [2, 4], "scheme": scheme});
+        let single = client.post("/v1/quantize", &request).await.json();
+        assert_eq!(rows["results"][row]["scheme"], single["scheme"]);
+        assert_eq!(rows["results"][row]["report"], single["report"]);
+    }
+}
+
+#[tokio::test]
+async fn statistics_of_a_tensor_with_everything() {
+    let client = Client::new();
+    let request = json!({
+        "data": [[1, "NaN", 3], [0, "Infinity", -4]], "bins": 7, "percentiles": [50], "axis": 0
+    });
+    let answer = client.post("/v1/inspect", &request).await.json();
+    let all = &answer["statistics"];
+    assert_eq!((&all["count"], &all["nan"], &all["inf"]), (&json!(6), &json!(1), &json!(1)));
+    assert_eq!((&all["min"], &all["max"], &all["mean"]), (&json!(-4.0), &json!(3.0), &json!(0.0)));
+    assert_eq!(all["histogram"]["counts"], json!([1, 0, 0, 0, 1, 1, 1]));
+    assert_eq!(all["percentiles"], json!([{"p": 50.0, "value": 0.5}]));
+    assert_eq!(answer["slices"].as_array().unwrap().len(), 2);
+    assert_eq!(answer["slices"][0]["mean"], 2.0);
+}

@@ -1,0 +1,172 @@
+//! What callers are told when a request cannot be carried out.
+
+use axum::body::Body;
+use axum::http::Request;
+use quantd::config::Serve;
+use serde_json::{Value, json};
+
+use crate::harness::{Answer, Client, JSON, NPY, RAW};
+
+/// Kind, field and cure of a refusal.
+fn refusal(answer: &Answer, kind: &str, status: u16) -> (String, Value) {
+    let problem = answer.problem(kind, status);
+    assert_eq!(problem["error"], problem["detail"]);
+    for leak in ["src/", "/work", "/home", "panicked", "rustc", "unwrap"] {
+        assert!(!problem.to_string().contains(leak), "{problem}");
+    }
+    let field = &problem["errors"][0];
+    let place = ["pointer", "parameter", "header"].iter().find_map(|key| field[key].as_str());
+    (place.unwrap_or_default().to_owned(), problem["cure"].clone())
+}
+
+#[tokio::test]
+async fn options_are_refused_by_name() {
+    let client = Client::new();
+    let scheme = |scheme: Value| json!({"data": [1, 2], "scheme": scheme});
+    for (body, place) in [
+        (scheme(json!({"bits": 9})), "/scheme/bits"),
+        (scheme(json!({"bits": "8"})), "/scheme/bits"),
+        (scheme(json!({"Bits": 8})), "/scheme/Bits"),
+        (scheme(json!({"axis": 1})), "/scheme/axis"),
+        (scheme(json!({"range": "minmax"})), "/scheme/range"),
+        (scheme(json!({"percentile": 101})), "/scheme/percentile"),
+        (scheme(json!({"scale": [1, 2, 3]})), "/scheme/scale"),
+        (scheme(json!({"scale": -1})), "/scheme/scale"),
+        (scheme(json!({"min": 1, "max": -1})), "/scheme/min"),
+        (scheme(json!({"group_size": 0})), "/scheme/group_size"),
+        (scheme(json!({"block_shape": [1, 1]})), "/scheme/block_shape"),
+        (scheme(json!("int9")), "/scheme"),
+        (json!({"data": [1], "dtype": "FP32"}), "/dtype"),
+        (json!({"data": [1], "shape": [-1]}), "/shape"),
+        (json!({"data": [1], "per_slice": 1}), "/per_slice"),
+        (json!({"data": [1], "sheme": "int8"}), "/sheme"),
+        (json!({"dtype": "F32"}), "/data"),
+    ] {
+        let answer = client.post("/v1/quantize", &body).await;
+        let (found, _) = refusal(&answer, "invalid-option", 400);
+        assert_eq!(found, place, "{body}");
+    }
+    let answer =
+        client.post_bytes("/v1/quantize?dtype=F32&shape=1&bits=77", RAW, JSON, vec![0; 4]).await;
+    assert_eq!(refusal(&answer, "invalid-option", 400).0, "bits");
+}
+
+#[tokio::test]
+async fn broken_bodies_are_refused_where_they_break() {
+    let client = Client::new();
+    for (text, place) in [
+        ("", ""),
+        ("[1, 2]", ""),
+        (r#"{"data": [1, 2"#, ""),
+        (r#"{"data": [[1, 2], [3]]}"#, "/data/1"),
+        (r#"{"data": [1, null]}"#, "/data/1"),
+        (r#"{"data": [1, 1e39]}"#, "/data/1"),
+        (r#"{"data": [1, 2], "shape": [3]}"#, "/data"),
+        (r#"{"data": [1], "data": [2]}"#, ""),
+        (r#"{"data_b64": "AAA", "shape": [1]}"#, "/data_b64"),
+    ] {
+        let answer = client.post_bytes("/v1/quantize", JSON, JSON, text).await;
+        let (found, _) = refusal(&answer, "malformed-body", 400);
+        assert!(found.starts_with(place), "{text}: {found}");
+    }
+    for body in [&b"\x93NUMPY"[..], b"\x93NUMPY\x01\x00\xff\xff{", b"PK\x03\x04"] {
+        let answer = client.post_bytes("/v1/quantize", NPY, JSON, body).await;
+        refusal(&answer, "malformed-body", 400);
+    }
+    let answer = client.post("/v1/quantize", &json!({"data": [0, "NaN"]})).await;
+    let (place, cure) = refusal(&answer, "non-finite", 422);
+    assert_eq!(place, "/data");
+    assert!(cure.as_str().unwrap().contains("nan"), "{cure}");
+}
+
+#[tokio::test]
+async fn types_are_negotiated_or_refused() {
+    let client = Client::new();
+    let body = r#"{"data": [1, 2]}"#;
+    // As `curl -d` sends it, and without any type.
+    let form = "application/x-www-form-urlencoded";
+    assert_eq!(client.post_bytes("/v1/quantize", form, "*/*", body).await.status, 200);
+    let bare = Request::post("/v1/quantize").body(Body::from(body)).unwrap();
+    assert_eq!(client.send(bare).await.status, 200);
+    let answer = client.post_bytes("/v1/quantize", form, "*/*", "a=1&b=2").await;
+    let (place, cure) = refusal(&answer, "unsupported-media-type", 415);
+    assert_eq!(place, "content-type");
+    assert!(cure.as_str().unwrap().contains("application/json"), "{cure}");
+    let answer = client.post_bytes("/v1/quantize", "text/csv", JSON, "1,2").await;
+    refusal(&answer, "unsupported-media-type", 415);
+    let answer = client.post_bytes("/v1/quantize", JSON, "text/html", body).await;
+    refusal(&answer, "not-acceptable", 406);
+    let coded = Request::post("/v1/quantize")
+        .header("content-type", JSON)
+        .header("content-encoding", "br")
+        .body(Body::from(body));
+    refusal(&client.send(coded.unwrap()).await, "unsupported-media-type", 415);
+}
+
+#[tokio::test]
+async fn routes_and_methods_are_answered_with_problems() {
+    let client = Client::new();
+    for path in ["/nope", "/v1", "/v1/quantize/", "/docs/nope.js"] {
+        refusal(&client.get(path).await, "not-found", 404);
+    }
+    let answer = client.get("/v1/quantize").await;
+    refusal(&answer, "method-not-allowed", 405);
+    assert_eq!(answer.header("allow"), "POST");
+    // CORS is off: no page of another origin may call.
+    let preflight = Request::options("/v1/quantize")
+        .header("origin", "https://elsewhere.example")
+        .header("access-control-request-method", "POST")
+        .body(Body::empty());
+    let answer = client.send(preflight.unwrap()).await;
+    assert_eq!(answer.status, 405);
+    assert_eq!(answer.header("access-control-allow-origin"), "");
+}
+
+#[tokio::test]
+async fn size_is_checked_before_the_body_is_read() {
+    let client = Client::with(|config: &mut Serve| config.max_body_bytes = 1 << 20);
+    // A body that fails the test when it is asked for its bytes.
+    let unread = || {
+        Body::from_stream(futures_util::stream::poll_fn(
+            |_| -> std::task::Poll<Option<Result<Vec<u8>, std::io::Error>>> {
+                panic!("the body was read")
+            },
+        ))
+    };
+    let declared = |bytes: u64| {
+        Request::post("/v1/quantize")
+            .header("content-type", RAW)
+            .header("content-length", bytes)
+            .body(unread())
+            .unwrap()
+    };
+    for bytes in [(1 << 20) + 1, u64::MAX] {
+        let answer = client.send(declared(bytes)).await;
+        refusal(&answer, "too-large", 413);
+        assert_eq!(answer.header("connection"), "close");
+    }
+    // More than all requests together may hold.
+    let client = Client::with(|config: &mut Serve| config.max_inflight_bytes = 8 << 20);
+    refusal(&client.send(declared(16 << 20)).await, "too-large", 413);
+}
+
+#[tokio::test]
+async fn the_key_is_asked_for() {
+    let client = Client::with(|config: &mut Serve| config.api_key = Some("secret".to_owned()));
+    let answer = client.post("/v1/quantize", &json!({"data": [1]})).await;
+    refusal(&answer, "unauthorized", 401);
+    assert_eq!(answer.header("www-authenticate"), "Bearer");
+    assert_eq!(client.get("/livez").await.status, 200);
+    for (name, value, status) in [
+        ("authorization", "Bearer secret", 200),
+        ("api-key", "secret", 200),
+        ("api-key", "secreT", 401),
+        ("authorization", "Basic secret", 401),
+    ] {
+        let request = Request::post("/v1/quantize")
+            .header("content-type", JSON)
+            .header(name, value)
+            .body(Body::from(r#"{"data": [1]}"#));
+        assert_eq!(client.send(request.unwrap()).await.status, status, "{name}: {value}");
+    }
+}

@@ -1,0 +1,11 @@
+//! The service as its clients see it. Every answer that a test gets through
+//! [`harness`] is checked against the `OpenAPI` document.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails that way")]
+
+mod architecture;
+mod contract;
+mod document;
+mod errors;
+mod harness;
+mod notebook;
+mod sockets;

@@ -1,0 +1,133 @@
+//! What only a real socket shows: timeouts, overload, the stop.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use quantd::Quantd;
+use quantd::config::Serve;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+struct Running {
+    address: SocketAddr,
+    stop: oneshot::Sender<()>,
+    served: JoinHandle<std::io::Result<()>>,
+}
+
+fn start(change: impl FnOnce(&mut Serve)) -> Running {
+    let mut config = Serve::for_tests();
+    change(&mut config);
+    let server = Quantd::new(&config).unwrap();
+    let address = server.address().unwrap();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let served = tokio::spawn(server.serve(async move { drop(stopped.await) }));
+    Running { address, stop, served }
+}
+
+async fn connect(address: SocketAddr, text: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(text.as_bytes()).await.unwrap();
+    stream
+}
+
+/// Everything until the server closes.
+async fn rest(stream: &mut TcpStream) -> String {
+    let mut text = Vec::new();
+    drop(stream.read_to_end(&mut text).await);
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// One answer's head and body, on a connection that stays open.
+async fn answer(stream: &mut TcpStream) -> String {
+    let mut text = String::new();
+    let mut buffer = [0; 4096];
+    loop {
+        let read = stream.read(&mut buffer).await.unwrap();
+        text.push_str(&String::from_utf8_lossy(&buffer[..read]));
+        let length = text.lines().find_map(|line| line.strip_prefix("content-length: "));
+        let body = text.split_once("\r\n\r\n").map_or(0, |(_, body)| body.len());
+        if read == 0 || length.is_some_and(|length| body >= length.parse().unwrap()) {
+            return text;
+        }
+    }
+}
+
+#[tokio::test]
+async fn slow_heads_are_cut_and_slow_bodies_answered() {
+    let running = start(|config| {
+        config.header_timeout_ms = 300;
+        config.body_timeout_ms = 300;
+    });
+    let begun = Instant::now();
+    let mut head = connect(running.address, "GET /livez HTT").await;
+    let text = "POST /v1/quantize HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\r\n{\"data\"";
+    let mut body = connect(running.address, text).await;
+    let (head, body) = tokio::join!(rest(&mut head), rest(&mut body));
+    assert!(head.is_empty() || head.starts_with("HTTP/1.1 408"), "{head}");
+    assert!(body.starts_with("HTTP/1.1 408"), "{body}");
+    assert!(body.contains("urn:quantd:error:timeout"), "{body}");
+    assert!(begun.elapsed() >= Duration::from_millis(290));
+}
+
+#[tokio::test]
+async fn a_stop_lets_running_requests_end() {
+    let running = start(|_| {});
+    let text = "POST /v1/quantize HTTP/1.1\r\nhost: a\r\ncontent-length: 16\r\n\r\n{\"data\":";
+    let mut request = connect(running.address, text).await;
+    // Another answer on the same server: the first request has arrived by then.
+    let mut other = connect(running.address, "GET /readyz HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    assert!(answer(&mut other).await.starts_with("HTTP/1.1 200"));
+    running.stop.send(()).unwrap();
+    // From now on no new connections; the server says so by refusing one.
+    while let Ok(mut late) = TcpStream::connect(running.address).await {
+        drop(late.write_all(b"GET /readyz HTTP/1.1\r\nhost: a\r\n\r\n").await);
+        let text = rest(&mut late).await;
+        assert!(text.is_empty() || text.contains("HTTP/1.1"), "{text}");
+    }
+    request.write_all(b" [1, 2]}").await.unwrap();
+    let text = answer(&mut request).await;
+    assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+    running.served.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_full_server_refuses_and_recovers() {
+    let running = start(|config| {
+        config.max_inflight_bytes = 64 << 20;
+        config.max_queue = 0;
+    });
+    // 24 MiB of JSON may need four times as much room as there is left beside it.
+    let head =
+        "POST /v1/quantize HTTP/1.1\r\nhost: a\r\ncontent-length: 12000000\r\n\r\n{\"data\":[";
+    let mut first = connect(running.address, head).await;
+    let mut refused = String::new();
+    while !refused.starts_with("HTTP/1.1 503") {
+        // The first may not have been admitted yet: then this one is, and leaves again.
+        let mut second = connect(running.address, head).await;
+        let mut status = [0; 12];
+        match tokio::time::timeout(Duration::from_millis(200), second.read_exact(&mut status)).await
+        {
+            Ok(_) => {
+                refused = String::from_utf8_lossy(&status).into_owned() + &rest(&mut second).await
+            }
+            Err(_) => drop(second),
+        }
+    }
+    assert!(refused.contains("urn:quantd:error:overloaded"), "{refused}");
+    assert!(refused.to_lowercase().contains("retry-after: 1"), "{refused}");
+    // Health and small requests still answer.
+    let small =
+        "POST /v1/quantize HTTP/1.1\r\nhost: a\r\ncontent-length: 14\r\n\r\n{\"data\":[1,2]}";
+    let mut other = connect(running.address, small).await;
+    assert!(answer(&mut other).await.starts_with("HTTP/1.1 200"));
+    first.shutdown().await.unwrap();
+    drop(rest(&mut first).await);
+    let mut third = connect(running.address, head).await;
+    third.shutdown().await.unwrap();
+    let text = rest(&mut third).await;
+    assert!(!text.starts_with("HTTP/1.1 503"), "{text}");
+    running.stop.send(()).unwrap();
+    running.served.await.unwrap().unwrap();
+}
