@@ -176,3 +176,50 @@ fn cors_layer(origins: &[String]) -> Option<CorsLayer> {
         .expose_headers([REQUEST_ID.clone()]);
     Some(layer)
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderMap;
+    use axum::routing::get;
+    use http_body_util::BodyExt;
+    use tower::ServiceExt;
+
+    use crate::config::Serve;
+    use crate::service::Service;
+    use crate::service::compute::Compute;
+
+    use super::*;
+
+    async fn ask(path: &str, headers: HeaderMap) -> (StatusCode, HeaderMap, serde_json::Value) {
+        let config = Serve::for_tests();
+        let service = Service::new(Compute::new(config.compute()).unwrap(), config.limits());
+        let app = App::new(service, std::time::Duration::from_secs(1), None);
+        let router =
+            Router::new().route("/defect", get(async || -> &str { panic!("/secret/path") }));
+        let router = wrap(router, &app, &[]).with_state(app);
+        let mut request = Request::get(path).body(Body::empty()).unwrap();
+        *request.headers_mut() = headers;
+        let (head, body) = router.oneshot(request).await.unwrap().into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        (head.status, head.headers, serde_json::from_slice(&body).unwrap_or_default())
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_a_problem_without_its_text() {
+        let (status, headers, problem) = ask("/defect", HeaderMap::new()).await;
+        assert_eq!(status, 500);
+        assert_eq!(headers["content-type"], "application/problem+json");
+        assert_eq!(problem["type"], "urn:quantd:error:internal");
+        assert_eq!(problem["instance"], headers["x-request-id"].to_str().unwrap());
+        assert!(!problem.to_string().contains("secret"), "{problem}");
+    }
+
+    #[tokio::test]
+    async fn only_sane_request_ids_are_kept() {
+        for (given, kept) in [("abc-1.2_3", true), ("a b", false), ("", false), ("<x>", false)] {
+            let headers = HeaderMap::from_iter([(REQUEST_ID.clone(), given.parse().unwrap())]);
+            let (_, headers, _) = ask("/defect", headers).await;
+            assert_eq!(headers[&REQUEST_ID] == given, kept, "{given}");
+        }
+    }
+}
