@@ -16,6 +16,7 @@ for _ in $(seq 100); do
 done
 [[ $url ]] || { cat "$work/log" >&2; exit 1; }
 status=0
+# One worker: two of them race in the parser of Python before 3.11.8 (cpython issue 106905).
 (cd "$work" && timeout 400 "$schemathesis" run "$url/openapi.json" \
   --url "$url" \
   --checks not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance \
@@ -24,7 +25,7 @@ status=0
   --seed 1 \
   --request-timeout 20 \
   --suppress-health-check all \
-  --workers 2) || status=$?
+  --workers 1) || status=$?
 kill -0 "$server" || { echo "the server died" >&2; cat "$work/log" >&2; exit 1; }
 # A run in which nothing was accepted proves nothing.
 metrics=$(curl -sS "$url/metrics")

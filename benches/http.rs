@@ -1,0 +1,174 @@
+//! Whole requests against a bare axum sink of the same body, and their memory.
+//!
+//! Both servers listen on loopback; the sink reads the frames of the body,
+//! drops them and answers an empty 200. Requests alternate, and medians are
+//! compared. Memory is the high-water mark of a quantd process of its own.
+
+#![expect(clippy::print_stdout, reason = "the figures")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
+
+use axum::body::Body;
+use axum::routing::post;
+use http_body_util::BodyExt;
+
+const ROUNDS: usize = 15;
+const MIB: usize = 1 << 20;
+
+/// A server process, stopped when dropped.
+struct Server {
+    process: Child,
+    address: SocketAddr,
+}
+
+impl Server {
+    fn start() -> Self {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_quantd"))
+            .args(["serve", "--port", "0", "--log-level", "error"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("quantd starts");
+        let mut line = String::new();
+        let output = process.stdout.take().expect("its output");
+        BufReader::new(output).read_line(&mut line).expect("it says where it listens");
+        let address = line.trim().rsplit('/').next().and_then(|address| address.parse().ok());
+        Self { process, address: address.expect("an address") }
+    }
+
+    /// Resident memory in bytes: now, and at its highest.
+    fn memory(&self) -> (usize, usize) {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))
+            .expect("Linux tells");
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<usize>().ok());
+            kib.expect("a number of KiB") * 1024
+        };
+        (field("VmRSS:"), field("VmHWM:"))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
+/// Reads a body and forgets it.
+fn start_sink() -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("its address");
+    listener.set_nonblocking(true).expect("a socket");
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        runtime.block_on(async {
+            let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
+            let sink = async |mut body: Body| while let Some(Ok(_)) = body.frame().await {};
+            let router = axum::Router::new().route("/", post(sink));
+            let service = hyper_util::service::TowerToHyperService::new(router);
+            loop {
+                let (stream, _) = listener.accept().await.expect("a connection");
+                let io = hyper_util::rt::TokioIo::new(stream);
+                tokio::spawn(
+                    hyper::server::conn::http1::Builder::new()
+                        .serve_connection(io, service.clone()),
+                );
+            }
+        });
+    });
+    address
+}
+
+/// Sends a body, reads the whole answer; seconds and bytes of the answer.
+fn request(address: SocketAddr, head: &str, body: &[u8]) -> (f64, usize) {
+    let begun = Instant::now();
+    let mut stream = TcpStream::connect(address).expect("a connection");
+    let length = body.len();
+    let head =
+        format!("{head}host: bench\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n");
+    stream.write_all(head.as_bytes()).expect("the head is taken");
+    stream.write_all(body).expect("the body is taken");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).expect("an answer");
+    let text = String::from_utf8_lossy(&answer[..answer.len().min(400)]);
+    assert!(answer.starts_with(b"HTTP/1.1 200"), "{text}");
+    (begun.elapsed().as_secs_f64(), answer.len())
+}
+
+fn median(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
+fn compare(name: &str, server: &Server, sink: SocketAddr, head: &str, body: &[u8]) {
+    let (mut own, mut bare, mut answer) = (Vec::new(), Vec::new(), 0);
+    for _ in 0..ROUNDS {
+        let (took, length) = request(server.address, head, body);
+        own.push(took);
+        answer = length;
+        bare.push(request(sink, "POST / HTTP/1.1\r\n", body).0);
+    }
+    let (own, bare) = (median(own), median(bare));
+    let mib = body.len() as f64 / MIB as f64;
+    println!(
+        "{name:28} {mib:7.1} MiB in, {:7.1} MiB out: {:7.1} ms, {:6.0} MiB/s; sink {:6.1} ms; ratio {:5.2}",
+        answer as f64 / MIB as f64,
+        own * 1e3,
+        mib / own,
+        bare * 1e3,
+        own / bare,
+    );
+}
+
+fn main() {
+    let elements = 16 * MIB;
+    let floats: Vec<u8> = (0..elements)
+        .flat_map(|i| (((i * 7919) % 65_521) as f32 / 32_768.0 - 1.0).to_le_bytes())
+        .collect();
+    let small = &floats[..64 * 1024];
+    let text: Vec<String> = floats[..8 * MIB]
+        .chunks_exact(4)
+        .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]).to_string())
+        .collect();
+    let json = format!("{{\"data\":[{}],\"scheme\":\"int8\"}}", text.join(",")).into_bytes();
+    let raw = |query: &str, accept: &str| {
+        format!(
+            "POST /v1/quantize?dtype=F32&{query} HTTP/1.1\r\n\
+             content-type: application/octet-stream\r\naccept: {accept}\r\n"
+        )
+    };
+    let bytes = "application/octet-stream";
+    let (server, sink) = (Server::start(), start_sink());
+    println!(
+        "request time against a bare axum sink of the same body, medians of {ROUNDS}, alternating"
+    );
+    let whole = format!("shape={elements}");
+    compare("f32 to int8, bytes", &server, sink, &raw(&whole, bytes), &floats);
+    let rows = format!("shape=4096,4096&axis=0");
+    compare("f32 to int8 by row, bytes", &server, sink, &raw(&rows, bytes), &floats);
+    compare("f32 to int8, JSON out", &server, sink, &raw(&whole, "application/json"), &floats);
+    compare("16 Ki f32 to int8, bytes", &server, sink, &raw("shape=16384", bytes), small);
+    let head = "POST /v1/quantize HTTP/1.1\r\ncontent-type: application/json\r\n";
+    compare("JSON to JSON", &server, sink, head, &json);
+    drop(server);
+
+    println!("\nhighest memory of one request of N bytes; the bound is 1.35 N + 32 MiB");
+    for mib in [16, 64] {
+        let body = &floats[..mib * MIB];
+        let server = Server::start();
+        request(server.address, &raw("shape=16384", bytes), small);
+        let (idle, _) = server.memory();
+        request(server.address, &raw(&format!("shape={}", body.len() / 4), bytes), body);
+        let (_, highest) = server.memory();
+        println!(
+            "N = {mib:3} MiB: {:6.1} MiB, {:5.1} of them idle before; bound {:6.1} MiB",
+            highest as f64 / MIB as f64,
+            idle as f64 / MIB as f64,
+            1.35 * mib as f64 + 32.0,
+        );
+    }
+}
