@@ -208,8 +208,8 @@ pub fn dequantize<T: Real, C: Code>(codes: &[C], params: Params<'_, T>, x: &mut 
     }
 }
 
-/// Independent sums, so that the additions do not wait for one another.
-const LANES: usize = 4;
+/// Sums that run side by side.
+const LANES: usize = 8;
 
 /// Sums over elements and their reconstructions, from which a report is made.
 ///
@@ -272,54 +272,124 @@ fn measure_with<T: Real, const ROUNDING: u8>(
     range: CodeRange,
     rounding: Rounding,
 ) -> ErrorSums {
-    let mut lanes = [ErrorSums::default(); LANES];
+    let mut sums = LaneSums::default();
+    let mut block = Block::default();
     match params {
         Params::Same(affine) => {
             let quantizer = Quantizer::new(affine, range, rounding);
-            let blocks = x.chunks_exact(LANES);
-            let rest = blocks.remainder();
-            for block in blocks {
-                for (lane, &x) in lanes.iter_mut().zip(block) {
-                    measure_one::<T, ROUNDING>(&quantizer, x, lane);
+            for x in x.chunks(BLOCK) {
+                for (i, &x) in x.iter().enumerate() {
+                    block.set(i, &quantizer, x, quantizer.wide::<ROUNDING>(x));
                 }
-            }
-            for (lane, &x) in lanes.iter_mut().zip(rest) {
-                measure_one::<T, ROUNDING>(&quantizer, x, lane);
+                sums.add(&mut block, x.len());
             }
         }
         Params::Each(affines) => {
-            for (i, (&x, &affine)) in x.iter().zip(affines).enumerate() {
-                let quantizer = Quantizer::new(affine, range, rounding);
-                measure_one::<T, ROUNDING>(&quantizer, x, &mut lanes[i % LANES]);
+            for (x, affines) in x.chunks(BLOCK).zip(affines.chunks(BLOCK)) {
+                for (i, (&x, &affine)) in x.iter().zip(affines).enumerate() {
+                    let quantizer = Quantizer::new(affine, range, rounding);
+                    block.set(i, &quantizer, x, quantizer.wide::<ROUNDING>(x));
+                }
+                sums.add(&mut block, x.len());
             }
         }
     }
-    let [mut total, rest @ ..] = lanes;
-    rest.iter().for_each(|lane| total.merge(lane));
-    total
+    sums.total()
 }
 
-#[inline]
-fn measure_one<T: Real, const ROUNDING: u8>(q: &Quantizer<T>, x: T, sums: &mut ErrorSums) {
-    let finite = x.is_finite();
-    let wide = q.wide::<ROUNDING>(x);
-    let code = q.saturate(wide);
-    let restored = T::from_i32(code - q.zero_point) * q.scale;
-    // Selects instead of branches: the loop stays straight.
-    let x64 = if finite { x.to_f64() } else { 0.0 };
-    let r64 = if finite { restored.to_f64() } else { 0.0 };
-    let error = x64 - r64;
-    let square = error * error;
-    let clipped = finite && wide != code;
-    sums.signal += x64 * x64;
-    sums.restored += r64 * r64;
-    sums.product += x64 * r64;
-    sums.clipped += if clipped { square } else { 0.0 };
-    sums.rounded += if clipped { 0.0 } else { square };
-    sums.max_abs = if error.abs() > sums.max_abs { error.abs() } else { sums.max_abs };
-    sums.clipped_count += u64::from(clipped);
-    sums.zeroed_count += u64::from(x64.abs() > 0.0 && r64.to_bits() << 1 == 0);
-    sums.count += u64::from(finite);
+/// Elements that are restored before they are summed: two simple loops
+/// vectorize where one does not.
+const BLOCK: usize = 64;
+
+/// Elements and what was restored of them; 0 and 0 where not finite.
+struct Block<T> {
+    x: [T; BLOCK],
+    restored: [T; BLOCK],
+    clipped: [i32; BLOCK],
+    zeroed: [i32; BLOCK],
+    finite: [i32; BLOCK],
+}
+
+impl<T: Real> Default for Block<T> {
+    fn default() -> Self {
+        let (zeros, none) = ([T::ZERO; BLOCK], [0; BLOCK]);
+        Self { x: zeros, restored: zeros, clipped: none, zeroed: none, finite: none }
+    }
+}
+
+impl<T: Real> Block<T> {
+    #[inline]
+    fn set(&mut self, i: usize, quantizer: &Quantizer<T>, x: T, wide: i32) {
+        let code = quantizer.saturate(wide);
+        let restored = T::from_i32(code - quantizer.zero_point) * quantizer.scale;
+        // Selects instead of branches: the loop stays straight.
+        let finite = x.is_finite();
+        let (x, restored) = if finite { (x, restored) } else { (T::ZERO, T::ZERO) };
+        self.x[i] = x;
+        self.restored[i] = restored;
+        self.clipped[i] = i32::from(finite & (wide != code));
+        self.zeroed[i] = i32::from((x != T::ZERO) & (restored == T::ZERO));
+        self.finite[i] = i32::from(finite);
+    }
+}
+
+/// Independent sums, so that the additions do not wait for one another:
+/// element i of a call goes to lane i % [`LANES`].
+#[derive(Default)]
+struct LaneSums {
+    signal: [f64; LANES],
+    restored: [f64; LANES],
+    product: [f64; LANES],
+    rounded: [f64; LANES],
+    clipped: [f64; LANES],
+    max_abs: [f64; LANES],
+    clipped_count: u64,
+    zeroed_count: u64,
+    count: u64,
+}
+
+impl LaneSums {
+    /// Adds the first `len` elements of the block.
+    fn add<T: Real>(&mut self, block: &mut Block<T>, len: usize) {
+        let last = len.next_multiple_of(LANES);
+        // Zeros change no sum.
+        block.x[len..last].fill(T::ZERO);
+        block.restored[len..last].fill(T::ZERO);
+        let groups = block.x[..last].chunks_exact(LANES).zip(block.restored.chunks_exact(LANES));
+        for ((x, restored), clipped) in groups.zip(block.clipped.chunks_exact(LANES)) {
+            for i in 0..LANES {
+                let (x, restored) = (x[i].to_f64(), restored[i].to_f64());
+                let error = x - restored;
+                let square = error * error;
+                self.signal[i] += x * x;
+                self.restored[i] += restored * restored;
+                self.product[i] += x * restored;
+                let (rounded, cut) = if clipped[i] == 0 { (square, 0.0) } else { (0.0, square) };
+                self.rounded[i] += rounded;
+                self.clipped[i] += cut;
+                let error = error.abs();
+                self.max_abs[i] = if error > self.max_abs[i] { error } else { self.max_abs[i] };
+            }
+        }
+        let count = |flags: &[i32; BLOCK]| flags[..len].iter().sum::<i32>() as u64;
+        self.clipped_count += count(&block.clipped);
+        self.zeroed_count += count(&block.zeroed);
+        self.count += count(&block.finite);
+    }
+
+    fn total(&self) -> ErrorSums {
+        ErrorSums {
+            signal: self.signal.iter().sum(),
+            restored: self.restored.iter().sum(),
+            product: self.product.iter().sum(),
+            rounded: self.rounded.iter().sum(),
+            clipped: self.clipped.iter().sum(),
+            max_abs: self.max_abs.iter().copied().fold(0.0, f64::max),
+            clipped_count: self.clipped_count,
+            zeroed_count: self.zeroed_count,
+            count: self.count,
+        }
+    }
 }
 
 /// Sum of (x - x̂)^2 over the finite elements: what [`measure`] finds, alone.
@@ -347,7 +417,6 @@ fn squared_error_with<T: Real, const ROUNDING: u8>(
     range: CodeRange,
     rounding: Rounding,
 ) -> f64 {
-    const WIDTH: usize = 8;
     let quantizer = Quantizer::new(affine, range, rounding);
     let square = |x: T| {
         let code = quantizer.saturate(quantizer.wide::<ROUNDING>(x));
@@ -355,8 +424,8 @@ fn squared_error_with<T: Real, const ROUNDING: u8>(
         let error = x.to_f64() - restored.to_f64();
         if x.is_finite() { error * error } else { 0.0 }
     };
-    let mut lanes = [0.0; WIDTH];
-    let blocks = x.chunks_exact(WIDTH);
+    let mut lanes = [0.0; LANES];
+    let blocks = x.chunks_exact(LANES);
     let rest: f64 = blocks.remainder().iter().map(|&x| square(x)).sum();
     for block in blocks {
         for (lane, &x) in lanes.iter_mut().zip(block) {
