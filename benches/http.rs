@@ -148,8 +148,8 @@ fn main() {
     );
     let whole = format!("shape={elements}");
     compare("f32 to int8, bytes", &server, sink, &raw(&whole, bytes), &floats);
-    let rows = format!("shape=4096,4096&axis=0");
-    compare("f32 to int8 by row, bytes", &server, sink, &raw(&rows, bytes), &floats);
+    let rows = "shape=4096,4096&axis=0";
+    compare("f32 to int8 by row, bytes", &server, sink, &raw(rows, bytes), &floats);
     compare("f32 to int8, JSON out", &server, sink, &raw(&whole, "application/json"), &floats);
     compare("16 Ki f32 to int8, bytes", &server, sink, &raw("shape=16384", bytes), small);
     let head = "POST /v1/quantize HTTP/1.1\r\ncontent-type: application/json\r\n";

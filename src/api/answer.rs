@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::codec::{encoding, json, npy, safetensors};
 use crate::quant::Cancel;
-use crate::tensor::{DType, Tensor};
+use crate::tensor::{DType, Reals, Tensor};
 
 use super::error::{Error, Kind};
 use super::payload::Format;
@@ -25,6 +25,18 @@ pub struct Answer {
     pub encoding: Encoding,
     /// Facts that a bare tensor cannot carry, for headers: name and text.
     pub facts: Vec<(&'static str, String)>,
+}
+
+/// NumPy has no name for bfloat16: its values are widened, which is exact.
+fn named_by_numpy(tensor: Tensor) -> Tensor {
+    if tensor.dtype() != DType::BF16 {
+        return tensor;
+    }
+    match tensor.reals() {
+        Reals::F32(reals) => Tensor::from_elements(DType::F32, tensor.shape().clone(), &reals),
+        Reals::F64(_) => None,
+    }
+    .unwrap_or(tensor)
 }
 
 impl Answer {
@@ -70,14 +82,7 @@ impl Answer {
     #[must_use]
     pub fn tensor(tensor: Tensor, format: Format, facts: Vec<(&'static str, String)>) -> Self {
         let mut segments = Vec::with_capacity(2);
-        // NumPy has no name for bfloat16: the value is widened, which is exact.
-        let tensor = match (format, tensor.dtype(), tensor.reals()) {
-            (Format::Npy, DType::BF16, crate::tensor::Reals::F32(reals)) => {
-                Tensor::from_elements(DType::F32, tensor.shape().clone(), &reals)
-                    .unwrap_or_else(|| tensor.clone())
-            }
-            _ => tensor,
-        };
+        let tensor = if format == Format::Npy { named_by_numpy(tensor) } else { tensor };
         if format == Format::Npy {
             segments.push(Bytes::from(npy::header(tensor.dtype(), tensor.shape())));
         }

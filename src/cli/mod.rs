@@ -85,6 +85,8 @@ fn serve(options: &Serve) -> Result<(), Failure> {
         return Err(Failure::usage(format!("no option is set by {name} (see --help)")));
     }
     telemetry::init_logs(options.log_format, options.log_level);
+    // Connections are file descriptors, of which many systems grant 1024 until asked for more.
+    drop(rlimit::increase_nofile_limit(options.max_connections as u64 + 256));
     let server = Quantd::new(options).map_err(|error| {
         Failure::usage(format!("cannot listen on {}:{}: {error}", options.host, options.port))
     })?;

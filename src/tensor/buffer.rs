@@ -1,6 +1,7 @@
 //! Byte storage aligned for every element type.
 
 use bytemuck::{Pod, Zeroable};
+use memmap2::MmapMut;
 
 /// One cache line: the unit of allocation, so that the first byte of a
 /// [`Buffer`] is aligned for any element type and any vector load.
@@ -9,22 +10,65 @@ use bytemuck::{Pod, Zeroable};
 struct Line([u8; 64]);
 
 const LINE: usize = size_of::<Line>();
+/// From here on, memory is asked of the system in huge pages: a large body
+/// would otherwise cost a page fault every 4 KiB, which is most of the time it
+/// takes to receive it.
+const HUGE: usize = 4 << 20;
+
+#[derive(Debug)]
+enum Storage {
+    Lines(Vec<Line>),
+    Pages(MmapMut),
+}
+
+impl Storage {
+    fn zeroed(len: usize) -> Self {
+        let pages = if len < HUGE { None } else { MmapMut::map_anon(len).ok() };
+        let Some(pages) = pages else {
+            return Self::Lines(bytemuck::zeroed_vec(len.div_ceil(LINE)));
+        };
+        #[cfg(target_os = "linux")]
+        // Without huge pages it is the same, only slower.
+        drop(pages.advise(memmap2::Advice::HugePage));
+        Self::Pages(pages)
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Lines(lines) => bytemuck::cast_slice(lines),
+            Self::Pages(pages) => pages,
+        }
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        match self {
+            Self::Lines(lines) => bytemuck::cast_slice_mut(lines),
+            Self::Pages(pages) => pages,
+        }
+    }
+}
 
 /// Growable bytes that start at a 64-byte boundary.
 ///
 /// Bodies are received into one of these and the tensors of the request are
 /// views of it, so that the bytes of a tensor are copied once, from the socket.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug)]
 pub struct Buffer {
-    lines: Vec<Line>,
+    storage: Storage,
     len: usize,
+}
+
+impl Default for Buffer {
+    fn default() -> Self {
+        Self::zeroed(0)
+    }
 }
 
 impl Buffer {
     /// `len` zero bytes. Untouched pages of a large buffer cost no memory.
     #[must_use]
     pub fn zeroed(len: usize) -> Self {
-        Self { lines: bytemuck::zeroed_vec(len.div_ceil(LINE)), len }
+        Self { storage: Storage::zeroed(len), len }
     }
 
     /// An empty buffer with room for `capacity` bytes.
@@ -46,8 +90,9 @@ impl Buffer {
         let start = self.len;
         let needed = start.saturating_add(bytes.len());
         if needed > self.capacity() {
-            let grown = needed.max(self.capacity().saturating_mul(2)).div_ceil(LINE);
-            self.lines.resize(grown, Line::zeroed());
+            let mut grown = Storage::zeroed(needed.max(self.capacity().saturating_mul(2)));
+            grown.bytes_mut()[..start].copy_from_slice(self.bytes());
+            self.storage = grown;
         }
         self.len = needed;
         self.bytes_mut()[start..].copy_from_slice(bytes);
@@ -61,19 +106,19 @@ impl Buffer {
     /// Bytes that fit without another allocation.
     #[must_use]
     pub fn capacity(&self) -> usize {
-        self.lines.len().saturating_mul(LINE)
+        self.storage.bytes().len()
     }
 
     /// The bytes.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
-        &bytemuck::cast_slice(&self.lines)[..self.len]
+        &self.storage.bytes()[..self.len]
     }
 
     /// The bytes, to write to.
     #[must_use]
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut bytemuck::cast_slice_mut(&mut self.lines)[..self.len]
+        &mut self.storage.bytes_mut()[..self.len]
     }
 
     /// The bytes as elements of type `T`; a last part shorter than one element is left out.
@@ -106,6 +151,19 @@ mod tests {
         assert_eq!(buffer.bytes().as_ptr().align_offset(64), 0);
         buffer.truncate(2);
         assert_eq!(buffer.bytes(), &[1, 2]);
+    }
+
+    #[test]
+    fn large_buffers_are_like_small_ones() {
+        let piece = [7_u8; 1000];
+        let mut buffer = Buffer::with_capacity(HUGE - 500);
+        while buffer.bytes().len() < 2 * HUGE + 1 {
+            buffer.extend(&piece);
+        }
+        assert!(buffer.bytes().iter().all(|&byte| byte == 7));
+        assert_eq!(buffer.bytes().as_ptr().align_offset(64), 0);
+        assert!(Buffer::zeroed(HUGE + 1).bytes().iter().all(|&byte| byte == 0));
+        assert_eq!(Buffer::zeroed(HUGE + 1).bytes().len(), HUGE + 1);
     }
 
     #[test]
