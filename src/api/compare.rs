@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 use serde_json::Value;
 
 use crate::quant::compare::{compare, pareto_front};
+use crate::quant::quantize::working_bytes;
 use crate::quant::report::Report;
 use crate::quant::scheme::Scheme;
 use crate::tensor::Tensor;
@@ -37,6 +38,13 @@ pub fn run(payload: Payload, context: &mut Context<'_>) -> Result<Answer, Error>
         Origin::Query => Place::Parameter("schemes".to_owned()),
         Origin::Body(_) => Place::Pointer(format!("/schemes/{i}")),
     };
+    let mut working = 0;
+    for (i, scheme) in schemes.iter().enumerate() {
+        let bytes = working_bytes(&tensor, scheme)
+            .map_err(|error| Error::of_quant(error, |_| place(fields, i)))?;
+        working = bytes.max(working);
+    }
+    context.reserve(working)?;
     let reports = compare(&tensor, &schemes, context.cancel).map_err(|(i, error)| {
         let field = error.field;
         let at = if field == "data" { fields.origin().place("data") } else { place(fields, i) };

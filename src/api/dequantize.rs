@@ -58,7 +58,7 @@ pub fn run(payload: Payload, format: Format, context: &mut Context<'_>) -> Resul
         let Item { name, codes, scale, zero_point, granularity, place } = item;
         let default = if scale.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
         let output = dtype.unwrap_or(default);
-        (context.grow)(codes.shape().len() * output.size())?;
+        context.reserve(restored_bytes(codes.shape().len(), &scale, output, format))?;
         let parts =
             Codes { codes: &codes, scale: &scale, zero_point: zero_point.as_ref(), granularity };
         let tensor = dequantize(&parts, output, context.cancel).map_err(|error| {
@@ -68,6 +68,14 @@ pub fn run(payload: Payload, format: Format, context: &mut Context<'_>) -> Resul
         restored.push((name, tensor));
     }
     write(restored, one, format)
+}
+
+/// Bytes of restored elements, and of the text they become as JSON.
+fn restored_bytes(elements: usize, scale: &Tensor, output: DType, format: Format) -> usize {
+    let computed = if scale.dtype() == DType::F64 { 8 } else { 4 };
+    let converted = if output.size() == computed { 0 } else { output.size() };
+    let text = if format == Format::Json { 3 * computed } else { 0 };
+    elements.saturating_mul(computed + converted + text)
 }
 
 fn write(mut restored: Vec<(String, Tensor)>, one: bool, format: Format) -> Result<Answer, Error> {

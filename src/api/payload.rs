@@ -45,11 +45,31 @@ pub struct Context<'a> {
     pub limits: &'a Limits,
     /// Asks to stop.
     pub cancel: &'a Cancel,
-    /// Asks for room for so many bytes beside the body.
+    /// Bytes that the request may use beside its body without asking.
+    pub spare: usize,
+    /// Asks for room for so many bytes more.
     pub grow: &'a mut dyn FnMut(usize) -> Result<(), CodecError>,
 }
 
 impl Context<'_> {
+    /// Takes room for `bytes`, of what is spare first.
+    ///
+    /// # Errors
+    /// [`Kind::Overloaded`] when there is not enough.
+    pub fn reserve(&mut self, bytes: usize) -> Result<(), Error> {
+        let own = bytes.min(self.spare);
+        if bytes > own {
+            (self.grow)(bytes - own)?;
+        }
+        self.spare -= own;
+        Ok(())
+    }
+
+    /// Gives back room that was reserved.
+    pub const fn release(&mut self, bytes: usize) {
+        self.spare = self.spare.saturating_add(bytes);
+    }
+
     /// Reads the value of an option, which may be an array with an entry a slice.
     ///
     /// # Errors
@@ -60,7 +80,7 @@ impl Context<'_> {
         /// Bytes of a parsed value for one of text: a number and its comma take two.
         const EXPANSION: usize = size_of::<Value>() / 2;
         if text.len() > SMALL {
-            (self.grow)(text.len().saturating_mul(EXPANSION))?;
+            self.reserve(text.len().saturating_mul(EXPANSION))?;
         }
         Ok(json::read_value(text, pointer)?)
     }
@@ -205,7 +225,7 @@ fn decode_json(text: &[u8], context: &mut Context<'_>) -> Result<Request, Error>
         }
     }
     let tensors = match tensors {
-        None => vec![(String::new(), parts.read("", context.limits)?)],
+        None => vec![(String::new(), parts.read("", context)?)],
         Some(_) if !parts.is_empty() => {
             return Err(fields
                 .error("tensors", "given beside a single tensor")
@@ -222,7 +242,7 @@ fn decode_json(text: &[u8], context: &mut Context<'_>) -> Result<Request, Error>
                         .cure("known here: data, data_b64, shape, dtype"));
                 }
             }
-            parts.read(base, context.limits)
+            parts.read(base, context)
         })?,
     };
     Ok(Request { tensors, fields })
@@ -290,7 +310,13 @@ impl<'a> TensorParts<'a> {
         self.data.is_none() && self.base64.is_none() && self.small.is_empty()
     }
 
-    fn read(self, base: &str, limits: &Limits) -> Result<Tensor, Error> {
+    fn read(self, base: &str, context: &mut Context<'_>) -> Result<Tensor, Error> {
+        let tensor = self.decode(base, context.limits)?;
+        context.reserve(tensor.bytes().len())?;
+        Ok(tensor)
+    }
+
+    fn decode(self, base: &str, limits: &Limits) -> Result<Tensor, Error> {
         let mut fields = Fields::new(self.small, Origin::Body(base.to_owned()));
         let dtype = dtype(&mut fields, "dtype")?.unwrap_or(DType::F32);
         let shape = shape(&mut fields)?;

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::codec::pack;
-use crate::quant::quantize::{Quantized, quantize};
+use crate::quant::layout::Layout;
+use crate::quant::quantize::{Quantized, quantize, working_bytes};
 use crate::quant::scheme::Scheme;
 use crate::tensor::{DType, Shape, Tensor};
 
@@ -54,8 +55,16 @@ pub fn run(payload: Payload, format: Format, context: &mut Context<'_>) -> Resul
             let error = Error::of_quant(error, |field| locate(field, &name, &place));
             if name.is_empty() { error } else { error.about(&name) }
         };
+        let slices = Layout::new(scheme.granularity, tensor.shape()).map_err(located)?.slices();
+        if per_slice && slices > MAX_SLICE_REPORTS {
+            return Err(too_many_reports(slices, &place));
+        }
+        let working = working_bytes(&tensor, &scheme).map_err(located)?;
+        context.reserve(working)?;
+        context.reserve(answer_bytes(tensor.shape().len(), &scheme, slices, format))?;
         let result = quantize(&tensor, &scheme, per_slice, context.cancel).map_err(located)?;
         drop(tensor);
+        context.release(working);
         items.push(item(name.clone(), result, &scheme, per_slice)?);
     }
     match format {
@@ -107,14 +116,27 @@ fn locate(field: &str, tensor: &str, scheme: &Origin) -> Place {
     }
 }
 
+fn too_many_reports(slices: usize, scheme: &Origin) -> Error {
+    let detail = format!("{slices} slices, reports list at most {MAX_SLICE_REPORTS}");
+    let place = match scheme {
+        Origin::Query => Place::Parameter("per_slice".to_owned()),
+        Origin::Body(_) => Place::Pointer("/per_slice".to_owned()),
+    };
+    Error::new(Kind::InvalidOption, detail).at(place).cure("leave per_slice out")
+}
+
+/// Bytes of codes and parameters, and of the text they become as JSON.
+fn answer_bytes(elements: usize, scheme: &Scheme, slices: usize, format: Format) -> usize {
+    // A code and a comma, and a scale and a zero point with theirs.
+    let (code, slice) = if format == Format::Json { (5, 32) } else { (0, 0) };
+    let bytes = scheme.numerics.code_type().dtype().size();
+    let codes = elements.saturating_mul(if bytes > 1 { bytes + code + 2 } else { bytes + code });
+    codes.saturating_add(slices.saturating_mul(8 + bytes + slice))
+}
+
 fn item(name: String, result: Quantized, scheme: &Scheme, per_slice: bool) -> Result<Item, Error> {
     let mut report = ReportDoc::from(&result.report);
     if per_slice {
-        if result.slices.len() > MAX_SLICE_REPORTS {
-            let detail =
-                format!("{} slices, reports list at most {MAX_SLICE_REPORTS}", result.slices.len());
-            return Err(Error::new(Kind::InvalidOption, detail).cure("leave per_slice out"));
-        }
         report.slices = Some(result.slices.iter().map(ReportDoc::from).collect());
     }
     let shape = result.codes.shape().dims().to_vec();

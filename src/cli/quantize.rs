@@ -50,7 +50,7 @@ pub(super) fn run(options: &Quantize) -> Result<(), Failure> {
             };
             let mut grow = |_| Ok(());
             let mut context =
-                Context { limits: &limits, cancel: &Cancel::default(), grow: &mut grow };
+                Context { limits: &limits, cancel: &Cancel::default(), spare: 0, grow: &mut grow };
             service::execute(command, &mut context)
         })
         .map_err(|error| Failure::usage(describe(&error)))?;

@@ -5,6 +5,7 @@
 
 pub mod real;
 pub mod scalar;
+pub mod sums;
 
 #[cfg(test)]
 mod tests;

@@ -15,6 +15,7 @@
 use bytemuck::Pod;
 
 use super::real::Real;
+use super::sums::{BLOCK, Block, ErrorSums, LANES, LaneSums};
 
 /// How a real number becomes a code (docs/NUMERICS.md, "Profiles").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,6 +121,14 @@ impl<T: Real> Quantizer<T> {
         }
     }
 
+    /// What `x` comes back as, and whether its code was saturated.
+    #[inline]
+    fn restore<const ROUNDING: u8>(&self, x: T) -> (T, bool) {
+        let wide = self.wide::<ROUNDING>(x);
+        let code = self.saturate(wide);
+        (T::from_i32(code - self.zero_point) * self.scale, wide != code)
+    }
+
     #[inline]
     fn saturate(&self, wide: i32) -> i32 {
         wide.max(self.codes.min).min(self.codes.max)
@@ -208,49 +217,6 @@ pub fn dequantize<T: Real, C: Code>(codes: &[C], params: Params<'_, T>, x: &mut 
     }
 }
 
-/// Sums that run side by side.
-const LANES: usize = 8;
-
-/// Sums over elements and their reconstructions, from which a report is made.
-///
-/// Elements that are infinite or NaN are left out of every sum and count.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct ErrorSums {
-    /// Sum of x^2.
-    pub signal: f64,
-    /// Sum of x̂^2.
-    pub restored: f64,
-    /// Sum of x x̂.
-    pub product: f64,
-    /// Sum of (x - x̂)^2 over elements whose code was not saturated.
-    pub rounded: f64,
-    /// Sum of (x - x̂)^2 over elements whose code was saturated.
-    pub clipped: f64,
-    /// Largest |x - x̂|.
-    pub max_abs: f64,
-    /// Elements whose code was saturated.
-    pub clipped_count: u64,
-    /// Elements other than 0 that came back as 0.
-    pub zeroed_count: u64,
-    /// Elements in the sums.
-    pub count: u64,
-}
-
-impl ErrorSums {
-    /// Adds `other`, which covers the elements after those of `self`.
-    pub fn merge(&mut self, other: &Self) {
-        self.signal += other.signal;
-        self.restored += other.restored;
-        self.product += other.product;
-        self.rounded += other.rounded;
-        self.clipped += other.clipped;
-        self.max_abs = self.max_abs.max(other.max_abs);
-        self.clipped_count += other.clipped_count;
-        self.zeroed_count += other.zeroed_count;
-        self.count += other.count;
-    }
-}
-
 /// Measures what quantizing `x` with these parameters loses.
 pub fn measure<T: Real>(
     x: &[T],
@@ -279,7 +245,8 @@ fn measure_with<T: Real, const ROUNDING: u8>(
             let quantizer = Quantizer::new(affine, range, rounding);
             for x in x.chunks(BLOCK) {
                 for (i, &x) in x.iter().enumerate() {
-                    block.set(i, &quantizer, x, quantizer.wide::<ROUNDING>(x));
+                    let (restored, saturated) = quantizer.restore::<ROUNDING>(x);
+                    block.set(i, x, restored, saturated);
                 }
                 sums.add(&mut block, x.len());
             }
@@ -288,108 +255,14 @@ fn measure_with<T: Real, const ROUNDING: u8>(
             for (x, affines) in x.chunks(BLOCK).zip(affines.chunks(BLOCK)) {
                 for (i, (&x, &affine)) in x.iter().zip(affines).enumerate() {
                     let quantizer = Quantizer::new(affine, range, rounding);
-                    block.set(i, &quantizer, x, quantizer.wide::<ROUNDING>(x));
+                    let (restored, saturated) = quantizer.restore::<ROUNDING>(x);
+                    block.set(i, x, restored, saturated);
                 }
                 sums.add(&mut block, x.len());
             }
         }
     }
     sums.total()
-}
-
-/// Elements that are restored before they are summed: two simple loops
-/// vectorize where one does not.
-const BLOCK: usize = 64;
-
-/// Elements and what was restored of them; 0 and 0 where not finite.
-struct Block<T> {
-    x: [T; BLOCK],
-    restored: [T; BLOCK],
-    clipped: [i32; BLOCK],
-    zeroed: [i32; BLOCK],
-    finite: [i32; BLOCK],
-}
-
-impl<T: Real> Default for Block<T> {
-    fn default() -> Self {
-        let (zeros, none) = ([T::ZERO; BLOCK], [0; BLOCK]);
-        Self { x: zeros, restored: zeros, clipped: none, zeroed: none, finite: none }
-    }
-}
-
-impl<T: Real> Block<T> {
-    #[inline]
-    fn set(&mut self, i: usize, quantizer: &Quantizer<T>, x: T, wide: i32) {
-        let code = quantizer.saturate(wide);
-        let restored = T::from_i32(code - quantizer.zero_point) * quantizer.scale;
-        // Selects instead of branches: the loop stays straight.
-        let finite = x.is_finite();
-        let (x, restored) = if finite { (x, restored) } else { (T::ZERO, T::ZERO) };
-        self.x[i] = x;
-        self.restored[i] = restored;
-        self.clipped[i] = i32::from(finite & (wide != code));
-        self.zeroed[i] = i32::from((x != T::ZERO) & (restored == T::ZERO));
-        self.finite[i] = i32::from(finite);
-    }
-}
-
-/// Independent sums, so that the additions do not wait for one another:
-/// element i of a call goes to lane i % [`LANES`].
-#[derive(Default)]
-struct LaneSums {
-    signal: [f64; LANES],
-    restored: [f64; LANES],
-    product: [f64; LANES],
-    rounded: [f64; LANES],
-    clipped: [f64; LANES],
-    max_abs: [f64; LANES],
-    clipped_count: u64,
-    zeroed_count: u64,
-    count: u64,
-}
-
-impl LaneSums {
-    /// Adds the first `len` elements of the block.
-    fn add<T: Real>(&mut self, block: &mut Block<T>, len: usize) {
-        let last = len.next_multiple_of(LANES);
-        // Zeros change no sum.
-        block.x[len..last].fill(T::ZERO);
-        block.restored[len..last].fill(T::ZERO);
-        let groups = block.x[..last].chunks_exact(LANES).zip(block.restored.chunks_exact(LANES));
-        for ((x, restored), clipped) in groups.zip(block.clipped.chunks_exact(LANES)) {
-            for i in 0..LANES {
-                let (x, restored) = (x[i].to_f64(), restored[i].to_f64());
-                let error = x - restored;
-                let square = error * error;
-                self.signal[i] += x * x;
-                self.restored[i] += restored * restored;
-                self.product[i] += x * restored;
-                let (rounded, cut) = if clipped[i] == 0 { (square, 0.0) } else { (0.0, square) };
-                self.rounded[i] += rounded;
-                self.clipped[i] += cut;
-                let error = error.abs();
-                self.max_abs[i] = if error > self.max_abs[i] { error } else { self.max_abs[i] };
-            }
-        }
-        let count = |flags: &[i32; BLOCK]| flags[..len].iter().sum::<i32>() as u64;
-        self.clipped_count += count(&block.clipped);
-        self.zeroed_count += count(&block.zeroed);
-        self.count += count(&block.finite);
-    }
-
-    fn total(&self) -> ErrorSums {
-        ErrorSums {
-            signal: self.signal.iter().sum(),
-            restored: self.restored.iter().sum(),
-            product: self.product.iter().sum(),
-            rounded: self.rounded.iter().sum(),
-            clipped: self.clipped.iter().sum(),
-            max_abs: self.max_abs.iter().copied().fold(0.0, f64::max),
-            clipped_count: self.clipped_count,
-            zeroed_count: self.zeroed_count,
-            count: self.count,
-        }
-    }
 }
 
 /// Sum of (x - x̂)^2 over the finite elements: what [`measure`] finds, alone.
@@ -419,8 +292,7 @@ fn squared_error_with<T: Real, const ROUNDING: u8>(
 ) -> f64 {
     let quantizer = Quantizer::new(affine, range, rounding);
     let square = |x: T| {
-        let code = quantizer.saturate(quantizer.wide::<ROUNDING>(x));
-        let restored = T::from_i32(code - quantizer.zero_point) * quantizer.scale;
+        let (restored, _) = quantizer.restore::<ROUNDING>(x);
         let error = x.to_f64() - restored.to_f64();
         if x.is_finite() { error * error } else { 0.0 }
     };

@@ -5,9 +5,10 @@ use proptest::prelude::*;
 
 use super::real::Real;
 use super::scalar::{
-    Affine, CodeRange, ErrorSums, Extent, Params, Rounding, dequantize, extent, measure, quantize,
+    Affine, CodeRange, Extent, Params, Rounding, dequantize, extent, measure, quantize,
     squared_error,
 };
+use super::sums::ErrorSums;
 
 const U8: CodeRange = CodeRange { min: 0, max: 255 };
 const I8: CodeRange = CodeRange { min: -128, max: 127 };

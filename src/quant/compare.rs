@@ -5,7 +5,7 @@ use crate::tensor::{Reals, Tensor};
 
 use super::quantize::Prepared;
 use super::report::Report;
-use super::scheme::{Granularity, Scheme};
+use super::scheme::Scheme;
 use super::{Cancel, QuantError};
 
 /// Reports on each scheme, in the order given. The extents of the slices are
@@ -30,25 +30,26 @@ fn compare_reals<T: Real>(
     schemes: &[Scheme],
     cancel: &Cancel,
 ) -> Result<Vec<Report>, (usize, QuantError)> {
-    let mut prepared: Vec<(Granularity, Prepared<'_, T>)> = Vec::new();
-    let mut reports = Vec::with_capacity(schemes.len());
-    for (i, scheme) in schemes.iter().enumerate() {
-        let known = prepared.iter().position(|(known, _)| *known == scheme.granularity);
-        let known = match known {
-            Some(known) => known,
-            None => {
-                let new = Prepared::new(x, tensor, scheme.granularity, cancel);
-                prepared.push((scheme.granularity, new.map_err(|error| (i, error))?));
-                prepared.len() - 1
+    let mut reports: Vec<Option<Report>> = vec![None; schemes.len()];
+    // One granularity after the other, so that one table of slices is held at a time.
+    for first in 0..schemes.len() {
+        if reports[first].is_some() {
+            continue;
+        }
+        let granularity = schemes[first].granularity;
+        let prepared =
+            Prepared::new(x, tensor, granularity, cancel).map_err(|error| (first, error))?;
+        for i in first..schemes.len() {
+            if schemes[i].granularity == granularity {
+                let report = prepared.measure(&schemes[i], cancel).map_err(|error| (i, error))?;
+                reports[i] = Some(report);
             }
-        };
-        let report = prepared[known].1.measure(scheme, cancel);
-        reports.push(report.map_err(|error| (i, error))?);
-        if cancel.is_cancelled() {
-            break;
+            if cancel.is_cancelled() {
+                return Ok(Vec::new());
+            }
         }
     }
-    Ok(reports)
+    Ok(reports.into_iter().flatten().collect())
 }
 
 /// Which reports no other one beats: none has at most as many bits and at most
@@ -70,7 +71,7 @@ pub fn pareto_front(reports: &[Report]) -> Vec<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::scalar::ErrorSums;
+    use crate::kernels::sums::ErrorSums;
     use crate::quant::report::Size;
 
     #[test]

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use crate::kernels::real::Real;
-use crate::kernels::scalar::{self, Affine, Code, ErrorSums, Extent, Params};
+use crate::kernels::scalar::{self, Affine, Code, Extent, Params};
+use crate::kernels::sums::ErrorSums;
 use crate::tensor::{Buffer, DType, Reals, Shape, Tensor};
 
 use super::layout::{Chunk, Layout};
@@ -61,6 +62,29 @@ pub fn quantize(
             prepared.quantize(scheme, DType::F64, per_slice, cancel)
         }
     }
+}
+
+/// Bytes beside a tensor and its codes that a scheme works with: elements in
+/// their compute type, what a search looks at, and the table of slices.
+///
+/// # Errors
+/// [`QuantError`] when the granularity does not fit the shape.
+pub fn working_bytes(tensor: &Tensor, scheme: &Scheme) -> Result<usize, QuantError> {
+    const SLICE: usize = size_of::<Extent<f64>>() + size_of::<Affine<f64>>();
+    let (elements, dtype) = (tensor.shape().len(), tensor.dtype());
+    let compute = if dtype == DType::F64 { 8 } else { 4 };
+    let converted = if matches!(dtype, DType::F64 | DType::F32) { 0 } else { 4 };
+    let searched = match scheme.range {
+        RangeMethod::MinMax | RangeMethod::Explicit { .. } | RangeMethod::Given { .. } => 0,
+        RangeMethod::Percentile(_)
+        | RangeMethod::Mse
+        | RangeMethod::EntropyOrt
+        | RangeMethod::EntropyTensorrt => compute,
+        // The softmax in f64, codes and what they restore to.
+        RangeMethod::CrossEntropy { .. } => 2 * compute + 12,
+    };
+    let slices = Layout::new(scheme.granularity, tensor.shape())?.slices();
+    Ok(elements.saturating_mul(converted + searched).saturating_add(slices.saturating_mul(SLICE)))
 }
 
 impl<'a, T: Real> Prepared<'a, T> {

@@ -1,6 +1,6 @@
 //! What quantizing lost, in the terms of docs/NUMERICS.md, "Reports".
 
-use crate::kernels::scalar::ErrorSums;
+use crate::kernels::sums::ErrorSums;
 
 /// Error metrics over the finite elements of a tensor or slice.
 ///

@@ -224,6 +224,12 @@ impl Permit {
         self.held.as_ref().map_or(0, |held| u32::try_from(held.num_permits()).unwrap_or(u32::MAX))
     }
 
+    /// Bytes that are held.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.held_units() as usize * UNIT
+    }
+
     /// Holds `bytes` in all, or as many as before when there are not enough.
     fn try_hold(&mut self, bytes: usize) -> Result<(), ()> {
         let more = units(bytes).saturating_sub(self.held_units());
@@ -255,8 +261,7 @@ impl Permit {
     /// # Errors
     /// [`Reason::NoRoom`] when there are not enough.
     pub fn grow_by(&mut self, bytes: usize) -> Result<(), CodecError> {
-        let held = self.held_units() as usize * UNIT;
-        self.try_hold(held.saturating_add(bytes)).map_err(|()| {
+        self.try_hold(self.held_bytes().saturating_add(bytes)).map_err(|()| {
             let Error { detail, cure, .. } = overloaded("bytes");
             CodecError::new(Reason::NoRoom, detail).cure(cure)
         })

@@ -154,8 +154,9 @@ impl Service {
         let operation = command.operation;
         let work = move |cancel: &Cancel, permit: &mut Permit| {
             let started = Instant::now();
+            let spare = permit.held_bytes().saturating_sub(command.payload.body.bytes().len());
             let mut grow = |bytes| permit.grow_by(bytes);
-            let mut context = Context { limits: &limits, cancel, grow: &mut grow };
+            let mut context = Context { limits: &limits, cancel, spare, grow: &mut grow };
             let answer = execute(command, &mut context)?;
             if cancel.is_cancelled() {
                 return Err(Error::new(Kind::Internal, "cancelled"));

@@ -170,3 +170,19 @@ async fn the_key_is_asked_for() {
         assert_eq!(client.send(request.unwrap()).await.status, status, "{name}: {value}");
     }
 }
+
+/// A scale for each element takes many times the memory of the elements.
+#[tokio::test]
+async fn the_table_of_slices_is_admitted_too() {
+    let client = Client::with(|config: &mut Serve| config.max_inflight_bytes = 8 << 20);
+    let (elements, body) = (1 << 18, vec![0; 1 << 20]);
+    let path = |scheme: &str| format!("/v1/quantize?dtype=F32&shape={elements}&{scheme}");
+    let answer = client.post_bytes(&path("group_size=1"), RAW, RAW, body.clone()).await;
+    let problem = answer.problem("overloaded", 503);
+    assert!(problem["cure"].as_str().unwrap().contains("Retry-After"), "{problem}");
+    let answer = client.post_bytes(&path("group_size=64"), RAW, RAW, body.clone()).await;
+    assert_eq!(answer.status, 200);
+    let path = path("group_size=2&per_slice=true");
+    let answer = client.post_bytes(&path, RAW, RAW, body).await;
+    assert_eq!(refusal(&answer, "invalid-option", 400).0, "per_slice");
+}

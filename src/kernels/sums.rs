@@ -1,0 +1,141 @@
+//! Sums over elements and what they were restored to.
+
+use super::real::Real;
+
+/// Sums that run side by side.
+pub(super) const LANES: usize = 8;
+
+/// Sums over elements and their reconstructions, from which a report is made.
+///
+/// Elements that are infinite or NaN are left out of every sum and count.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct ErrorSums {
+    /// Sum of x^2.
+    pub signal: f64,
+    /// Sum of x̂^2.
+    pub restored: f64,
+    /// Sum of x x̂.
+    pub product: f64,
+    /// Sum of (x - x̂)^2 over elements whose code was not saturated.
+    pub rounded: f64,
+    /// Sum of (x - x̂)^2 over elements whose code was saturated.
+    pub clipped: f64,
+    /// Largest |x - x̂|.
+    pub max_abs: f64,
+    /// Elements whose code was saturated.
+    pub clipped_count: u64,
+    /// Elements other than 0 that came back as 0.
+    pub zeroed_count: u64,
+    /// Elements in the sums.
+    pub count: u64,
+}
+
+impl ErrorSums {
+    /// Adds `other`, which covers the elements after those of `self`.
+    pub fn merge(&mut self, other: &Self) {
+        self.signal += other.signal;
+        self.restored += other.restored;
+        self.product += other.product;
+        self.rounded += other.rounded;
+        self.clipped += other.clipped;
+        self.max_abs = self.max_abs.max(other.max_abs);
+        self.clipped_count += other.clipped_count;
+        self.zeroed_count += other.zeroed_count;
+        self.count += other.count;
+    }
+}
+
+/// Elements that are restored before they are summed: two simple loops
+/// vectorize where one does not.
+pub(super) const BLOCK: usize = 64;
+
+/// Elements and what was restored of them; 0 and 0 where not finite.
+pub(super) struct Block<T> {
+    x: [T; BLOCK],
+    restored: [T; BLOCK],
+    clipped: [i32; BLOCK],
+    zeroed: [i32; BLOCK],
+    finite: [i32; BLOCK],
+}
+
+impl<T: Real> Default for Block<T> {
+    fn default() -> Self {
+        let (zeros, none) = ([T::ZERO; BLOCK], [0; BLOCK]);
+        Self { x: zeros, restored: zeros, clipped: none, zeroed: none, finite: none }
+    }
+}
+
+impl<T: Real> Block<T> {
+    /// Puts an element, what it was restored to and whether its code was saturated.
+    #[inline]
+    pub(super) fn set(&mut self, i: usize, x: T, restored: T, saturated: bool) {
+        // Selects instead of branches: the loop stays straight.
+        let finite = x.is_finite();
+        let (x, restored) = if finite { (x, restored) } else { (T::ZERO, T::ZERO) };
+        self.x[i] = x;
+        self.restored[i] = restored;
+        self.clipped[i] = i32::from(finite & saturated);
+        self.zeroed[i] = i32::from((x != T::ZERO) & (restored == T::ZERO));
+        self.finite[i] = i32::from(finite);
+    }
+}
+
+/// Independent sums, so that the additions do not wait for one another:
+/// element i of a call goes to lane i % [`LANES`].
+#[derive(Default)]
+pub(super) struct LaneSums {
+    signal: [f64; LANES],
+    restored: [f64; LANES],
+    product: [f64; LANES],
+    rounded: [f64; LANES],
+    clipped: [f64; LANES],
+    max_abs: [f64; LANES],
+    clipped_count: u64,
+    zeroed_count: u64,
+    count: u64,
+}
+
+impl LaneSums {
+    /// Adds the first `len` elements of the block.
+    pub(super) fn add<T: Real>(&mut self, block: &mut Block<T>, len: usize) {
+        let last = len.next_multiple_of(LANES);
+        // Zeros change no sum.
+        block.x[len..last].fill(T::ZERO);
+        block.restored[len..last].fill(T::ZERO);
+        let groups = block.x[..last].chunks_exact(LANES).zip(block.restored.chunks_exact(LANES));
+        for ((x, restored), clipped) in groups.zip(block.clipped.chunks_exact(LANES)) {
+            for i in 0..LANES {
+                let (x, restored) = (x[i].to_f64(), restored[i].to_f64());
+                let error = x - restored;
+                let square = error * error;
+                self.signal[i] += x * x;
+                self.restored[i] += restored * restored;
+                self.product[i] += x * restored;
+                let (rounded, cut) = if clipped[i] == 0 { (square, 0.0) } else { (0.0, square) };
+                self.rounded[i] += rounded;
+                self.clipped[i] += cut;
+                let error = error.abs();
+                self.max_abs[i] = if error > self.max_abs[i] { error } else { self.max_abs[i] };
+            }
+        }
+        let count =
+            |flags: &[i32; BLOCK]| u64::from(flags[..len].iter().sum::<i32>().unsigned_abs());
+        self.clipped_count += count(&block.clipped);
+        self.zeroed_count += count(&block.zeroed);
+        self.count += count(&block.finite);
+    }
+
+    pub(super) fn total(&self) -> ErrorSums {
+        ErrorSums {
+            signal: self.signal.iter().sum(),
+            restored: self.restored.iter().sum(),
+            product: self.product.iter().sum(),
+            rounded: self.rounded.iter().sum(),
+            clipped: self.clipped.iter().sum(),
+            max_abs: self.max_abs.iter().copied().fold(0.0, f64::max),
+            clipped_count: self.clipped_count,
+            zeroed_count: self.zeroed_count,
+            count: self.count,
+        }
+    }
+}
