@@ -18,8 +18,6 @@ use super::App;
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
     servers((url = "/", description = "this server")),
-    // Named inside a recursive schema, where the derive does not look for it.
-    components(schemas(super::docs::NonFinite)),
     security((), ("bearer" = []), ("api_key" = [])),
     tags(
         (name = "tensors", description = "Quantize, restore, compare, inspect."),

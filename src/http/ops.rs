@@ -11,7 +11,7 @@ use crate::api::presets::PRESETS;
 use crate::telemetry;
 
 use super::App;
-use super::docs::Problems;
+use super::docs::ReadProblems;
 use super::openapi;
 
 /// Where things are.
@@ -35,7 +35,7 @@ pub(super) struct Index {
 ///
 /// Links to everything else and one call that works.
 #[utoipa::path(get, path = "/", operation_id = "index", tag = "operations",
-    responses((status = 200, description = "Links.", body = Index), Problems))]
+    responses((status = 200, description = "Links.", body = Index), ReadProblems))]
 pub(super) async fn index() -> Json<Index> {
     Json(Index {
         name: env!("CARGO_PKG_NAME"),
@@ -92,7 +92,7 @@ pub(super) struct Info {
 ///
 /// What a client may want to know before it sends anything.
 #[utoipa::path(get, path = "/info", operation_id = "info", tag = "operations",
-    responses((status = 200, description = "Version, limits, presets.", body = Info), Problems))]
+    responses((status = 200, description = "Version, limits, presets.", body = Info), ReadProblems))]
 pub(super) async fn info(State(app): State<App>) -> Json<Info> {
     let limits = app.service.limits();
     let compute = app.service.compute().settings();
@@ -126,7 +126,7 @@ pub(super) struct Health {
 
 /// Whether the process answers.
 #[utoipa::path(get, path = "/livez", operation_id = "livez", tag = "operations",
-    responses((status = 200, description = "It does.", body = Health), Problems))]
+    responses((status = 200, description = "It does.", body = Health), ReadProblems))]
 pub(super) async fn livez(State(app): State<App>) -> Json<Health> {
     Json(Health { live: true, ready: !app.is_draining() })
 }
@@ -164,7 +164,7 @@ pub(super) async fn health(State(app): State<App>) -> Response {
 /// Metrics for Prometheus.
 #[utoipa::path(get, path = "/metrics", operation_id = "metrics", tag = "operations",
     responses((status = 200, description = "Text format 0.0.4.", body = String,
-        content_type = "text/plain"), Problems))]
+        content_type = "text/plain"), ReadProblems))]
 pub(super) async fn metrics(State(app): State<App>) -> Response {
     let text = telemetry::render_metrics(app.service.compute().inflight_bytes());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
@@ -173,7 +173,7 @@ pub(super) async fn metrics(State(app): State<App>) -> Response {
 /// This description.
 #[utoipa::path(get, path = "/openapi.json", operation_id = "openapi", tag = "operations",
     responses((status = 200, description = "An OpenAPI 3.1 document.", body = Object,
-        content_type = "application/json"), Problems))]
+        content_type = "application/json"), ReadProblems))]
 pub(super) async fn openapi_json() -> Response {
     ([(header::CONTENT_TYPE, "application/json")], openapi::document()).into_response()
 }

@@ -1,8 +1,10 @@
 //! Bodies of requests and answers.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
-use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, SchemaFormat, Type};
+use utoipa::openapi::schema::{
+    ArrayBuilder, KnownFormat, ObjectBuilder, OneOfBuilder, SchemaFormat, SchemaType, Type,
+};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
@@ -31,44 +33,64 @@ impl ToSchema for BinaryBody {
 }
 
 /// Numbers nested in arrays, one level a dimension; a bare number is a scalar.
-/// NaN and infinities are the strings "NaN", "Infinity" and "-Infinity".
-#[derive(Serialize, Deserialize, ToSchema)]
-#[serde(untagged)]
-#[schema(no_recursion)]
-pub(in crate::http) enum Numbers {
-    /// A number.
-    Number(f64),
-    /// NaN or an infinity.
-    NonFinite(NonFinite),
-    /// An array of the same, all of one length.
-    Array(Vec<Self>),
+///
+/// Not a recursive schema, which says more and which most generators of
+/// clients cannot read.
+#[derive(Serialize)]
+pub(in crate::http) struct Numbers;
+
+impl PartialSchema for Numbers {
+    fn schema() -> RefOr<Schema> {
+        let number = ObjectBuilder::new().schema_type(Type::Number);
+        let non_finite = ObjectBuilder::new()
+            .schema_type(Type::String)
+            .enum_values(Some(["NaN", "Infinity", "-Infinity"]))
+            .description(Some("Numbers that JSON has no way to write."));
+        OneOfBuilder::new()
+            .item(number)
+            .item(non_finite)
+            .item(any_array("Of the same, all of one length."))
+            .description(Some(
+                "Numbers nested in arrays, one level a dimension; a bare number is a scalar. \
+                 NaN and infinities are the strings \"NaN\", \"Infinity\" and \"-Infinity\".",
+            ))
+            .into()
+    }
 }
 
-/// Numbers that JSON has no way to write.
-#[derive(Serialize, Deserialize, ToSchema)]
-pub(in crate::http) enum NonFinite {
-    /// Not a number.
-    NaN,
-    /// Positive infinity.
-    Infinity,
-    /// Negative infinity.
-    #[serde(rename = "-Infinity")]
-    NegativeInfinity,
+impl ToSchema for Numbers {
+    fn name() -> std::borrow::Cow<'static, str> {
+        "Numbers".into()
+    }
+}
+
+fn any_array(description: &str) -> ArrayBuilder {
+    let any = ObjectBuilder::new().schema_type(SchemaType::AnyValue);
+    ArrayBuilder::new().items(any).description(Some(description))
 }
 
 /// One number, or arrays of them: one for each slice, in order.
-#[derive(Serialize, Deserialize, ToSchema)]
-#[serde(untagged)]
-#[schema(no_recursion)]
-pub(in crate::http) enum OneOrMore {
-    /// For all slices.
-    One(f64),
-    /// One a slice.
-    More(Vec<Self>),
+#[derive(Serialize)]
+pub(in crate::http) struct OneOrMore;
+
+impl PartialSchema for OneOrMore {
+    fn schema() -> RefOr<Schema> {
+        OneOfBuilder::new()
+            .item(ObjectBuilder::new().schema_type(Type::Number))
+            .item(any_array("One number a slice, in order; may be nested like the scales."))
+            .description(Some("A number for all slices, or arrays with one for each."))
+            .into()
+    }
+}
+
+impl ToSchema for OneOrMore {
+    fn name() -> std::borrow::Cow<'static, str> {
+        "OneOrMore".into()
+    }
 }
 
 /// A scheme, or the name of a preset.
-#[derive(Serialize, Deserialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 pub(in crate::http) enum SchemeOrPreset {
     /// Fields.
@@ -78,7 +100,7 @@ pub(in crate::http) enum SchemeOrPreset {
 }
 
 /// A tensor: numbers nested in arrays, or flat with a shape, or base64.
-#[derive(Serialize, Deserialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 pub(in crate::http) struct TensorBody {
     /// The numbers.
     data: Option<Numbers>,
@@ -92,7 +114,7 @@ pub(in crate::http) struct TensorBody {
 }
 
 /// One tensor or several, and a scheme.
-#[derive(Serialize, Deserialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 pub(in crate::http) struct QuantizeRequest {
     #[serde(flatten)]
     tensor: TensorBody,
@@ -105,7 +127,7 @@ pub(in crate::http) struct QuantizeRequest {
 }
 
 /// Codes, parameters and report of one tensor.
-#[derive(Serialize, Deserialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 pub(in crate::http) struct QuantizedTensor {
     /// Type of the codes: I8, U8, I16 or U16; U8 for packed codes.
     dtype: Dtype,
@@ -129,14 +151,14 @@ pub(in crate::http) struct QuantizedTensor {
 }
 
 /// Quantized tensors by name.
-#[derive(Serialize, Deserialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 pub(in crate::http) struct QuantizedTensors {
     /// One entry a tensor.
     tensors: std::collections::HashMap<String, QuantizedTensor>,
 }
 
 /// The answer for one tensor, or for several by name.
-#[derive(Serialize, Deserialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 pub(in crate::http) enum QuantizeAnswer {
     /// For one tensor.
@@ -146,7 +168,7 @@ pub(in crate::http) enum QuantizeAnswer {
 }
 
 /// A quantized tensor as `quantize` answers it; `report` is ignored.
-#[derive(Serialize, Deserialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 pub(in crate::http) struct CodesBody {
     /// The codes, or bytes when packed.
     codes: Option<Numbers>,
@@ -168,7 +190,7 @@ pub(in crate::http) struct CodesBody {
 }
 
 /// One quantized tensor, or several by name.
-#[derive(Serialize, Deserialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 pub(in crate::http) struct DequantizeRequest {
     #[serde(flatten)]
     codes: CodesBody,
@@ -179,7 +201,7 @@ pub(in crate::http) struct DequantizeRequest {
 }
 
 /// A restored tensor.
-#[derive(Serialize, Deserialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 pub(in crate::http) struct RestoredTensor {
     /// Element type.
     dtype: RealDtype,
@@ -190,14 +212,14 @@ pub(in crate::http) struct RestoredTensor {
 }
 
 /// Restored tensors by name.
-#[derive(Serialize, Deserialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 pub(in crate::http) struct RestoredTensors {
     /// One entry a tensor.
     tensors: std::collections::HashMap<String, RestoredTensor>,
 }
 
 /// The answer for one tensor, or for several by name.
-#[derive(Serialize, Deserialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 pub(in crate::http) enum DequantizeAnswer {
     /// For one tensor.
@@ -207,7 +229,7 @@ pub(in crate::http) enum DequantizeAnswer {
 }
 
 /// One tensor and the schemes to compare.
-#[derive(Serialize, Deserialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 pub(in crate::http) struct CompareRequest {
     #[serde(flatten)]
     tensor: TensorBody,
@@ -219,7 +241,7 @@ pub(in crate::http) struct CompareRequest {
 }
 
 /// One tensor and what to find out about it.
-#[derive(Serialize, Deserialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 pub(in crate::http) struct InspectRequest {
     #[serde(flatten)]
     tensor: TensorBody,

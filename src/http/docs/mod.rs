@@ -21,32 +21,46 @@ pub(super) use query::*;
 pub(super) enum Problems {
     /// The body or an option is wrong.
     #[response(status = 400, content_type = "application/problem+json")]
-    BadRequest(#[to_schema] Problem),
+    BadRequest(Problem),
     /// No key, or not a known one.
     #[response(status = 401, content_type = "application/problem+json")]
-    Unauthorized(#[to_schema] Problem),
+    Unauthorized(Problem),
     /// The method is not one of the route's.
     #[response(status = 405, content_type = "application/problem+json")]
-    MethodNotAllowed(#[to_schema] Problem),
+    MethodNotAllowed(Problem),
     /// No acceptable type of answer.
     #[response(status = 406, content_type = "application/problem+json")]
-    NotAcceptable(#[to_schema] Problem),
+    NotAcceptable(Problem),
     /// The body did not arrive in time.
     #[response(status = 408, content_type = "application/problem+json")]
-    Timeout(#[to_schema] Problem),
+    Timeout(Problem),
     /// Above a limit.
     #[response(status = 413, content_type = "application/problem+json")]
-    TooLarge(#[to_schema] Problem),
+    TooLarge(Problem),
     /// The body is of a type or coding that is not read.
     #[response(status = 415, content_type = "application/problem+json")]
-    UnsupportedMediaType(#[to_schema] Problem),
+    UnsupportedMediaType(Problem),
     /// The tensor holds NaN or is of a kind that is not read.
     #[response(status = 422, content_type = "application/problem+json")]
-    Unprocessable(#[to_schema] Problem),
+    Unprocessable(Problem),
     /// A defect of the server.
     #[response(status = 500, content_type = "application/problem+json")]
-    Internal(#[to_schema] Problem),
+    Internal(Problem),
     /// No room at the moment, or stopping; try again after `Retry-After`.
     #[response(status = 503, content_type = "application/problem+json")]
-    Unavailable(#[to_schema] Problem),
+    Unavailable(Problem),
+}
+
+/// Failures of the routes that take nothing.
+#[derive(IntoResponses)]
+pub(super) enum ReadProblems {
+    /// No key, or not a known one.
+    #[response(status = 401, content_type = "application/problem+json")]
+    Unauthorized(Problem),
+    /// The method is not one of the route's.
+    #[response(status = 405, content_type = "application/problem+json")]
+    MethodNotAllowed(Problem),
+    /// A defect of the server.
+    #[response(status = 500, content_type = "application/problem+json")]
+    Internal(Problem),
 }

@@ -1,6 +1,6 @@
 //! Options in the query string.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
 use super::body::OneOrMore;
@@ -11,13 +11,12 @@ use super::words::{
 
 /// How to quantize. Every field may be left out; what is given is checked
 /// against the rest, and contradictions are refused.
-#[derive(Serialize, Deserialize, ToSchema, IntoParams)]
+#[derive(Serialize, ToSchema, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 #[schema(as = Scheme)]
 pub(in crate::http) struct SchemeQuery {
     /// A common scheme to start from; other fields override it.
-    #[param(inline)]
     preset: Option<PresetName>,
     /// Bits of a code: 2 to 8, or 16. Default 8.
     #[schema(minimum = 2, maximum = 16)]
@@ -31,7 +30,6 @@ pub(in crate::http) struct SchemeQuery {
     /// symmetric codes of the profiles `onnx` and `tflite`.
     restricted: Option<bool>,
     /// Which elements share a scale. Default: implied by `axis`, `group_size` or `block_shape`, else tensor.
-    #[param(inline)]
     granularity: Option<GranularityName>,
     /// Axis of channels (default 0) or groups (default -1); of the softmax for `cross_entropy` over a tensor.
     axis: Option<i64>,
@@ -44,7 +42,6 @@ pub(in crate::http) struct SchemeQuery {
     #[param(explode = false, min_items = 2, max_items = 2)]
     block_shape: Option<Vec<u64>>,
     /// How the clipping range is found. Default `min_max`.
-    #[param(inline)]
     range: Option<RangeName>,
     /// Percentile of range percentile.
     #[schema(minimum = 50, maximum = 100)]
@@ -63,10 +60,8 @@ pub(in crate::http) struct SchemeQuery {
     #[param(value_type = Option<Vec<i64>>, explode = false)]
     zero_point: Option<OneOrMore>,
     /// Whose numerics. Default onnx.
-    #[param(inline)]
     profile: Option<ProfileName>,
     /// What happens to NaN: refused (default), or given a code.
-    #[param(inline)]
     nan: Option<NanName>,
     /// Codes below 8 bits leave as a bit stream, low bits first, as ONNX packs.
     packed: Option<bool>,
@@ -77,7 +72,6 @@ pub(in crate::http) struct SchemeQuery {
 #[into_params(parameter_in = Query)]
 pub(in crate::http) struct TensorQuery {
     /// Element type of an `application/octet-stream` body.
-    #[param(inline)]
     dtype: Option<Dtype>,
     /// Dimensions of such a body, such as `2,3`; empty for a scalar.
     #[param(explode = false)]
@@ -89,13 +83,11 @@ pub(in crate::http) struct TensorQuery {
 #[into_params(parameter_in = Query)]
 pub(in crate::http) struct QuantizeQuery {
     /// Element type of an `application/octet-stream` body.
-    #[param(inline)]
     dtype: Option<Dtype>,
     /// Dimensions of such a body, such as `2,3`; empty for a scalar.
     #[param(explode = false)]
     shape: Option<Vec<u64>>,
     /// Short for `preset`.
-    #[param(inline)]
     scheme: Option<PresetName>,
     /// Report on each slice too.
     per_slice: Option<bool>,
@@ -109,16 +101,13 @@ pub(in crate::http) struct QuantizeQuery {
 #[into_params(parameter_in = Query)]
 pub(in crate::http) struct DequantizeQuery {
     /// Element type of the codes of an `application/octet-stream` body.
-    #[param(inline)]
     dtype: Option<Dtype>,
     /// Dimensions of such a body, or of packed codes.
     #[param(explode = false)]
     shape: Option<Vec<u64>>,
     /// Type of the scale, and of the arithmetic. Default F32.
-    #[param(inline)]
     scale_dtype: Option<ScaleDtype>,
     /// Element type of the answer. Default: that of the scale.
-    #[param(inline)]
     output_dtype: Option<RealDtype>,
 }
 
@@ -127,10 +116,9 @@ pub(in crate::http) struct DequantizeQuery {
 #[into_params(parameter_in = Query)]
 pub(in crate::http) struct CompareQuery {
     /// Presets to compare, such as `int8,int4_g128`; a sweep when left out.
-    #[param(explode = false, inline)]
+    #[param(explode = false)]
     schemes: Option<Vec<PresetName>>,
     /// What the table is sorted by, best first. Default sqnr.
-    #[param(inline)]
     sort: Option<SortName>,
 }
 
@@ -145,7 +133,6 @@ pub(in crate::http) struct InspectQuery {
     #[param(explode = false)]
     percentiles: Option<Vec<f64>>,
     /// Slices to look at one by one.
-    #[param(inline)]
     granularity: Option<GranularityName>,
     /// Axis of channels or groups.
     axis: Option<i64>,

@@ -1,10 +1,10 @@
 //! The words that options take.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use utoipa::ToSchema;
 
 /// Element types of tensors.
-#[derive(Serialize, Deserialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 pub(in crate::http) enum Dtype {
     F64,
     F32,
@@ -21,7 +21,7 @@ pub(in crate::http) enum Dtype {
 }
 
 /// Names of range methods.
-#[derive(Serialize, Deserialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::http) enum RangeName {
     MinMax,
@@ -34,7 +34,7 @@ pub(in crate::http) enum RangeName {
 }
 
 /// Names of granularities.
-#[derive(Serialize, Deserialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::http) enum GranularityName {
     Tensor,
@@ -45,7 +45,7 @@ pub(in crate::http) enum GranularityName {
 }
 
 /// Names of profiles.
-#[derive(Serialize, Deserialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(in crate::http) enum ProfileName {
     Onnx,
@@ -55,7 +55,7 @@ pub(in crate::http) enum ProfileName {
 }
 
 /// Names of NaN policies.
-#[derive(Serialize, Deserialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::http) enum NanName {
     Refuse,
@@ -65,7 +65,7 @@ pub(in crate::http) enum NanName {
 }
 
 /// Names of common schemes.
-#[derive(Serialize, Deserialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::http) enum PresetName {
     Int8,
@@ -89,7 +89,7 @@ pub(in crate::http) enum PresetName {
 }
 
 /// The tensors of an answer of quantize.
-#[derive(Serialize, Deserialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::http) enum OutputName {
     Codes,
@@ -98,7 +98,7 @@ pub(in crate::http) enum OutputName {
 }
 
 /// Floating-point types that dequantize writes.
-#[derive(Serialize, Deserialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 pub(in crate::http) enum RealDtype {
     F32,
     F64,
@@ -107,14 +107,14 @@ pub(in crate::http) enum RealDtype {
 }
 
 /// Element types of scales.
-#[derive(Serialize, Deserialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 pub(in crate::http) enum ScaleDtype {
     F32,
     F64,
 }
 
 /// Columns to sort a comparison by.
-#[derive(Serialize, Deserialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::http) enum SortName {
     Sqnr,
