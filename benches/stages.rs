@@ -9,6 +9,7 @@ use quantd::kernels::scalar::{self, Affine, CodeRange, Params, Rounding};
 use quantd::quant::Cancel;
 use quantd::quant::params::{Numerics, Profile};
 use quantd::quant::quantize::quantize;
+use quantd::quant::range;
 use quantd::quant::scheme::{Granularity, NanPolicy, RangeMethod, Scheme};
 use quantd::tensor::{DType, Shape, Tensor};
 
@@ -75,6 +76,27 @@ fn kernels(criterion: &mut Criterion) {
     group.finish();
 }
 
+fn ranges(criterion: &mut Criterion) {
+    let x = weights();
+    let slice = range::Slice { values: &x, extent: scalar::extent(&x), line: COLUMNS };
+    let numerics = scheme(RangeMethod::MinMax, Granularity::Tensor).numerics;
+    let mut group = criterion.benchmark_group("range of 16 MiB, all threads");
+    group.throughput(Throughput::Bytes(4 * x.len() as u64));
+    group.sample_size(10).measurement_time(Duration::from_secs(3));
+    for method in [
+        RangeMethod::Percentile(99.9),
+        RangeMethod::Mse,
+        RangeMethod::EntropyOrt,
+        RangeMethod::EntropyTensorrt,
+        RangeMethod::CrossEntropy { axis: -1 },
+    ] {
+        group.bench_function(method.name(), |bencher| {
+            bencher.iter(|| range::find(&method, black_box(slice), &numerics, &Cancel::default()));
+        });
+    }
+    group.finish();
+}
+
 fn tensors(criterion: &mut Criterion) {
     let shape = Shape::new(vec![ROWS, COLUMNS]).expect("a valid shape");
     let tensor = Tensor::from_elements(DType::F32, shape, &weights()).expect("elements of a shape");
@@ -94,16 +116,11 @@ fn tensors(criterion: &mut Criterion) {
             "min_max, block 128",
             scheme(RangeMethod::MinMax, Granularity::Block { shape: [128, 128] }),
         ),
-        ("percentile, tensor", scheme(RangeMethod::Percentile(99.9), tensor_wide)),
         (
             "percentile, channel 0",
             scheme(RangeMethod::Percentile(99.9), Granularity::Channel { axis: 0 }),
         ),
-        ("mse, tensor", scheme(RangeMethod::Mse, tensor_wide)),
         ("mse, group 128", scheme(RangeMethod::Mse, Granularity::Group { axis: 1, size: 128 })),
-        ("entropy_ort, tensor", scheme(RangeMethod::EntropyOrt, tensor_wide)),
-        ("entropy_tensorrt, tensor", scheme(RangeMethod::EntropyTensorrt, tensor_wide)),
-        ("cross_entropy, tensor", scheme(RangeMethod::CrossEntropy { axis: -1 }, tensor_wide)),
     ] {
         group.bench_function(name, |bencher| {
             bencher.iter(|| black_box(quantize(&tensor, &scheme, false, &Cancel::default())));
@@ -112,5 +129,5 @@ fn tensors(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, kernels, tensors);
+criterion_group!(benches, kernels, ranges, tensors);
 criterion_main!(benches);

@@ -67,7 +67,7 @@ impl Report {
             mse_clipped: mean(sums.clipped),
             mse_rounded: mean(sums.rounded),
             max_abs_error: (sums.count > 0).then_some(sums.max_abs).and_then(finite),
-            sqnr_db: finite(10.0 * (sums.signal / error).log10()),
+            sqnr_db: finite(10.0 * libm::log10(sums.signal / error)),
             cosine,
             clipped: sums.clipped_count,
             nan,

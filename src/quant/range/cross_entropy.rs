@@ -46,8 +46,10 @@ pub(super) fn range<T: Real>(
 fn softmax<T: Real>(x: &[T]) -> Vec<f64> {
     let finite = || x.iter().filter(|x| x.is_finite()).map(|x| x.to_f64());
     let peak = finite().fold(f64::NEG_INFINITY, f64::max);
-    let total: f64 = finite().map(|x| (x - peak).exp()).sum();
-    x.iter().map(|x| if x.is_finite() { (x.to_f64() - peak).exp() / total } else { 0.0 }).collect()
+    let total: f64 = finite().map(|x| libm::exp(x - peak)).sum();
+    x.iter()
+        .map(|x| if x.is_finite() { libm::exp(x.to_f64() - peak) / total } else { 0.0 })
+        .collect()
 }
 
 /// Cross-entropy of one line: log sum exp x̂ - sum target x̂.
@@ -62,11 +64,11 @@ fn loss<T: Real>(x: &[T], target: &[f64], range: Range<T>, numerics: &Numerics) 
     if !peak.is_finite() {
         return 0.0;
     }
-    let total: f64 = pairs().map(|r| (r - peak).exp()).sum();
+    let total: f64 = pairs().map(|r| libm::exp(r - peak)).sum();
     let hit: f64 = target
         .iter()
         .zip(&restored)
         .map(|(target, r)| if *target > 0.0 { target * (r.to_f64() - peak) } else { 0.0 })
         .sum();
-    total.ln() - hit
+    libm::log(total) - hit
 }

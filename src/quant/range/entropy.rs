@@ -86,7 +86,12 @@ fn smooth(counts: &[u64]) -> Option<Vec<f32>> {
     }
     let give = <f32 as Real>::from_f64(EPSILON);
     let take = <f32 as Real>::from_f64(EPSILON * zeros as f64 / others as f64);
-    Some(counts.iter().map(|&count| if count == 0 { give } else { count as f32 - take }).collect())
+    Some(
+        counts
+            .iter()
+            .map(|&count| if count == 0 { give } else { count.cast_signed() as f32 - take })
+            .collect(),
+    )
 }
 
 /// Kullback-Leibler divergence of two unnormalized distributions, in f32.
@@ -94,8 +99,21 @@ fn relative_entropy(mut p: Vec<f32>, mut q: Vec<f32>) -> f32 {
     let (p_sum, q_sum) = (pairwise_sum(&p), pairwise_sum(&q));
     p.iter_mut().for_each(|p| *p /= p_sum);
     q.iter_mut().for_each(|q| *q /= q_sum);
-    let terms: Vec<f32> = p.iter().zip(&q).map(|(p, q)| p * (p / q).ln()).collect();
-    pairwise_sum(&terms)
+    // Smoothed zeros stand side by side and have one term where they have one q.
+    let floor = p.iter().copied().fold(f32::INFINITY, f32::min);
+    let mut known = (f32::NAN, 0.0);
+    for (p, &q) in p.iter_mut().zip(&q) {
+        let repeats = *p <= floor;
+        if repeats && q.to_bits() == known.0.to_bits() {
+            *p = known.1;
+            continue;
+        }
+        *p *= libm::logf(*p / q);
+        if repeats {
+            known = (q, *p);
+        }
+    }
+    pairwise_sum(&p)
 }
 
 /// The order in which NumPy adds a contiguous array: eight interleaved sums
@@ -160,49 +178,38 @@ pub(super) fn tensorrt<T: Real>(
 /// The divergence of `counts`, with the tail added to the last, from the means
 /// of the occupied bins in each of `levels` equal intervals.
 fn tensorrt_divergence(counts: &[u64], tail: u64, levels: usize) -> f64 {
-    let step = counts.len() as f64 / levels as f64;
-    let mut totals = vec![(0_u64, 0_u64); levels];
-    let level_of = |bin: usize| {
-        let start =
-            |level: usize| if level == levels { counts.len() as f64 } else { level as f64 * step };
-        let mut level = (bin * levels / counts.len()).min(levels - 1);
-        while level > 0 && start(level) > bin as f64 {
-            level -= 1;
-        }
-        while level + 1 < levels && start(level + 1) <= bin as f64 {
-            level += 1;
-        }
-        level
-    };
     let occupied = || counts.iter().enumerate().filter(|(_, count)| **count != 0);
-    for (bin, count) in occupied() {
-        let (total, bins) = &mut totals[level_of(bin)];
-        *total += count;
-        *bins += 1;
-    }
-    let mut q = vec![0.0; counts.len()];
-    for (bin, _) in occupied() {
-        let (total, bins) = totals[level_of(bin)];
-        q[bin] = total as f64 / bins as f64;
-    }
-    let mut p: Vec<f64> = counts.iter().map(|&count| count as f64).collect();
-    p[counts.len() - 1] += tail as f64;
-    let (p_sum, q_sum) = (pairwise_sum(&p), pairwise_sum(&q));
-    if q_sum == 0.0 {
+    let total: u64 = counts.iter().sum();
+    if total == 0 {
         // Nothing but empty bins: NaN in the original, which its search takes for the least.
         return f64::NEG_INFINITY;
     }
-    let terms: Vec<f64> = p
-        .iter()
-        .zip(&q)
-        .map(|(p, q)| {
-            let (p, q) = (p / p_sum, q / q_sum);
-            match (p > 0.0, q > 0.0) {
-                (true, true) => p * (p / q).ln(),
-                (false, _) => 0.0,
-                (true, false) => f64::INFINITY,
-            }
-        })
-        .collect();
-    pairwise_sum(&terms)
+    if tail > 0 && counts.ends_with(&[0]) {
+        // The tail lands on a bin that the quantized distribution has not.
+        return f64::INFINITY;
+    }
+    let step = counts.len() as f64 / levels as f64;
+    let mut totals = vec![(0_u64, 0_u64); levels];
+    let mut level_of = Vec::with_capacity(counts.len());
+    let mut level = 0;
+    for (bin, count) in occupied() {
+        while level + 1 < levels && (level + 1) as f64 * step <= bin as f64 {
+            level += 1;
+        }
+        totals[level].0 += count;
+        totals[level].1 += 1;
+        level_of.push(level);
+    }
+    let mut q = vec![0.0; counts.len()];
+    for ((bin, _), level) in occupied().zip(level_of) {
+        let (total, bins) = totals[level];
+        q[bin] = total as f64 / bins as f64;
+    }
+    let (p_sum, q_sum) = ((total + tail) as f64, pairwise_sum(&q));
+    let last = counts.len() - 1;
+    for (bin, count) in occupied() {
+        let p = (count + if bin == last { tail } else { 0 }) as f64 / p_sum;
+        q[bin] = p * libm::log(p / (q[bin] / q_sum));
+    }
+    pairwise_sum(&q)
 }
