@@ -62,8 +62,10 @@ pub fn run(payload: Payload, context: &mut Context<'_>) -> Result<Answer, Error>
             .error("granularity", "too many slices for one answer")
             .cure("ask for fewer bins and percentiles, or a coarser granularity"));
     }
-    // The elements as f32 where they are not, and a slice at a time side by side.
-    context.reserve(tensor.shape().len().saturating_mul(8))?;
+    // The elements as f32 where they are not, and a slice at a time side by side;
+    // each number of the answer, twice as a value and once as text.
+    let answer = layout.slices() * numbers * 40;
+    context.reserve(tensor.shape().len().saturating_mul(8).saturating_add(answer))?;
     let (whole, slices) = match tensor.reals() {
         Reals::F32(x) => all(&x, &tensor, &layout, &wanted, context.cancel)?,
         Reals::F64(x) => all(&x, &tensor, &layout, &wanted, context.cancel)?,

@@ -20,6 +20,9 @@ use super::payload::{Context, Format, Payload};
 /// Most slices that one report lists.
 const MAX_SLICE_REPORTS: usize = 1 << 16;
 
+/// Bytes of a report, of its document and of its text, or of a small tensor.
+const REPORT: usize = 1024;
+
 /// What `output` may name when the answer is one bare tensor.
 const OUTPUTS: [&str; 3] = ["codes", "scale", "zero_point"];
 
@@ -62,6 +65,7 @@ pub fn run(payload: Payload, format: Format, context: &mut Context<'_>) -> Resul
         let working = working_bytes(&tensor, &scheme).map_err(located)?;
         context.reserve(working)?;
         context.reserve(answer_bytes(tensor.shape().len(), &scheme, slices, format))?;
+        context.reserve(REPORT * if per_slice { slices + 1 } else { 1 })?;
         let result = quantize(&tensor, &scheme, per_slice, context.cancel).map_err(located)?;
         drop(tensor);
         context.release(working);

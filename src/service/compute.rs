@@ -53,6 +53,8 @@ pub struct Compute {
 pub struct Permit {
     bytes: Arc<Semaphore>,
     large_bytes: Arc<Semaphore>,
+    /// Units that a large request may hold.
+    most: u32,
     held: Option<OwnedSemaphorePermit>,
     held_large: Option<OwnedSemaphorePermit>,
     deadline: Instant,
@@ -77,6 +79,10 @@ impl Drop for CancelOnDrop {
         self.0.cancel();
     }
 }
+
+const NEVER: &str = "the request needs more memory than the server may use";
+const SMALLER: &str =
+    "send smaller tensors, choose a coarser granularity, or raise --max-inflight-bytes";
 
 fn overloaded(reason: &'static str) -> Error {
     telemetry::rejected(reason);
@@ -143,16 +149,13 @@ impl Compute {
         let total = units(self.settings.max_inflight_bytes) as usize;
         let bound = if is_large { total - total / 8 } else { total };
         if units(bytes) as usize > bound {
-            return Err(Error::new(
-                Kind::TooLarge,
-                "the request needs more memory than the server may use",
-            )
-            .cure("send smaller tensors, or raise --max-inflight-bytes"));
+            return Err(Error::new(Kind::TooLarge, NEVER).cure(SMALLER));
         }
         let deadline = Instant::now() + self.settings.max_queue_wait;
         let mut permit = Permit {
             bytes: Arc::clone(&self.bytes),
             large_bytes: Arc::clone(&self.large),
+            most: u32::try_from(total - total / 8).unwrap_or(u32::MAX),
             held: None,
             held_large: None,
             deadline,
@@ -259,8 +262,12 @@ impl Permit {
     /// Asks for `bytes` more than are held, in the terms of a codec.
     ///
     /// # Errors
-    /// [`Reason::NoRoom`] when there are not enough.
+    /// [`Reason::TooLarge`] when they could never be had, [`Reason::NoRoom`]
+    /// when there are not enough at the moment.
     pub fn grow_by(&mut self, bytes: usize) -> Result<(), CodecError> {
+        if units(self.held_bytes().saturating_add(bytes)) > self.most {
+            return Err(CodecError::too_large(NEVER).cure(SMALLER));
+        }
         self.try_hold(self.held_bytes().saturating_add(bytes)).map_err(|()| {
             let Error { detail, cure, .. } = overloaded("bytes");
             CodecError::new(Reason::NoRoom, detail).cure(cure)
