@@ -21,13 +21,15 @@ use super::Failure;
 /// Reads the file, quantizes it and writes the answer beside its final name
 /// first, so that a failure leaves nothing half written.
 pub(super) fn run(options: &Quantize) -> Result<(), Failure> {
+    if is_same_file(&options.input, &options.output) {
+        return Err(Failure::usage("the output is the input; name another file"));
+    }
     let bar = progress();
     let body = read(&options.input, &bar)
         .map_err(|error| Failure::new(format!("cannot read the input: {error}")))?;
-    let format = match body.bytes().starts_with(npy::MAGIC) {
-        true => Format::Npy,
-        false => Format::Safetensors,
-    };
+    let is_npy = body.bytes().starts_with(npy::MAGIC)
+        || options.input.extension().is_some_and(|extension| extension == "npy");
+    let format = if is_npy { Format::Npy } else { Format::Safetensors };
     let command = Command {
         operation: Operation::Quantize,
         payload: Payload { body, format, encoding: Encoding::Identity, query: query(options)? },
@@ -61,6 +63,14 @@ pub(super) fn run(options: &Quantize) -> Result<(), Failure> {
         .map_err(|error| Failure::new(format!("cannot write the output: {error}")))?;
     bar.finish_and_clear();
     Ok(())
+}
+
+/// Whether both names lead to one file, which writing would destroy.
+fn is_same_file(input: &Path, output: &Path) -> bool {
+    match (input.canonicalize(), output.canonicalize()) {
+        (Ok(input), Ok(output)) => input == output,
+        _ => false,
+    }
 }
 
 fn describe(error: &Error) -> String {

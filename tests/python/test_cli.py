@@ -114,6 +114,10 @@ def test_offline_failures_are_one_line(tmp_path):
         assert failed.returncode == code, failed.stderr
         assert len(failed.stderr.splitlines()) == 1, failed.stderr
         assert not out.exists() and list(tmp_path.iterdir()) == [source]
+    before = source.read_bytes()
+    failed = run("quantize", source, "-o", tmp_path / "." / "in.npy")
+    assert failed.returncode == 2 and source.read_bytes() == before
+    assert b"output is the input" in failed.stderr and len(failed.stderr.splitlines()) == 1
     failed = run("quantize", tmp_path / "missing.npy", "-o", out)
     assert failed.returncode in (1, 2) and len(failed.stderr.splitlines()) == 1
     source.write_bytes(b"\x93NUMPY nonsense")
