@@ -218,8 +218,9 @@ fn json_item(members: &[Member<'_>], base: &str, context: &mut Context<'_>) -> R
     let scheme_origin = Origin::Body(pointer(base, "scheme"));
     let options = scheme_options(fields.take("scheme"), &scheme_origin)?;
     let coding = coding(&options, &scheme_origin)?;
-    let default = Some(if options.signed == Some(false) { DType::U8 } else { DType::I8 });
-    let dtype = payload::dtype(&mut fields, "dtype")?.or(default).unwrap_or(DType::I8);
+    let is_bytes = options.signed == Some(false) || coding.packed.is_some();
+    let default = if is_bytes { DType::U8 } else { DType::I8 };
+    let dtype = payload::dtype(&mut fields, "dtype")?.unwrap_or(default);
     let shape = payload::shape(&mut fields)?;
     let scale_dtype = payload::dtype(&mut fields, "scale_dtype")?.unwrap_or(DType::F32);
     let read = |key: &str, dtype: DType, shape: Option<&Shape>| {

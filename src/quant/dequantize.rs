@@ -44,7 +44,7 @@ pub fn dequantize(parts: &Codes<'_>, dtype: DType, cancel: &Cancel) -> Result<Te
         Reals::F64(scale) => {
             let affines = affines(&scale, &zero_points, &layout)?;
             let restored = restore::<f64>(parts.codes, &affines, &layout, cancel)?;
-            convert(restored, Real::to_f64, f16::from_f64, bf16_from_f64, dtype)
+            convert(restored, Real::to_f64, f16_from_f64, bf16_from_f64, dtype)
         }
     };
     let shape = parts.codes.shape().clone();
@@ -139,18 +139,27 @@ fn convert<T: Real>(
     }
 }
 
+/// The nearest value, ties to even; `half` rounds twice, by way of f32.
+fn f16_from_f64(x: f64) -> f16 {
+    f16::from_f32(f32_to_odd(x))
+}
+
 /// The nearest value, ties to even; `half` rounds twice.
-#[expect(clippy::cast_possible_truncation, reason = "what is cut off is remembered")]
 fn bf16_from_f64(x: f64) -> bf16 {
+    bf16::from_f32(f32_to_odd(x))
+}
+
+/// `x` in f32, rounded to odd: the last bit says that something was cut off,
+/// so that a second rounding sees no tie where there is none.
+#[expect(clippy::cast_possible_truncation, reason = "what is cut off is remembered")]
+fn f32_to_odd(x: f64) -> f32 {
     let near = x as f32;
     let back = f64::from(near);
     if !near.is_finite() || back.total_cmp(&x).is_eq() {
-        return bf16::from_f32(near);
+        return near;
     }
-    // Rounded to odd: the last bit says that something was cut off, so that the
-    // second rounding sees no tie where there is none.
     let toward_zero = near.to_bits() - u32::from(back.abs() > x.abs());
-    bf16::from_f32(f32::from_bits(toward_zero | 1))
+    f32::from_bits(toward_zero | 1)
 }
 
 fn affines<T: Real>(
@@ -226,5 +235,21 @@ mod tests {
             assert_eq!(bf16_from_f64(-x), bf16::from_f32(-expect), "{x}");
         }
         assert!(bf16_from_f64(f64::NAN).is_nan());
+    }
+
+    /// `numpy.float64(x).astype(numpy.float16)`.
+    #[test]
+    fn f64_to_f16_rounds_once() {
+        for (x, expect) in [
+            (1.000_488_281_250_909_5, 1.000_976_6),
+            (1.000_488_281_25, 1.0),
+            (65_519.999_999_999_9, 65_504.0),
+            (65_520.0, f32::INFINITY),
+            (2.980_232_238_772_242e-8, 5.960_464_5e-8),
+            (2.980_232_238_769_531e-8, 0.0),
+        ] {
+            assert_eq!(f16_from_f64(x), f16::from_f32(expect), "{x}");
+            assert_eq!(f16_from_f64(-x), f16::from_f32(-expect), "{x}");
+        }
     }
 }

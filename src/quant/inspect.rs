@@ -71,7 +71,10 @@ pub fn inspect<T: Real>(values: &[T], options: &Options, cancel: &Cancel) -> Sta
     };
     // In f64 whatever the elements are: the edges are read by people.
     let ends = if finite > 0 { [min, max] } else { [0.0, 1.0] };
-    let found = histogram::histogram(values, T::to_f64, options.bins, ends, cancel);
+    // Halved where the distance of the ends has no number.
+    let unit = if (ends[1] - ends[0]).is_finite() { 1.0 } else { 0.5 };
+    let ends = ends.map(|end| end * unit);
+    let found = histogram::histogram(values, |x| x.to_f64() * unit, options.bins, ends, cancel);
     Statistics {
         count,
         nan: extent.nan,
@@ -87,7 +90,10 @@ pub fn inspect<T: Real>(values: &[T], options: &Options, cancel: &Cancel) -> Sta
             .iter()
             .map(|&p| (p, (finite > 0).then(|| percentile(p))))
             .collect(),
-        histogram: Histogram { edges: found.edges, counts: found.counts },
+        histogram: Histogram {
+            edges: found.edges.into_iter().map(|edge| edge / unit).collect(),
+            counts: found.counts,
+        },
     }
 }
 

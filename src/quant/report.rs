@@ -55,7 +55,8 @@ impl Report {
         let cosine = if sums.count == 0 {
             None
         } else if sums.signal == 0.0 && sums.restored == 0.0 {
-            Some(1.0)
+            // Elements whose squares vanish are not zeros.
+            Some(if sums.zeroed_count == 0 { 1.0 } else { 0.0 })
         } else if norms > 0.0 {
             finite(sums.product / norms).map(|cosine| cosine.clamp(-1.0, 1.0))
         } else {

@@ -179,3 +179,32 @@ async fn statistics_of_a_tensor_with_everything() {
     assert_eq!(answer["slices"].as_array().unwrap().len(), 2);
     assert_eq!(answer["slices"][0]["mean"], 2.0);
 }
+
+#[tokio::test]
+async fn numbers_near_the_largest_stay_numbers() {
+    let client = Client::new();
+    let data = json!([-3.3e38, 3.3e38]);
+    for percentile in [50, 99] {
+        let scheme = json!({"range": "percentile", "percentile": percentile, "symmetric": false});
+        let answer = client.post("/v1/quantize", &json!({"data": data, "scheme": scheme})).await;
+        let scale = answer.json()["scale"].as_f64().unwrap();
+        assert!(scale > 0.0 && scale.is_finite(), "{percentile}: {scale}");
+    }
+    let request = json!({"data": [-1.7e308, 1.7e308, 1], "dtype": "F64", "bins": 2});
+    let histogram = &client.post("/v1/inspect", &request).await.json()["statistics"]["histogram"];
+    assert_eq!(histogram["edges"], json!([-1.7e308, 0.0, 1.7e308]));
+    assert_eq!(histogram["counts"], json!([1, 2]));
+    let request = json!({"data": [1e-200, 1e-200], "dtype": "F64", "scheme": {"scale": 1}});
+    let report = &client.post("/v1/quantize", &request).await.json()["report"];
+    assert_eq!((&report["zeroed"], &report["cosine"]), (&json!(2), &json!(0.0)));
+}
+
+#[tokio::test]
+async fn packed_codes_are_bytes_unless_told_otherwise() {
+    let client = Client::new();
+    let scheme = json!({"bits": 4, "packed": true});
+    let request = json!({"codes": [240], "shape": [2], "scale": 1, "scheme": scheme});
+    let answer = client.post("/v1/dequantize", &request).await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.json()["data"], json!([0.0, -1.0]));
+}

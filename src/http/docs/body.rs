@@ -172,7 +172,7 @@ pub(in crate::http) enum QuantizeAnswer {
 pub(in crate::http) struct CodesBody {
     /// The codes, or bytes when packed.
     codes: Option<Numbers>,
-    /// Type of the codes. Default I8, or U8 for unsigned schemes.
+    /// Type of the codes. Default I8, or U8 for unsigned schemes and packed codes.
     dtype: Option<Dtype>,
     /// Dimensions of the tensor; needed for packed codes.
     #[schema(max_items = 8)]
@@ -249,7 +249,7 @@ pub(in crate::http) struct InspectRequest {
     #[schema(minimum = 1, maximum = 4096)]
     bins: Option<u32>,
     /// Percentiles to find, 0 to 100.
-    #[schema(max_items = 64)]
+    #[schema(min_items = 1, max_items = 64)]
     percentiles: Option<Vec<f64>>,
     /// Slices to look at one by one.
     granularity: Option<GranularityName>,

@@ -70,6 +70,10 @@ fn place(p: f64, n: usize) -> (usize, usize, f64) {
 /// `numpy`'s `_lerp`: from the nearer end, the weight in the type of the array.
 fn interpolate<T: Real>(low: T, high: T, weight: f64) -> T {
     let width = high - low;
+    if !width.is_finite() {
+        // NumPy overflows here.
+        return low * T::from_f64(1.0 - weight) + high * T::from_f64(weight);
+    }
     if weight < 0.5 {
         low + width * T::from_f64(weight)
     } else {
