@@ -109,6 +109,14 @@ fn read(path: &Path, bar: &ProgressBar) -> std::io::Result<Buffer> {
 }
 
 fn write(path: &Path, segments: &[bytes::Bytes], bar: &ProgressBar) -> std::io::Result<()> {
+    if path.metadata().is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+        // A device or a pipe is written to; a file in its place would break it.
+        let mut out = bar.wrap_write(File::options().write(true).open(path)?);
+        return segments.iter().try_for_each(|segment| out.write_all(segment));
+    }
+    // What a link leads to is replaced, not the link.
+    let target = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let path = target.as_path();
     let mut staging = path.as_os_str().to_owned();
     staging.push(".partial");
     let result = (|| {

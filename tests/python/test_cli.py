@@ -1,6 +1,7 @@
 """The command line: the same core offline, the document, the health check, the flags."""
 
 import json
+import os
 import re
 import subprocess
 
@@ -99,6 +100,21 @@ def test_offline_equals_online(client, tmp_path, packed):
         online = client.post("/v1/quantize", body, kind=kind, params={"preset": "int8"})
         assert read_safetensors(out.read_bytes())[1] == read_safetensors(online.content)[1]
         assert out.read_bytes() == online.content
+
+
+def test_links_and_pipes_are_written_through(tmp_path):
+    source, out = tmp_path / "in.npy", tmp_path / "out.safetensors"
+    link, pipe = tmp_path / "link.safetensors", tmp_path / "pipe"
+    source.write_bytes(npy_bytes(np.arange(12, dtype=np.float32)))
+    out.write_bytes(b"old")
+    link.symlink_to(out)
+    assert run("quantize", source, "-o", link).returncode == 0
+    assert link.is_symlink() and read_safetensors(out.read_bytes())[0]["codes"].shape == (12,)
+    os.mkfifo(pipe)
+    with subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE) as reader:
+        assert run("quantize", source, "-o", pipe).returncode == 0
+        assert reader.stdout.read() == out.read_bytes()
+    assert pipe.is_fifo()
 
 
 def test_offline_failures_are_one_line(tmp_path):
