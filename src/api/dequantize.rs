@@ -14,9 +14,8 @@ use crate::tensor::{Buffer, DType, Shape, Tensor};
 use super::answer::{Answer, ObjectWriter};
 use super::error::{Error, Kind, Place};
 use super::fields::{Fields, Origin};
-use super::options::{Options, SCHEME_FIELDS};
+use super::options::{Options, SCHEME_FIELDS, options_of_value};
 use super::payload::{self, Context, Format, Payload, pointer};
-use super::presets;
 use super::quantize::several;
 
 /// One quantized tensor as it came in.
@@ -160,7 +159,8 @@ fn unpacked(
     }
 }
 
-const JSON_FIELDS: [&str; 11] = [
+/// Members of one quantized tensor; of the report nothing is needed.
+const JSON_FIELDS: [&str; 9] = [
     "codes",
     "dtype",
     "shape",
@@ -170,8 +170,6 @@ const JSON_FIELDS: [&str; 11] = [
     "scheme",
     "report",
     "output_dtype",
-    "tensors",
-    "data",
 ];
 
 fn decode_json(
@@ -209,15 +207,17 @@ fn json_item(members: &[Member<'_>], base: &str, context: &mut Context<'_>) -> R
             fields.insert(key, context.read_option(value, &pointer(base, key))?);
         }
     }
-    let known = |key: &&Member<'_>| !JSON_FIELDS.contains(&key.key.as_ref()) || key.key == "data";
-    if let Some(other) = members.iter().find(known) {
+    if let Some(other) = members.iter().find(|m| !JSON_FIELDS.contains(&m.key.as_ref())) {
         return Err(fields
             .error(&other.key, "unknown field")
-            .cure(format!("known here: {}", JSON_FIELDS[..9].join(", "))));
+            .cure(format!("known here: {}", JSON_FIELDS.join(", "))));
     }
-    let scheme_origin = Origin::Body(pointer(base, "scheme"));
-    let options = scheme_options(fields.take("scheme"), &scheme_origin)?;
-    let coding = coding(&options, &scheme_origin)?;
+    let scheme_pointer = pointer(base, "scheme");
+    let options = match fields.take("scheme") {
+        Some(scheme) => options_of_value(scheme, &scheme_pointer)?,
+        None => Options::default(),
+    };
+    let coding = coding(&options, &Origin::Body(scheme_pointer))?;
     let is_bytes = options.signed == Some(false) || coding.packed.is_some();
     let default = if is_bytes { DType::U8 } else { DType::I8 };
     let dtype = payload::dtype(&mut fields, "dtype")?.unwrap_or(default);
@@ -237,25 +237,6 @@ fn json_item(members: &[Member<'_>], base: &str, context: &mut Context<'_>) -> R
     let scale = read("scale", scale_dtype, None)?;
     let granularity = coding.granularity;
     Ok(Item { name: String::new(), codes, scale, zero_point, granularity, place: origin })
-}
-
-/// The options of a scheme as an answer holds it, or the name of a preset.
-fn scheme_options(value: Option<Value>, origin: &Origin) -> Result<Options, Error> {
-    match value {
-        None => Ok(Options::default()),
-        Some(Value::Object(map)) => {
-            let mut fields = Fields::new(map, origin.clone());
-            let options = Options::take(&mut fields)?;
-            fields.finish(&SCHEME_FIELDS[..18])?;
-            Ok(options)
-        }
-        Some(Value::String(name)) => {
-            presets::find(&name).ok_or_else(|| presets::unknown(origin.place("")))
-        }
-        Some(Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_)) => {
-            Err(Error::new(Kind::InvalidOption, "not a scheme").at(origin.place("")))
-        }
-    }
 }
 
 /// Codes alone in the body; everything else stands in the query.
@@ -377,9 +358,10 @@ fn safetensors_item(
     let codes = part("codes")?;
     let scale = part("scale")?;
     let zero_point = part("zero_point").ok();
-    let origin = Origin::Body("/__metadata__/scheme".to_owned());
+    let pointer = "/__metadata__/scheme";
+    let origin = Origin::Body(pointer.to_owned());
     let options = match scheme {
-        Some(scheme) => scheme_options(Some(scheme), &origin)?,
+        Some(scheme) => options_of_value(scheme, pointer)?,
         None => query.clone(),
     };
     let coding = coding(&options, &origin)?;

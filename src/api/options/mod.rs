@@ -373,30 +373,37 @@ fn block_shape(fields: &mut Fields) -> Result<Option<[usize; 2]>, Error> {
     }
 }
 
-/// The scheme of a JSON value at `pointer`: an object of fields or the name of a preset.
+/// The options of a JSON value at `pointer`: an object of scheme fields or the
+/// name of a preset.
+///
+/// # Errors
+/// [`Kind::InvalidOption`] names the field at fault.
+pub fn options_of_value(value: Value, pointer: &str) -> Result<Options, Error> {
+    let place = Place::Pointer(pointer.to_owned());
+    match value {
+        Value::Object(map) => {
+            let mut fields = Fields::new(map, Origin::Body(pointer.to_owned()));
+            let options = Options::take(&mut fields)?;
+            fields.finish(&SCHEME_FIELDS[..18])?;
+            Ok(options)
+        }
+        Value::String(name) => presets::find(&name).ok_or_else(|| presets::unknown(place)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => {
+            Err(Error::new(Kind::InvalidOption, "not a scheme")
+                .at(place)
+                .cure("use an object of scheme fields or the name of a preset"))
+        }
+    }
+}
+
+/// The scheme of such a value; `null` is the default one.
 ///
 /// # Errors
 /// [`Kind::InvalidOption`] names the field at fault.
 pub fn scheme_of_value(value: Value, pointer: &str) -> Result<Scheme, Error> {
-    let origin = Origin::Body(pointer.to_owned());
-    match value {
-        Value::Object(map) => {
-            let mut fields = Fields::new(map, origin.clone());
-            let options = Options::take(&mut fields)?;
-            fields.finish(&SCHEME_FIELDS[..18])?;
-            options.resolve(&origin)
-        }
-        Value::String(name) => {
-            let place = Place::Pointer(pointer.to_owned());
-            presets::find(&name).ok_or_else(|| presets::unknown(place))?.resolve(&origin)
-        }
-        Value::Null => Options::default().resolve(&origin),
-        Value::Bool(_) | Value::Number(_) | Value::Array(_) => {
-            Err(Error::new(Kind::InvalidOption, "not a scheme")
-                .at(Place::Pointer(pointer.to_owned()))
-                .cure("use an object of scheme fields or the name of a preset"))
-        }
-    }
+    let options =
+        if value.is_null() { Options::default() } else { options_of_value(value, pointer)? };
+    options.resolve(&Origin::Body(pointer.to_owned()))
 }
 
 #[cfg(test)]

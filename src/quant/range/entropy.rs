@@ -159,7 +159,7 @@ pub(super) fn tensorrt<T: Real>(
         if cancel.is_cancelled() {
             break;
         }
-        let divergence = tensorrt_divergence(&counts[..kept], sums[BINS] - sums[kept], levels);
+        let divergence = tensorrt_divergence(&counts[..kept], [sums[kept], sums[BINS]], levels);
         // The last of equal candidates.
         if divergence <= best.0 {
             best = (divergence, kept);
@@ -176,10 +176,12 @@ pub(super) fn tensorrt<T: Real>(
 }
 
 /// The divergence of `counts`, with the tail added to the last, from the means
-/// of the occupied bins in each of `levels` equal intervals.
-fn tensorrt_divergence(counts: &[u64], tail: u64, levels: usize) -> f64 {
+/// of the occupied bins in each of `levels` equal intervals. `sums` are those
+/// of `counts`, and with the tail.
+fn tensorrt_divergence(counts: &[u64], sums: [u64; 2], levels: usize) -> f64 {
+    let [total, whole] = sums;
+    let tail = whole - total;
     let occupied = || counts.iter().enumerate().filter(|(_, count)| **count != 0);
-    let total: u64 = counts.iter().sum();
     if total == 0 {
         // Nothing but empty bins: NaN in the original, which its search takes for the least.
         return f64::NEG_INFINITY;
@@ -205,7 +207,7 @@ fn tensorrt_divergence(counts: &[u64], tail: u64, levels: usize) -> f64 {
         let (total, bins) = totals[level];
         q[bin] = total as f64 / bins as f64;
     }
-    let (p_sum, q_sum) = ((total + tail) as f64, pairwise_sum(&q));
+    let (p_sum, q_sum) = (whole as f64, pairwise_sum(&q));
     let last = counts.len() - 1;
     for (bin, count) in occupied() {
         let p = (count + if bin == last { tail } else { 0 }) as f64 / p_sum;
