@@ -52,6 +52,26 @@ async fn options_are_refused_by_name() {
 }
 
 #[tokio::test]
+async fn a_scheme_is_refused_alike_on_the_way_back() {
+    let client = Client::new();
+    for (path, mut body) in [
+        ("/v1/quantize", json!({"data": [1]})),
+        ("/v1/dequantize", json!({"codes": [1], "scale": 1})),
+    ] {
+        for (scheme, cure) in [(json!("int9"), "int8"), (json!(3), "name of a preset")] {
+            body["scheme"] = scheme;
+            let answer = client.post(path, &body).await;
+            let (place, found) = refusal(&answer, "invalid-option", 400);
+            assert_eq!(place, "/scheme", "{path}");
+            assert!(found.as_str().unwrap().contains(cure), "{path}: {found}");
+        }
+    }
+    let named = json!({"tensors": {"w": {"codes": [1], "scale": 1, "data": [1]}}});
+    let answer = client.post("/v1/dequantize", &named).await;
+    assert_eq!(refusal(&answer, "invalid-option", 400).0, "/tensors/w/data");
+}
+
+#[tokio::test]
 async fn broken_bodies_are_refused_where_they_break() {
     let client = Client::new();
     for (text, place) in [
