@@ -3,9 +3,14 @@
 //! This module sees slices and numbers only. [`scalar`] defines every
 //! operation; a faster implementation must equal it bit for bit.
 
+mod elementwise;
+pub mod gemm;
+mod isa;
 pub mod real;
 pub mod scalar;
 pub mod sums;
+
+pub use isa::Isa;
 
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// What each module may name of the others, besides itself.
 const EDGES: [(&str, &[&str]); 11] = [
     ("tensor", &[]),
-    ("kernels", &[]),
+    ("kernels", &["tensor"]),
     ("codec", &["tensor"]),
     ("quant", &["kernels", "tensor"]),
     ("api", &["quant", "codec", "kernels", "tensor"]),

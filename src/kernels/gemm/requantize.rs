@@ -1,0 +1,181 @@
+//! Sums of products to 8-bit codes of another scale.
+//!
+//! Four definitions are in use, which differ by one in rare cases
+//! (docs/NUMERICS.md, "Products").
+
+use super::super::real::Real;
+use super::super::scalar::{Code, CodeRange};
+
+/// How sums become codes.
+#[derive(Clone, Copy, Debug)]
+pub struct Requantize<'a> {
+    /// The definition followed.
+    pub mode: Mode<'a>,
+    /// Zero point of the result.
+    pub zero_point: i32,
+    /// Codes of the result, both ends included; `ReLU` raises the lower end to the zero point.
+    pub range: CodeRange,
+    /// Added to the sums, one a column.
+    pub bias: Option<&'a [i32]>,
+}
+
+/// Definitions of requantization.
+#[derive(Clone, Copy, Debug)]
+pub enum Mode<'a> {
+    /// ONNX Runtime's `QLinearMatMul`: in f32, `saturate(rne(f32(sum) * m) + z)`
+    /// with `m = (scale_a * scale_b) / scale_c`, `scale_c` given here.
+    FloatOrt(f32),
+    /// The reference of ONNX: `saturate(rne(f64(sum) * m + z))` with the same f32 `m`.
+    FloatOnnx(f32),
+    /// gemmlowp and TFLite, rounding twice; one multiplier, or one a column.
+    Gemmlowp(&'a [Multiplier]),
+    /// TFLite with `TFLITE_SINGLE_ROUNDING`; one multiplier, or one a column.
+    SingleRound(&'a [Multiplier]),
+}
+
+/// `mantissa * 2^(exponent - 31)`, as TFLite's `QuantizeMultiplier` has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Multiplier {
+    mantissa: i32,
+    exponent: i32,
+}
+
+impl Multiplier {
+    /// The nearest to `real`, which is positive and finite. Below 2^-32 it is
+    /// 0; from 2^30 on it is the largest there is.
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "at most 2^31, and that is seen to")]
+    pub fn new(real: f64) -> Self {
+        let (fraction, mut exponent) = libm::frexp(real);
+        let mut mantissa = (fraction * f64::from(1_u32 << 31)).round() as i64;
+        if mantissa == 1 << 31 {
+            mantissa /= 2;
+            exponent += 1;
+        }
+        if exponent < -31 {
+            return Self { mantissa: 0, exponent: 0 };
+        }
+        if exponent > 30 {
+            return Self { mantissa: i32::MAX, exponent: 30 };
+        }
+        Self { mantissa: mantissa as i32, exponent }
+    }
+
+    /// `SaturatingRoundingDoublingHighMul`, then `RoundingDivideByPOT`. Where a
+    /// multiplier above 1 shifts the sum beyond 32 bits, it saturates.
+    #[inline(always)]
+    fn twice(self, sum: i32) -> i64 {
+        let left = i64::from(sum) << self.exponent.max(0);
+        let left = left.clamp(i64::from(i32::MIN), i64::from(i32::MAX));
+        let product = left * i64::from(self.mantissa);
+        let nudge = if product >= 0 { 1 << 30 } else { 1 - (1 << 30) };
+        let high = (product + nudge) / (1 << 31);
+        let right = (-self.exponent).max(0);
+        let mask = (1_i64 << right) - 1;
+        let threshold = (mask >> 1) + i64::from(high < 0);
+        (high >> right) + i64::from((high & mask) > threshold)
+    }
+
+    /// One shift to the right, ties up.
+    #[inline(always)]
+    fn once(self, sum: i32) -> i64 {
+        let shift = 31 - self.exponent;
+        let half = 1_i64 << (shift - 1);
+        (i64::from(sum) * i64::from(self.mantissa) + half) >> shift
+    }
+}
+
+impl Requantize<'_> {
+    /// One row: sums of consecutive columns from `first` on to codes.
+    #[inline(always)]
+    pub(super) fn row<C: Code>(
+        &self,
+        sums: &[i32],
+        first: usize,
+        (scale_a, scales_b): (f32, &[f32]),
+        codes: &mut [C],
+    ) {
+        let sums = sums.iter().enumerate().map(|(j, &sum)| match self.bias {
+            Some(bias) => sum.wrapping_add(bias[first + j]),
+            None => sum,
+        });
+        let CodeRange { min, max } = self.range;
+        let zero = self.zero_point;
+        let cells = sums.zip(scales_b).zip(codes).enumerate();
+        match self.mode {
+            Mode::FloatOrt(scale_c) => cells.for_each(|(_, ((sum, scale_b), code))| {
+                let scaled = f32::from_i32(sum) * ((scale_a * scale_b) / scale_c);
+                let [low, high] = [min - zero, max - zero].map(f32::from_i32);
+                *code = C::from_code(clamped(scaled, low, high).round_even() + zero);
+            }),
+            Mode::FloatOnnx(scale_c) => cells.for_each(|(_, ((sum, scale_b), code))| {
+                let m = f64::from((scale_a * scale_b) / scale_c);
+                let shifted = f64::from(sum) * m + f64::from(zero);
+                let [low, high] = [min, max].map(f64::from);
+                *code = C::from_code(clamped(shifted, low, high).round_even());
+            }),
+            Mode::Gemmlowp(multipliers) => cells.for_each(|(j, ((sum, _), code))| {
+                let scaled = pick(multipliers, first + j).twice(sum);
+                *code = saturated(scaled, zero, self.range);
+            }),
+            Mode::SingleRound(multipliers) => cells.for_each(|(j, ((sum, _), code))| {
+                let scaled = pick(multipliers, first + j).once(sum);
+                *code = saturated(scaled, zero, self.range);
+            }),
+        }
+    }
+}
+
+/// `x` within both ends; the lower end for NaN (0 times an infinite multiplier).
+#[inline(always)]
+fn clamped<T: Real>(x: T, low: T, high: T) -> T {
+    let x = if x > low { x } else { low };
+    if x < high { x } else { high }
+}
+
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "clamped to the codes before")]
+fn saturated<C: Code>(scaled: i64, zero: i32, range: CodeRange) -> C {
+    let code = scaled + i64::from(zero);
+    C::from_code(code.clamp(i64::from(range.min), i64::from(range.max)) as i32)
+}
+
+/// One for all, or one a column.
+#[inline(always)]
+fn pick(multipliers: &[Multiplier], column: usize) -> Multiplier {
+    multipliers[if multipliers.len() == 1 { 0 } else { column }]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As `QuantizeMultiplier` in `tflite/kernels/internal/quantization_util.cc`.
+    #[test]
+    fn multipliers_are_those_of_tflite() {
+        for (real, mantissa, exponent) in [
+            (0.25, 1 << 30, -1),
+            (0.5, 1 << 30, 0),
+            (1.0, 1 << 30, 1),
+            (32.0, 1 << 30, 6),
+            (123.45 / 128.0, 2_071_147_315, 0),
+            (1e-20, 0, 0),
+        ] {
+            assert_eq!(Multiplier::new(real), Multiplier { mantissa, exponent }, "{real}");
+        }
+    }
+
+    #[test]
+    fn ties_go_where_each_definition_sends_them() {
+        let half = Multiplier::new(0.5);
+        let quarter = Multiplier::new(0.25);
+        let twice = |m: Multiplier, sums: [i32; 6]| sums.map(|sum| m.twice(sum));
+        let once = |m: Multiplier, sums: [i32; 6]| sums.map(|sum| m.once(sum));
+        // Half away from zero is not what the first step does to negative sums: C truncates.
+        assert_eq!(twice(half, [1, 3, 5, -1, -3, -5]), [1, 2, 3, 0, -1, -2]);
+        assert_eq!(once(half, [1, 3, 5, -1, -3, -5]), [1, 2, 3, 0, -1, -2]);
+        assert_eq!(twice(quarter, [2, 6, 10, -2, -6, -10]), [1, 2, 3, -1, -2, -3]);
+        assert_eq!(once(quarter, [2, 6, 10, -2, -6, -10]), [1, 2, 3, 0, -1, -2]);
+        assert_eq!(Multiplier::new(1e9).twice(i32::MIN), -2_000_000_000);
+    }
+}

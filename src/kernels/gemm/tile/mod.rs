@@ -1,0 +1,120 @@
+//! Tiles: a few rows times one panel of columns, summed over the whole of K.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod scalar;
+
+use super::super::Isa;
+use super::super::isa::Level;
+
+/// Bytes of a row, or of a column, that one step of the innermost loop takes.
+pub(super) const STEP: usize = 4;
+
+/// What the four bytes of a step are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lanes {
+    /// Four unsigned bytes of a row by four signed ones of a column.
+    UnsignedBySigned,
+    /// Four signed bytes by four signed ones.
+    #[cfg_attr(not(target_arch = "aarch64"), expect(dead_code, reason = "what NEON multiplies"))]
+    SignedBySigned,
+    /// Two 16-bit words of either.
+    Words,
+}
+
+impl Lanes {
+    /// Steps that cover `k`.
+    pub(super) const fn steps(self, k: usize) -> usize {
+        match self {
+            Self::UnsignedBySigned | Self::SignedBySigned => k.div_ceil(4),
+            Self::Words => k.div_ceil(2),
+        }
+    }
+
+    /// What is added to codes of the left operand.
+    pub(super) const fn shift_left(self, signed: bool) -> i32 {
+        match (self, signed) {
+            (Self::UnsignedBySigned, true) => 128,
+            (Self::SignedBySigned, false) => -128,
+            (Self::UnsignedBySigned, false) | (Self::SignedBySigned, true) | (Self::Words, _) => 0,
+        }
+    }
+
+    /// The sum of the codes of a row.
+    pub(super) fn sum(self, row: &[u8]) -> i32 {
+        match self {
+            Self::UnsignedBySigned => row.iter().map(|&code| i32::from(code)).sum(),
+            Self::SignedBySigned => row.iter().map(|&code| i32::from(code.cast_signed())).sum(),
+            Self::Words => {
+                let words = row.as_chunks::<2>().0.iter();
+                words.map(|&word| i32::from(i16::from_le_bytes(word))).sum()
+            }
+        }
+    }
+}
+
+/// The tile of an instruction set.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tile {
+    /// Most rows of a tile.
+    pub(super) rows: usize,
+    /// Columns of a panel.
+    pub(super) columns: usize,
+    /// How it multiplies.
+    pub(super) lanes: Lanes,
+}
+
+/// Sums of the largest tile.
+const MAX_SUMS: usize = 1024;
+/// Columns of the widest panel.
+pub(super) const MAX_COLUMNS: usize = 64;
+
+/// The sums of one tile, row by row, [`Tile::columns`] apart.
+#[derive(Clone, Debug)]
+#[repr(align(64))]
+pub(super) struct Sums(pub(super) [i32; MAX_SUMS]);
+
+impl Sums {
+    /// All 0.
+    pub(super) const fn new() -> Self {
+        Self([0; MAX_SUMS])
+    }
+}
+
+/// Rows of the left operand.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rows<'a> {
+    /// The first row and those after it.
+    pub(super) bytes: &'a [u8],
+    /// Bytes from one row to the next.
+    pub(super) stride: usize,
+    /// How many.
+    pub(super) count: usize,
+}
+
+impl Tile {
+    pub(super) const fn of(isa: Isa) -> Self {
+        match isa.level() {
+            Level::Scalar => Self { rows: 4, columns: 16, lanes: Lanes::UnsignedBySigned },
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => avx2::TILE,
+            #[cfg(target_arch = "x86_64")]
+            Level::AvxVnni => avx2::VNNI_TILE,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => avx512::TILE,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512Vnni => avx512::VNNI_TILE,
+            #[cfg(target_arch = "aarch64")]
+            Level::NeonDot => neon::TILE,
+        }
+    }
+
+    /// Multiplies up to [`rows`](Self::rows) rows by one panel.
+    pub(super) fn multiply(isa: Isa, rows: Rows<'_>, panel: &[u8], sums: &mut Sums) {
+        scalar::multiply(Self::of(isa), rows, panel, sums);
+    }
+}

@@ -1,0 +1,213 @@
+//! Instruction sets: which ones the machine has, and which one is in use.
+//!
+//! An [`Isa`] can only be had for a machine that has its instructions, so
+//! that a function that takes one needs no further check. Loops that the
+//! compiler vectorizes by itself are written once, as an [`Op`], and compiled
+//! once for each instruction set by [`Isa::run`]; what needs intrinsics
+//! dispatches on [`Isa::level`].
+#![expect(unsafe_code, reason = "functions with target features are called after their detection")]
+
+use std::sync::OnceLock;
+
+/// An instruction set that this machine has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Isa(Level);
+
+/// What an [`Isa`] stands for. Levels of one architecture are in ascending
+/// order; each has all that those before it have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Level {
+    /// What every machine of the target has: SSE2, or NEON without dot products.
+    Scalar,
+    /// AVX2, FMA and F16C.
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    /// AVX2 and the 256-bit VNNI of client processors.
+    #[cfg(target_arch = "x86_64")]
+    AvxVnni,
+    /// AVX-512 F, BW, DQ and VL (Skylake-X on); a machine without AVX-VNNI may have it.
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    /// AVX-512 and its VNNI (Cascade Lake, Zen 4 on).
+    #[cfg(target_arch = "x86_64")]
+    Avx512Vnni,
+    /// NEON and the dot products of `ARMv8.2`.
+    #[cfg(target_arch = "aarch64")]
+    NeonDot,
+}
+
+impl Level {
+    #[cfg(target_arch = "x86_64")]
+    const ALL: &[Self] =
+        &[Self::Scalar, Self::Avx2, Self::AvxVnni, Self::Avx512, Self::Avx512Vnni];
+    #[cfg(target_arch = "aarch64")]
+    const ALL: &[Self] = &[Self::Scalar, Self::NeonDot];
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    const ALL: &[Self] = &[Self::Scalar];
+
+    #[cfg(target_arch = "x86_64")]
+    fn is_detected(self) -> bool {
+        let avx2 = is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c");
+        let avx512 = avx2
+            && is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl");
+        match self {
+            Self::Scalar => true,
+            Self::Avx2 => avx2,
+            Self::AvxVnni => avx2 && is_x86_feature_detected!("avxvnni"),
+            Self::Avx512 => avx512,
+            Self::Avx512Vnni => avx512 && is_x86_feature_detected!("avx512vnni"),
+        }
+    }
+
+    #[cfg(target_arch = "aarch64")]
+    fn is_detected(self) -> bool {
+        match self {
+            Self::Scalar => true,
+            Self::NeonDot => std::arch::is_aarch64_feature_detected!("dotprod"),
+        }
+    }
+
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    fn is_detected(self) -> bool {
+        true
+    }
+}
+
+/// A loop over slices that the compiler vectorizes. `run` and all that it
+/// calls must be `#[inline(always)]`, or they are compiled for the baseline.
+pub(super) trait Op {
+    /// What the loop gives.
+    type Output;
+    /// The loop.
+    fn run(self) -> Self::Output;
+}
+
+static CURRENT: OnceLock<Isa> = OnceLock::new();
+
+impl Isa {
+    /// Every instruction set of this machine, the slowest first.
+    pub fn available() -> impl Iterator<Item = Self> {
+        Level::ALL.iter().copied().filter(|level| level.is_detected()).map(Self)
+    }
+
+    /// Names of every instruction set of the architecture, on this machine or not.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        Level::ALL.iter().map(|&level| Self(level).name())
+    }
+
+    /// The one with that name, if this machine has it.
+    #[must_use]
+    pub fn by_name(name: &str) -> Option<Self> {
+        Self::available().find(|isa| isa.name() == name)
+    }
+
+    /// The fastest one.
+    #[must_use]
+    pub fn best() -> Self {
+        Self::available().last().unwrap_or(Self(Level::Scalar))
+    }
+
+    /// The one that this process uses: the first that was
+    /// [selected](Self::select), else the fastest.
+    #[must_use]
+    pub fn current() -> Self {
+        *CURRENT.get_or_init(|| {
+            // The unit tests have no configuration; CI forces each set upon them.
+            #[cfg(test)]
+            if let Some(isa) = tests::forced() {
+                return isa;
+            }
+            Self::best()
+        })
+    }
+
+    /// Uses `self` from now on; gives the one in use, which is another one
+    /// when it was in use already.
+    #[must_use]
+    pub fn select(self) -> Self {
+        *CURRENT.get_or_init(|| self)
+    }
+
+    /// Name in flags and answers.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self.0 {
+            Level::Scalar => "scalar",
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Level::AvxVnni => "avx-vnni",
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512Vnni => "avx512-vnni",
+            #[cfg(target_arch = "aarch64")]
+            Level::NeonDot => "neon-dot",
+        }
+    }
+
+    /// What to dispatch on.
+    pub(super) const fn level(self) -> Level {
+        self.0
+    }
+
+    /// Runs a loop compiled for this instruction set.
+    #[inline]
+    pub(super) fn run<O: Op>(self, op: O) -> O::Output {
+        match self.0 {
+            Level::Scalar => op.run(),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 | Level::AvxVnni => {
+                // SAFETY: such an `Isa` exists only where AVX2, FMA and F16C were detected.
+                unsafe { with_avx2(op) }
+            }
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 | Level::Avx512Vnni => {
+                // SAFETY: such an `Isa` exists only where AVX-512 F, BW, DQ and VL were detected.
+                unsafe { with_avx512(op) }
+            }
+            // NEON is part of the target; its dot products make no difference here.
+            #[cfg(target_arch = "aarch64")]
+            Level::NeonDot => op.run(),
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn with_avx2<O: Op>(op: O) -> O::Output {
+    op.run()
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
+fn with_avx512<O: Op>(op: O) -> O::Output {
+    op.run()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The set that the environment forces on the unit tests.
+    #[expect(clippy::disallowed_methods, reason = "tests have no configuration")]
+    pub(super) fn forced() -> Option<Isa> {
+        let name = std::env::var("TEST_ISA").ok()?;
+        Some(Isa::by_name(&name).unwrap_or_else(|| panic!("this machine has no {name}")))
+    }
+
+    #[test]
+    fn names_lead_back() {
+        assert_eq!(Isa::available().next().map(Isa::name), Some("scalar"));
+        for isa in Isa::available() {
+            assert_eq!(Isa::by_name(isa.name()), Some(isa));
+        }
+        assert_eq!(Isa::by_name("mmx"), None);
+        assert!(Isa::names().any(|name| name == Isa::best().name()));
+    }
+}
