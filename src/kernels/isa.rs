@@ -38,8 +38,7 @@ pub(super) enum Level {
 
 impl Level {
     #[cfg(target_arch = "x86_64")]
-    const ALL: &[Self] =
-        &[Self::Scalar, Self::Avx2, Self::AvxVnni, Self::Avx512, Self::Avx512Vnni];
+    const ALL: &[Self] = &[Self::Scalar, Self::Avx2, Self::AvxVnni, Self::Avx512, Self::Avx512Vnni];
     #[cfg(target_arch = "aarch64")]
     const ALL: &[Self] = &[Self::Scalar, Self::NeonDot];
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]

@@ -73,7 +73,9 @@ impl Codes<'_> {
     fn reach(&self, zero_points: &[i32]) -> u64 {
         let (low, high) = self.ends();
         let reach = |&zero: &i32| low.abs_diff(zero).max(high.abs_diff(zero));
-        u64::from(zero_points.iter().map(reach).max().unwrap_or(low.abs_diff(0).max(high.abs_diff(0))))
+        u64::from(
+            zero_points.iter().map(reach).max().unwrap_or(low.abs_diff(0).max(high.abs_diff(0))),
+        )
     }
 }
 

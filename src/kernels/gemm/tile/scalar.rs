@@ -22,7 +22,8 @@ pub(in super::super) fn multiply(tile: Tile, rows: Rows<'_>, panel: &[u8], sums:
 #[inline]
 fn step(lanes: Lanes, a: [u8; STEP], b: [u8; STEP]) -> i32 {
     let signed = |byte: u8| i32::from(byte.cast_signed());
-    let word = |bytes: [u8; STEP], i: usize| i32::from(i16::from_le_bytes([bytes[i], bytes[i + 1]]));
+    let word =
+        |bytes: [u8; STEP], i: usize| i32::from(i16::from_le_bytes([bytes[i], bytes[i + 1]]));
     match lanes {
         Lanes::UnsignedBySigned => (0..STEP).map(|i| i32::from(a[i]) * signed(b[i])).sum(),
         Lanes::SignedBySigned => (0..STEP).map(|i| signed(a[i]) * signed(b[i])).sum(),
