@@ -1,8 +1,12 @@
 //! From sums of products to results, while they are in the cache.
 
+use std::ops::Range;
+
 use super::super::isa::Op;
-use super::requantize::Requantize;
+use super::super::scalar::Code;
+use super::requantize::{Multiplier, Requantize};
 use super::tile::{MAX_COLUMNS, Sums};
+use super::work::Shared;
 use super::{PackedA, PackedB};
 
 /// Where the product goes, and as what. All are `[m, n]`, row-major.
@@ -26,22 +30,128 @@ pub enum Output<'a> {
     I8(&'a mut [i8], Requantize<'a>),
 }
 
-/// A tile's place in the result.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
-    pub(super) row: usize,
-    pub(super) rows: usize,
-    pub(super) column: usize,
-    pub(super) columns: usize,
+/// What the cells of a panel need to be finished, column by column.
+#[derive(Debug)]
+pub(super) struct Columns {
+    pub(super) range: Range<usize>,
+    /// What is added to every sum: `K za zb - za sum B` where all rows share a
+    /// zero point, and the integer bias.
+    base: [i32; MAX_COLUMNS],
+    /// Sums of the columns of the right operand.
+    sums: [i32; MAX_COLUMNS],
+    zero_points: [i32; MAX_COLUMNS],
+    scales: [f32; MAX_COLUMNS],
+    bias: [f32; MAX_COLUMNS],
+    multipliers: [Multiplier; MAX_COLUMNS],
 }
 
-/// Scales of one row of a tile: that of the row, and those of its columns.
-type Scales<'a> = (f32, &'a [f32]);
+/// One column of [`Columns`].
+#[derive(Clone, Copy)]
+pub(super) struct Column {
+    pub(super) scale: f32,
+    pub(super) bias: f32,
+    pub(super) multiplier: Multiplier,
+}
 
-/// What is made of a row of sums.
+/// The values of these columns, then zeros; all zeros where there are no values.
+fn cut<T: Copy + Default>(values: &[T], columns: &Range<usize>) -> [T; MAX_COLUMNS] {
+    let mut cut = [T::default(); MAX_COLUMNS];
+    match values {
+        [] => {}
+        &[one] => cut = [one; MAX_COLUMNS],
+        all => cut[..columns.len()].copy_from_slice(&all[columns.clone()]),
+    }
+    cut
+}
+
+impl Columns {
+    pub(super) fn new(
+        a: &PackedA<'_>,
+        b: &PackedB,
+        range: Range<usize>,
+        extra: &Extra<'_>,
+    ) -> Self {
+        let mut columns = Self {
+            base: cut(extra.sums, &range),
+            sums: cut(b.sums(), &range),
+            zero_points: cut(b.zero_points(), &range),
+            scales: cut(b.scales(), &range),
+            bias: cut(extra.bias, &range),
+            multipliers: cut(extra.multipliers, &range),
+            range,
+        };
+        if let &[zero] = a.zero_points() {
+            let rest = depth(b).wrapping_mul(zero);
+            for i in 0..MAX_COLUMNS {
+                let own = rest.wrapping_mul(columns.zero_points[i]);
+                let own = own.wrapping_sub(zero.wrapping_mul(columns.sums[i]));
+                columns.base[i] = columns.base[i].wrapping_add(own);
+            }
+        }
+        columns
+    }
+}
+
+/// What an output adds to the columns; each is empty, one for all, or one a column.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Extra<'a> {
+    pub(super) sums: &'a [i32],
+    pub(super) bias: &'a [f32],
+    pub(super) multipliers: &'a [Multiplier],
+}
+
+/// K; larger ones are beyond what sums of 32 bits can hold.
+fn depth(b: &PackedB) -> i32 {
+    i32::try_from(b.depth()).unwrap_or(i32::MAX)
+}
+
+/// What the cells of a row share.
+#[derive(Clone, Copy, Debug)]
+struct RowTerms {
+    /// Factor of the sums of the columns: `-za` where each row has its own.
+    of_column_sums: i32,
+    /// Factor of the zero points of the columns: `K za - sum A`.
+    of_zero_points: i32,
+    scale: f32,
+}
+
+impl RowTerms {
+    fn new(a: &PackedA<'_>, b: &PackedB, row: usize) -> Self {
+        let zero = if let [_] = a.zero_points() { 0 } else { a.zero_points()[row] };
+        let of_zero_points = if b.has_zero_points() {
+            depth(b).wrapping_mul(zero).wrapping_sub(a.sums()[row])
+        } else {
+            0
+        };
+        let scale = a.scales()[if a.scales().len() == 1 { 0 } else { row }];
+        Self { of_column_sums: zero.wrapping_neg(), of_zero_points, scale }
+    }
+
+    /// Whether the base is all there is to correct.
+    const fn is_plain(&self) -> bool {
+        self.of_column_sums == 0 && self.of_zero_points == 0
+    }
+}
+
+/// What the rows of a product need to be finished.
+#[derive(Debug)]
+pub(super) struct Terms {
+    rows: Vec<RowTerms>,
+    is_plain: bool,
+}
+
+impl Terms {
+    pub(super) fn new(a: &PackedA<'_>, b: &PackedB) -> Self {
+        let rows: Vec<_> = (0..a.rows()).map(|row| RowTerms::new(a, b, row)).collect();
+        let is_plain = rows.iter().all(RowTerms::is_plain);
+        Self { rows, is_plain }
+    }
+}
+
+/// What is made of a sum.
 pub(super) trait Finish<T>: Sync {
-    /// Writes one row of a tile that begins at column `first`.
-    fn row(&self, sums: &[i32], first: usize, scales: Scales<'_>, out: &mut [T]);
+    /// The cell, from the corrected sum, the scale of its row, and its column.
+    fn cell(&self, sum: i32, scale_a: f32, column: Column) -> T;
 }
 
 /// The sums as they are.
@@ -49,132 +159,73 @@ pub(super) struct AsSums;
 
 impl Finish<i32> for AsSums {
     #[inline(always)]
-    fn row(&self, sums: &[i32], _: usize, _: Scales<'_>, out: &mut [i32]) {
-        out.copy_from_slice(sums);
+    fn cell(&self, sum: i32, _: f32, _: Column) -> i32 {
+        sum
     }
 }
 
 /// Real numbers.
-pub(super) struct AsReals<'a> {
-    pub(super) bias: Option<&'a [f32]>,
-    pub(super) relu: bool,
+pub(super) struct AsReals {
+    /// Least result: 0, or minus infinity.
+    pub(super) least: f32,
 }
 
-impl Finish<f32> for AsReals<'_> {
+impl Finish<f32> for AsReals {
     #[inline(always)]
-    fn row(&self, sums: &[i32], first: usize, scales: Scales<'_>, out: &mut [f32]) {
-        let (scale_a, scales_b) = scales;
-        for ((&sum, &scale_b), out) in sums.iter().zip(scales_b).zip(&mut *out) {
-            *out = sum as f32 * (scale_a * scale_b);
-        }
-        if let Some(bias) = self.bias {
-            out.iter_mut().zip(&bias[first..]).for_each(|(out, bias)| *out += bias);
-        }
-        if self.relu {
-            // NaN, the product of overflows, stays visible.
-            out.iter_mut().for_each(|out| *out = if *out < 0.0 { 0.0 } else { *out });
-        }
+    fn cell(&self, sum: i32, scale_a: f32, column: Column) -> f32 {
+        let x = sum as f32 * (scale_a * column.scale) + column.bias;
+        // NaN, which overflowing scales can make, stays visible.
+        if x < self.least { self.least } else { x }
     }
 }
 
-impl Finish<u8> for Requantize<'_> {
+impl<C: Code> Finish<C> for Requantize<'_> {
     #[inline(always)]
-    fn row(&self, sums: &[i32], first: usize, scales: Scales<'_>, out: &mut [u8]) {
-        self.row(sums, first, scales, out);
-    }
-}
-
-impl Finish<i8> for Requantize<'_> {
-    #[inline(always)]
-    fn row(&self, sums: &[i32], first: usize, scales: Scales<'_>, out: &mut [i8]) {
-        self.row(sums, first, scales, out);
-    }
-}
-
-/// What the zero points of the left operand contribute to the columns of a
-/// panel when all rows share one: `K za zb - za sum B`.
-pub(super) struct Base([i32; MAX_COLUMNS]);
-
-impl Base {
-    pub(super) fn new(a: &PackedA<'_>, b: &PackedB, place: Place) -> Self {
-        let mut base = [0; MAX_COLUMNS];
-        if let &[zero] = a.zero_points() {
-            let columns = place.column..place.column + place.columns;
-            let depth = i32::try_from(b.depth()).unwrap_or(i32::MAX);
-            for (base, &sum) in base.iter_mut().zip(&b.sums()[columns.clone()]) {
-                *base = zero.wrapping_mul(sum).wrapping_neg();
-            }
-            if b.has_zero_points() {
-                let product = depth.wrapping_mul(zero);
-                for (base, &other) in base.iter_mut().zip(&b.zero_points()[columns]) {
-                    *base = base.wrapping_add(product.wrapping_mul(other));
-                }
-            }
-        }
-        Self(base)
+    fn cell(&self, sum: i32, scale_a: f32, column: Column) -> C {
+        self.code(sum, scale_a, column)
     }
 }
 
 /// Corrects the sums of a tile for zero points and writes the result.
 pub(super) struct FinishTile<'a, T, F> {
-    pub(super) a: &'a PackedA<'a>,
-    pub(super) b: &'a PackedB,
-    pub(super) base: &'a Base,
-    pub(super) place: Place,
+    pub(super) terms: &'a Terms,
+    pub(super) columns: &'a Columns,
+    /// The rows of the tile in the result.
+    pub(super) rows: Range<usize>,
     /// Columns of a panel.
     pub(super) width: usize,
     pub(super) sums: &'a mut Sums,
     pub(super) finish: &'a F,
-    /// The rows of the tile in the result.
-    pub(super) out: &'a mut dyn FnMut(usize) -> &'a mut [T],
+    pub(super) out: &'a Shared<'a, T>,
 }
 
-impl<T, F: Finish<T>> Op for FinishTile<'_, T, F> {
+impl<T: Copy, F: Finish<T>> Op for FinishTile<'_, T, F> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
-        let Self { a, b, base, place, width, sums, finish, out } = self;
-        let columns = place.column..place.column + place.columns;
-        let scales_b = &b.scales()[columns.clone()];
-        let column_sums = &b.sums()[columns.clone()];
-        let zero_points = b.zero_points().get(columns).unwrap_or_default();
-        for (i, sums) in sums.0.chunks_exact_mut(width).take(place.rows).enumerate() {
-            let row = place.row + i;
-            let sums = &mut sums[..place.columns];
-            let one = |count: usize| if count == 1 { 0 } else { row };
-            let zero = match a.zero_points() {
-                [_] => {
-                    add(sums, &base.0[..place.columns], 1);
-                    0
+        let Self { terms, columns, rows, width, sums, finish, out } = self;
+        let len = columns.range.len();
+        for (row, sums) in rows.zip(sums.0.chunks_exact_mut(width)) {
+            let (own, sums) = (terms.rows[row], &mut sums[..len]);
+            if !terms.is_plain {
+                let others = columns.sums.iter().zip(&columns.zero_points);
+                for (sum, (column_sum, zero_point)) in sums.iter_mut().zip(others) {
+                    let of_sums = own.of_column_sums.wrapping_mul(*column_sum);
+                    let of_zeros = own.of_zero_points.wrapping_mul(*zero_point);
+                    *sum = sum.wrapping_add(of_sums).wrapping_add(of_zeros);
                 }
-                all => {
-                    add(sums, column_sums, all[row].wrapping_neg());
-                    all[row]
-                }
-            };
-            if !zero_points.is_empty() {
-                let depth = i32::try_from(b.depth()).unwrap_or(i32::MAX);
-                let rest = depth.wrapping_mul(zero).wrapping_sub(a.sums()[row]);
-                add(sums, zero_points, rest);
             }
-            let scale_a = a.scales()[one(a.scales().len())];
-            finish.row(sums, place.column, (scale_a, scales_b), out(i));
+            let cells = out.row(row, columns.range.start, len).iter_mut();
+            // Slices of one length and nothing else, so that the loop becomes one of vectors.
+            let sums = sums.iter().zip(&columns.base[..len]);
+            let scales = columns.scales[..len].iter().zip(&columns.bias[..len]);
+            let others = scales.zip(&columns.multipliers[..len]);
+            for ((cell, (sum, base)), ((&scale, &bias), &multiplier)) in cells.zip(sums).zip(others)
+            {
+                let column = Column { scale, bias, multiplier };
+                *cell = finish.cell(sum.wrapping_add(*base), own.scale, column);
+            }
         }
-    }
-}
-
-/// `sums += factor * terms`, modulo 2^32.
-#[inline(always)]
-fn add(sums: &mut [i32], terms: &[i32], factor: i32) {
-    if factor == 0 {
-        return;
-    }
-    if factor == 1 {
-        sums.iter_mut().zip(terms).for_each(|(sum, term)| *sum = sum.wrapping_add(*term));
-        return;
-    }
-    for (sum, term) in sums.iter_mut().zip(terms) {
-        *sum = sum.wrapping_add(factor.wrapping_mul(*term));
     }
 }

@@ -5,6 +5,7 @@
 
 use super::super::real::Real;
 use super::super::scalar::{Code, CodeRange};
+use super::output::{Column, Extra};
 
 /// How sums become codes.
 #[derive(Clone, Copy, Debug)]
@@ -34,7 +35,7 @@ pub enum Mode<'a> {
 }
 
 /// `mantissa * 2^(exponent - 31)`, as TFLite's `QuantizeMultiplier` has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Multiplier {
     mantissa: i32,
     exponent: i32,
@@ -86,43 +87,41 @@ impl Multiplier {
 }
 
 impl Requantize<'_> {
-    /// One row: sums of consecutive columns from `first` on to codes.
+    /// The code of a sum.
     #[inline(always)]
-    pub(super) fn row<C: Code>(
-        &self,
-        sums: &[i32],
-        first: usize,
-        (scale_a, scales_b): (f32, &[f32]),
-        codes: &mut [C],
-    ) {
-        let sums = sums.iter().enumerate().map(|(j, &sum)| match self.bias {
-            Some(bias) => sum.wrapping_add(bias[first + j]),
-            None => sum,
-        });
+    pub(super) fn code<C: Code>(&self, sum: i32, scale_a: f32, column: Column) -> C {
         let CodeRange { min, max } = self.range;
         let zero = self.zero_point;
-        let cells = sums.zip(scales_b).zip(codes).enumerate();
-        match self.mode {
-            Mode::FloatOrt(scale_c) => cells.for_each(|(_, ((sum, scale_b), code))| {
-                let scaled = f32::from_i32(sum) * ((scale_a * scale_b) / scale_c);
+        C::from_code(match self.mode {
+            Mode::FloatOrt(scale_c) => {
                 let [low, high] = [min - zero, max - zero].map(f32::from_i32);
-                *code = C::from_code(clamped(scaled, low, high).round_even() + zero);
-            }),
-            Mode::FloatOnnx(scale_c) => cells.for_each(|(_, ((sum, scale_b), code))| {
-                let m = f64::from((scale_a * scale_b) / scale_c);
-                let shifted = f64::from(sum) * m + f64::from(zero);
+                let m = (scale_a * column.scale) / scale_c;
+                clamped(f32::from_i32(sum) * m, low, high).round_even() + zero
+            }
+            Mode::FloatOnnx(scale_c) => {
+                let m = f64::from((scale_a * column.scale) / scale_c);
                 let [low, high] = [min, max].map(f64::from);
-                *code = C::from_code(clamped(shifted, low, high).round_even());
-            }),
-            Mode::Gemmlowp(multipliers) => cells.for_each(|(j, ((sum, _), code))| {
-                let scaled = pick(multipliers, first + j).twice(sum);
-                *code = saturated(scaled, zero, self.range);
-            }),
-            Mode::SingleRound(multipliers) => cells.for_each(|(j, ((sum, _), code))| {
-                let scaled = pick(multipliers, first + j).once(sum);
-                *code = saturated(scaled, zero, self.range);
-            }),
-        }
+                clamped(f64::from(sum) * m + f64::from(zero), low, high).round_even()
+            }
+            Mode::Gemmlowp(_) => self.saturated(column.multiplier.twice(sum)),
+            Mode::SingleRound(_) => self.saturated(column.multiplier.once(sum)),
+        })
+    }
+
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "clamped to the codes before")]
+    fn saturated(&self, scaled: i64) -> i32 {
+        let code = scaled + i64::from(self.zero_point);
+        code.clamp(i64::from(self.range.min), i64::from(self.range.max)) as i32
+    }
+
+    /// What it needs of each column.
+    pub(super) fn extra(&self) -> Extra<'_> {
+        let multipliers = match self.mode {
+            Mode::FloatOrt(_) | Mode::FloatOnnx(_) => &[],
+            Mode::Gemmlowp(multipliers) | Mode::SingleRound(multipliers) => multipliers,
+        };
+        Extra { sums: self.bias.unwrap_or_default(), bias: &[], multipliers }
     }
 }
 
@@ -131,19 +130,6 @@ impl Requantize<'_> {
 fn clamped<T: Real>(x: T, low: T, high: T) -> T {
     let x = if x > low { x } else { low };
     if x < high { x } else { high }
-}
-
-#[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "clamped to the codes before")]
-fn saturated<C: Code>(scaled: i64, zero: i32, range: CodeRange) -> C {
-    let code = scaled + i64::from(zero);
-    C::from_code(code.clamp(i64::from(range.min), i64::from(range.max)) as i32)
-}
-
-/// One for all, or one a column.
-#[inline(always)]
-fn pick(multipliers: &[Multiplier], column: usize) -> Multiplier {
-    multipliers[if multipliers.len() == 1 { 0 } else { column }]
 }
 
 #[cfg(test)]

@@ -97,7 +97,7 @@ impl PackedB {
         self.panels.bytes().len()
     }
 
-    pub(super) const fn has_zero_points(&self) -> bool {
+    pub const fn has_zero_points(&self) -> bool {
         !self.zero_points.is_empty()
     }
 

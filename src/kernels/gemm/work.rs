@@ -2,27 +2,32 @@
 #![expect(unsafe_code, reason = "threads write to disjoint tiles of one result")]
 
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use super::output::{AsReals, AsSums, Base, Finish, FinishTile, Output, Place};
-use super::tile::{Rows, STEP, Sums, Tile};
-use super::{PackedA, PackedB};
+use super::output::{AsReals, AsSums, Columns, Extra, Finish, FinishTile, Output, Terms};
+use super::tile::{Panel, Rows, STEP, Sums, Tile};
+use super::{PackedA, PackedB, prefetch};
 
 /// Bytes of the left operand that a thread goes through again and again, panel
 /// by panel: about half of a second-level cache.
-const BLOCK_BYTES: usize = 512 << 10;
+const BLOCK_BYTES: usize = 256 << 10;
 /// Multiplications below which a second thread costs more than it brings
 /// (about 2 microseconds of one).
 const SHARED: usize = 1 << 19;
 
 /// Makes the product.
 pub(super) fn run(a: &PackedA<'_>, b: &PackedB, output: Output<'_>, stop: &AtomicBool) {
-    let work = Work { a, b, stop };
+    let work = Work { a, b, stop, terms: &Terms::new(a, b) };
     match output {
-        Output::I32(out) => work.run(out, &AsSums),
-        Output::F32 { out, bias, relu } => work.run(out, &AsReals { bias, relu }),
-        Output::U8(out, requantize) => work.run(out, &requantize),
-        Output::I8(out, requantize) => work.run(out, &requantize),
+        Output::I32(out) => work.run(out, &AsSums, Extra::default()),
+        Output::F32 { out, bias, relu } => {
+            let least = if relu { 0.0 } else { f32::NEG_INFINITY };
+            let bias = bias.unwrap_or_default();
+            work.run(out, &AsReals { least }, Extra { bias, ..Extra::default() });
+        }
+        Output::U8(out, requantize) => work.run(out, &requantize, requantize.extra()),
+        Output::I8(out, requantize) => work.run(out, &requantize, requantize.extra()),
     }
 }
 
@@ -31,11 +36,12 @@ struct Work<'a> {
     a: &'a PackedA<'a>,
     b: &'a PackedB,
     stop: &'a AtomicBool,
+    terms: &'a Terms,
 }
 
 impl Work<'_> {
-    fn run<T: Send, F: Finish<T>>(self, out: &mut [T], finish: &F) {
-        let Self { a, b, stop } = self;
+    fn run<T: Copy + Send, F: Finish<T>>(self, out: &mut [T], finish: &F, extra: Extra<'_>) {
+        let Self { a, b, stop, .. } = self;
         let (m, n) = (a.rows(), b.columns());
         assert!(out.len() == m * n, "the result has the shape of the product");
         if out.is_empty() {
@@ -46,59 +52,49 @@ impl Work<'_> {
         let threads = if m * n * b.depth() < SHARED { 1 } else { rayon::current_num_threads() };
         let block = block(m, tile, panels, b.depth(), threads);
         let out = Shared { start: out.as_mut_ptr(), rows: m, columns: n, life: PhantomData };
-        share(panels * m.div_ceil(block), threads, &|task| {
+        share(panels * m.div_ceil(block), threads, &|task, sums| {
             if stop.load(Ordering::Relaxed) {
                 return;
             }
-            let (first, panel) = (task / panels * block, task % panels);
-            let column = panel * tile.columns;
-            let place = Place {
-                row: first,
-                rows: block.min(m - first),
-                column,
-                columns: tile.columns.min(n - column),
-            };
-            // SAFETY: each task is run once, and no two of them share a place.
-            unsafe { self.block(tile, place, b.panel(panel), finish, &out) };
+            let first = task / panels * block;
+            self.block(first..m.min(first + block), task % panels, (finish, &extra), (sums, &out));
         });
     }
 
-    /// Multiplies a block of rows by one panel.
-    ///
-    /// # Safety
-    /// Nobody else writes to `place` of `out` meanwhile.
-    unsafe fn block<T, F: Finish<T>>(
+    /// Multiplies a block of rows by one panel; the next one is fetched meanwhile.
+    fn block<T: Copy, F: Finish<T>>(
         self,
-        tile: Tile,
-        place: Place,
-        panel: &[u8],
-        finish: &F,
-        out: &Shared<'_, T>,
+        rows: Range<usize>,
+        panel: usize,
+        (finish, extra): (&F, &Extra<'_>),
+        (sums, out): (&mut Sums, &Shared<'_, T>),
     ) {
-        let Self { a, b, .. } = self;
-        let base = Base::new(a, b, place);
-        let mut sums = Sums::new();
+        let Self { a, b, terms, .. } = self;
+        let tile = Tile::of(b.isa());
+        let first = panel * tile.columns;
+        let columns = first..b.columns().min(first + tile.columns);
+        let columns = Columns::new(a, b, columns, extra);
+        let next = b.panel(if columns.range.end == b.columns() { 0 } else { panel + 1 });
+        let panel = b.panel(panel);
         // As even as can be: 16 rows in tiles of 6 are 6, 5 and 5 rather than 6, 6 and 4.
-        let tiles = place.rows.div_ceil(tile.rows);
-        let mut row = place.row;
+        let tiles = rows.len().div_ceil(tile.rows);
+        let mut row = rows.start;
         for i in 0..tiles {
-            let rows = place.rows / tiles + usize::from(i < place.rows % tiles);
-            let operand = Rows { bytes: a.bytes_from(row), stride: a.stride(), count: rows };
-            Tile::multiply(b.isa(), operand, panel, &mut sums);
-            let place = Place { row, rows, ..place };
-            // SAFETY: the caller's, for a part of its place.
-            let mut out = |i| unsafe { out.row(row + i, place.column, place.columns) };
+            let count = rows.len() / tiles + usize::from(i < rows.len() % tiles);
+            out.prefetch(row..row + count, &columns.range);
+            let operand = Rows { bytes: a.bytes_from(row), stride: a.stride(), count };
+            let ahead = next.get(i * tile.ahead(panel)..).unwrap_or(panel);
+            Tile::multiply(b.isa(), operand, Panel { bytes: panel, ahead }, sums);
             b.isa().run(FinishTile {
-                a,
-                b,
-                base: &base,
-                place,
+                terms,
+                columns: &columns,
+                rows: row..row + count,
                 width: tile.columns,
-                sums: &mut sums,
+                sums: &mut *sums,
                 finish,
-                out: &mut out,
+                out,
             });
-            row += rows;
+            row += count;
         }
     }
 }
@@ -114,26 +110,37 @@ fn block(m: usize, tile: Tile, panels: usize, depth: usize, threads: usize) -> u
 }
 
 /// A result that several threads write to, each its own tiles.
-struct Shared<'a, T> {
+pub(super) struct Shared<'a, T> {
     start: *mut T,
     rows: usize,
     columns: usize,
     life: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: it only gives out disjoint parts, by the contract of `row`.
+// SAFETY: it can only be written to, and only `run` above does so, with every
+// task and thereby every cell given to one thread.
 unsafe impl<T: Send> Sync for Shared<'_, T> {}
 
-impl<'a, T> Shared<'a, T> {
-    /// `len` elements of a row from column `first` on.
-    ///
-    /// # Safety
-    /// No two of these that are alive at once overlap.
-    unsafe fn row(&self, row: usize, first: usize, len: usize) -> &'a mut [T] {
-        assert!(row < self.rows && first + len <= self.columns, "the tile is in the result");
-        // SAFETY: the allocation has `rows * columns` elements, and the assertion holds.
-        let start = unsafe { self.start.add(row * self.columns + first) };
-        // SAFETY: as above, and the caller sees to it that nothing overlaps.
+impl<T: Copy> Shared<'_, T> {
+    /// Fetches a tile of the result into the cache while its sums are made:
+    /// a store to memory that is not there would make the next tile wait.
+    fn prefetch(&self, rows: Range<usize>, columns: &Range<usize>) {
+        const LINE: usize = 64;
+        for row in rows {
+            let start = self.start.wrapping_add(row * self.columns + columns.start).cast::<u8>();
+            for byte in (0..columns.len() * size_of::<T>()).step_by(LINE) {
+                prefetch::<false>(start.wrapping_add(byte));
+            }
+        }
+    }
+
+    /// Cells side by side.
+    #[inline(always)]
+    #[expect(clippy::mut_from_ref, reason = "no cell is given out twice: see `Sync`")]
+    pub(super) fn row(&self, row: usize, column: usize, len: usize) -> &mut [T] {
+        assert!(row < self.rows && column + len <= self.columns, "the cells exist");
+        let start = self.start.wrapping_add(row * self.columns + column);
+        // SAFETY: the assertion holds, and no other task has these cells.
         unsafe { std::slice::from_raw_parts_mut(start, len) }
     }
 }
@@ -141,9 +148,10 @@ impl<'a, T> Shared<'a, T> {
 /// Runs `work` for every task. The calling thread works from the first
 /// moment on; whoever of the pool is awake joins in and takes what is left in
 /// ever smaller portions, so that nobody waits for a sleeping thread.
-fn share(tasks: usize, threads: usize, work: &(impl Fn(usize) + Sync)) {
+fn share(tasks: usize, threads: usize, work: &(impl Fn(usize, &mut Sums) + Sync)) {
     if threads <= 1 || tasks <= 1 {
-        (0..tasks).for_each(work);
+        let mut sums = Sums::new();
+        (0..tasks).for_each(|task| work(task, &mut sums));
         return;
     }
     let next = AtomicUsize::new(0);
@@ -152,9 +160,10 @@ fn share(tasks: usize, threads: usize, work: &(impl Fn(usize) + Sync)) {
         (left > 0).then(|| done + left.div_ceil(2 * threads))
     };
     let run = || {
+        let mut sums = Sums::new();
         while let Ok(first) = next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take) {
             let end = take(first).unwrap_or(first);
-            (first..end).for_each(work);
+            (first..end).for_each(|task| work(task, &mut sums));
         }
     };
     rayon::scope(|scope| {

@@ -1,6 +1,93 @@
-//! AVX-512.
+//! AVX-512 tiles: 6 rows by 64 columns.
+//!
+//! With VNNI, `vpdpbusd` adds four products of unsigned by signed bytes to each
+//! 32-bit lane. The products are at most 255 * 128 in magnitude, their sum of
+//! four is exact in 32 bits, and the addition is modulo 2^32: nothing
+//! saturates. Two are issued a cycle, each of 64 products.
+//!
+//! Without VNNI, bytes are widened to 16-bit words when they are packed:
+//! `vpmaddwd` adds two products of words of at most 255 * 255 and `vpaddd` adds
+//! that to the sums, again without saturation (the one product sum that
+//! `vpmaddwd` wraps, of four times -32768, cannot come up). The
+//! byte instruction, `vpmaddubsw`, saturates and is not used. Where both
+//! instructions go to the same two ports, this is a quarter of the products of VNNI.
+//!
+//! Of 32 registers, 24 hold sums, 4 columns, 1 or 2 a row and a product.
 
-use super::{Lanes, Tile};
+use std::arch::x86_64::{
+    __m512i, _mm512_add_epi32, _mm512_dpbusd_epi32, _mm512_loadu_si512, _mm512_madd_epi16,
+    _mm512_set1_epi32, _mm512_setzero_si512, _mm512_storeu_si512,
+};
 
-pub(super) const TILE: Tile = Tile { rows: 6, columns: 64, lanes: Lanes::Words };
-pub(super) const VNNI_TILE: Tile = Tile { rows: 6, columns: 64, lanes: Lanes::UnsignedBySigned };
+use super::vector::{self, Vector};
+use super::{Lanes, Panel, Rows, Sums, Tile};
+
+/// Tiles with VNNI.
+pub(super) const VNNI: Tile = Tile { rows: 6, columns: 64, lanes: Lanes::UnsignedBySigned };
+/// Tiles without.
+pub(super) const WORDS: Tile = Tile { rows: 6, columns: 64, lanes: Lanes::Words };
+
+/// Registers across a panel.
+const WIDTH: usize = 4;
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+pub(super) fn multiply_vnni(rows: Rows<'_>, panel: Panel<'_>, sums: &mut Sums) {
+    // SAFETY: this function has the features.
+    unsafe { vector::multiply::<Zmm<true>, WIDTH>(rows, panel, sums) }
+}
+
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(super) fn multiply_words(rows: Rows<'_>, panel: Panel<'_>, sums: &mut Sums) {
+    // SAFETY: this function has the features.
+    unsafe { vector::multiply::<Zmm<false>, WIDTH>(rows, panel, sums) }
+}
+
+/// 512-bit registers, with VNNI or without.
+struct Zmm<const VNNI: bool>;
+
+impl<const VNNI: bool> Vector for Zmm<VNNI> {
+    type Register = __m512i;
+    const LANES: usize = 16;
+
+    #[inline(always)]
+    unsafe fn zero() -> __m512i {
+        // SAFETY: the caller's.
+        unsafe { _mm512_setzero_si512() }
+    }
+
+    #[inline(always)]
+    unsafe fn spread(from: *const u8) -> __m512i {
+        // SAFETY: the caller's.
+        unsafe { _mm512_set1_epi32(from.cast::<i32>().read_unaligned()) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const u8) -> __m512i {
+        // SAFETY: the caller's.
+        unsafe { _mm512_loadu_si512(from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(to: *mut i32, register: __m512i) {
+        // SAFETY: the caller's.
+        unsafe { _mm512_storeu_si512(to.cast(), register) }
+    }
+
+    #[inline(always)]
+    unsafe fn add(a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: the caller's.
+        unsafe { _mm512_add_epi32(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn step(sums: __m512i, row: __m512i, column: __m512i) -> __m512i {
+        // SAFETY: the caller's.
+        unsafe {
+            if VNNI {
+                _mm512_dpbusd_epi32(sums, row, column)
+            } else {
+                _mm512_add_epi32(sums, _mm512_madd_epi16(row, column))
+            }
+        }
+    }
+}

@@ -1,4 +1,5 @@
 //! Tiles: a few rows times one panel of columns, summed over the whole of K.
+#![expect(unsafe_code, reason = "functions with target features are called with their token")]
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -7,6 +8,7 @@ mod avx512;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod scalar;
+mod vector;
 
 use super::super::Isa;
 use super::super::isa::Level;
@@ -68,10 +70,10 @@ pub(super) struct Tile {
     pub(super) lanes: Lanes,
 }
 
-/// Sums of the largest tile.
-const MAX_SUMS: usize = 1024;
 /// Columns of the widest panel.
 pub(super) const MAX_COLUMNS: usize = 64;
+/// Rows of the tallest tile times its columns.
+const MAX_SUMS: usize = 512;
 
 /// The sums of one tile, row by row, [`Tile::columns`] apart.
 #[derive(Clone, Debug)]
@@ -96,25 +98,67 @@ pub(super) struct Rows<'a> {
     pub(super) count: usize,
 }
 
+/// Columns of the right operand, packed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Panel<'a> {
+    /// Step by step.
+    pub(super) bytes: &'a [u8],
+    /// What to fetch into the second-level cache, a line a step: part of the
+    /// panel that comes next, which may still be in memory.
+    pub(super) ahead: &'a [u8],
+}
+
 impl Tile {
     pub(super) const fn of(isa: Isa) -> Self {
         match isa.level() {
             Level::Scalar => Self { rows: 4, columns: 16, lanes: Lanes::UnsignedBySigned },
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => avx2::TILE,
+            Level::Avx2 => avx2::WORDS,
             #[cfg(target_arch = "x86_64")]
-            Level::AvxVnni => avx2::VNNI_TILE,
+            Level::AvxVnni => avx2::VNNI,
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => avx512::TILE,
+            Level::Avx512 => avx512::WORDS,
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512Vnni => avx512::VNNI_TILE,
+            Level::Avx512Vnni => avx512::VNNI,
             #[cfg(target_arch = "aarch64")]
             Level::NeonDot => neon::TILE,
         }
     }
 
+    /// Bytes that one tile fetches ahead.
+    pub(super) const fn ahead(self, panel: &[u8]) -> usize {
+        panel.len() / (self.columns * STEP) * 64
+    }
+
     /// Multiplies up to [`rows`](Self::rows) rows by one panel.
-    pub(super) fn multiply(isa: Isa, rows: Rows<'_>, panel: &[u8], sums: &mut Sums) {
-        scalar::multiply(Self::of(isa), rows, panel, sums);
+    pub(super) fn multiply(isa: Isa, rows: Rows<'_>, panel: Panel<'_>, sums: &mut Sums) {
+        match isa.level() {
+            Level::Scalar => scalar::multiply(Self::of(isa), rows, panel, sums),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => {
+                // SAFETY: such an `Isa` exists only where its features were detected.
+                unsafe { avx2::multiply_words(rows, panel, sums) }
+            }
+            #[cfg(target_arch = "x86_64")]
+            Level::AvxVnni => {
+                // SAFETY: such an `Isa` exists only where its features were detected.
+                unsafe { avx2::multiply_vnni(rows, panel, sums) }
+            }
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => {
+                // SAFETY: such an `Isa` exists only where its features were detected.
+                unsafe { avx512::multiply_words(rows, panel, sums) }
+            }
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512Vnni => {
+                // SAFETY: such an `Isa` exists only where its features were detected.
+                unsafe { avx512::multiply_vnni(rows, panel, sums) }
+            }
+            #[cfg(target_arch = "aarch64")]
+            Level::NeonDot => {
+                // SAFETY: such an `Isa` exists only where its features were detected.
+                unsafe { neon::multiply(rows, panel, sums) }
+            }
+        }
     }
 }

@@ -1,13 +1,13 @@
 //! The definition of a tile, for any [`Lanes`], and what runs where there is
 //! no faster one.
 
-use super::{Lanes, Rows, STEP, Sums, Tile};
+use super::{Lanes, Panel, Rows, STEP, Sums, Tile};
 
 /// Multiplies `rows` by one panel.
-pub(in super::super) fn multiply(tile: Tile, rows: Rows<'_>, panel: &[u8], sums: &mut Sums) {
-    let depth = panel.len() / tile.columns;
+pub(super) fn multiply(tile: Tile, rows: Rows<'_>, panel: Panel<'_>, sums: &mut Sums) {
+    let panel = panel.bytes;
     for (i, sums) in sums.0.chunks_exact_mut(tile.columns).take(rows.count).enumerate() {
-        let row = &rows.bytes[i * rows.stride..][..depth];
+        let row = &rows.bytes[i * rows.stride..][..panel.len() / tile.columns];
         sums.fill(0);
         let steps = row.as_chunks::<STEP>().0.iter().zip(panel.chunks_exact(tile.columns * STEP));
         for (a, columns) in steps {
