@@ -1,5 +1,6 @@
 //! From sums of products to results, while they are in the cache.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use super::super::isa::Op;
@@ -32,17 +33,17 @@ pub enum Output<'a> {
 
 /// What the cells of a panel need to be finished, column by column.
 #[derive(Debug)]
-pub(super) struct Columns {
+pub(super) struct Columns<'a> {
     pub(super) range: Range<usize>,
     /// What is added to every sum: `K za zb - za sum B` where all rows share a
     /// zero point, and the integer bias.
     base: [i32; MAX_COLUMNS],
     /// Sums of the columns of the right operand.
-    sums: [i32; MAX_COLUMNS],
-    zero_points: [i32; MAX_COLUMNS],
-    scales: [f32; MAX_COLUMNS],
-    bias: [f32; MAX_COLUMNS],
-    multipliers: [Multiplier; MAX_COLUMNS],
+    sums: &'a [i32],
+    zero_points: &'a [i32],
+    scales: &'a [f32],
+    bias: &'a [f32],
+    multipliers: &'a [Multiplier],
 }
 
 /// One column of [`Columns`].
@@ -53,51 +54,48 @@ pub(super) struct Column {
     pub(super) multiplier: Multiplier,
 }
 
-/// The values of these columns, then zeros; all zeros where there are no values.
-fn cut<T: Copy + Default>(values: &[T], columns: &Range<usize>) -> [T; MAX_COLUMNS] {
-    let mut cut = [T::default(); MAX_COLUMNS];
-    match values {
-        [] => {}
-        &[one] => cut = [one; MAX_COLUMNS],
-        all => cut[..columns.len()].copy_from_slice(&all[columns.clone()]),
-    }
-    cut
-}
-
-impl Columns {
-    pub(super) fn new(
-        a: &PackedA<'_>,
-        b: &PackedB,
-        range: Range<usize>,
-        extra: &Extra<'_>,
-    ) -> Self {
-        let mut columns = Self {
-            base: cut(extra.sums, &range),
-            sums: cut(b.sums(), &range),
-            zero_points: cut(b.zero_points(), &range),
-            scales: cut(b.scales(), &range),
-            bias: cut(extra.bias, &range),
-            multipliers: cut(extra.multipliers, &range),
-            range,
-        };
-        if let &[zero] = a.zero_points() {
-            let rest = depth(b).wrapping_mul(zero);
-            for i in 0..MAX_COLUMNS {
-                let own = rest.wrapping_mul(columns.zero_points[i]);
-                let own = own.wrapping_sub(zero.wrapping_mul(columns.sums[i]));
-                columns.base[i] = columns.base[i].wrapping_add(own);
-            }
-        }
-        columns
-    }
-}
-
-/// What an output adds to the columns; each is empty, one for all, or one a column.
-#[derive(Clone, Copy, Debug, Default)]
+/// What an output adds to the columns; each is empty or has one a column.
+#[derive(Clone, Debug, Default)]
 pub(super) struct Extra<'a> {
     pub(super) sums: &'a [i32],
     pub(super) bias: &'a [f32],
-    pub(super) multipliers: &'a [Multiplier],
+    pub(super) multipliers: Cow<'a, [Multiplier]>,
+}
+
+impl<'a> Columns<'a> {
+    pub(super) fn new(
+        a: &PackedA<'_>,
+        b: &'a PackedB,
+        range: Range<usize>,
+        extra: &'a Extra<'_>,
+    ) -> Self {
+        /// Those of the columns, or as many of `none`.
+        fn cut<'a, T>(all: &'a [T], range: &Range<usize>, none: &'a [T]) -> &'a [T] {
+            if all.is_empty() { &none[..range.len()] } else { &all[range.clone()] }
+        }
+        let sums = cut(b.sums(), &range, &[]);
+        let zero_points = cut(b.zero_points(), &range, &[0; MAX_COLUMNS]);
+        let mut base = [0; MAX_COLUMNS];
+        if !extra.sums.is_empty() {
+            base[..range.len()].copy_from_slice(&extra.sums[range.clone()]);
+        }
+        if let &[zero @ (..=-1 | 1..)] = a.zero_points() {
+            let rest = depth(b).wrapping_mul(zero);
+            for ((base, sum), other) in base.iter_mut().zip(sums).zip(zero_points) {
+                let own = rest.wrapping_mul(*other).wrapping_sub(zero.wrapping_mul(*sum));
+                *base = base.wrapping_add(own);
+            }
+        }
+        Self {
+            base,
+            sums,
+            zero_points,
+            scales: cut(b.scales(), &range, &[]),
+            bias: cut(extra.bias, &range, &[0.0; MAX_COLUMNS]),
+            multipliers: cut(&extra.multipliers, &range, &[Multiplier::NONE; MAX_COLUMNS]),
+            range,
+        }
+    }
 }
 
 /// K; larger ones are beyond what sums of 32 bits can hold.
@@ -189,7 +187,7 @@ impl<C: Code> Finish<C> for Requantize<'_> {
 /// Corrects the sums of a tile for zero points and writes the result.
 pub(super) struct FinishTile<'a, T, F> {
     pub(super) terms: &'a Terms,
-    pub(super) columns: &'a Columns,
+    pub(super) columns: &'a Columns<'a>,
     /// The rows of the tile in the result.
     pub(super) rows: Range<usize>,
     /// Columns of a panel.
@@ -209,7 +207,7 @@ impl<T: Copy, F: Finish<T>> Op for FinishTile<'_, T, F> {
         for (row, sums) in rows.zip(sums.0.chunks_exact_mut(width)) {
             let (own, sums) = (terms.rows[row], &mut sums[..len]);
             if !terms.is_plain {
-                let others = columns.sums.iter().zip(&columns.zero_points);
+                let others = columns.sums.iter().zip(columns.zero_points);
                 for (sum, (column_sum, zero_point)) in sums.iter_mut().zip(others) {
                     let of_sums = own.of_column_sums.wrapping_mul(*column_sum);
                     let of_zeros = own.of_zero_points.wrapping_mul(*zero_point);

@@ -3,6 +3,8 @@
 //! Four definitions are in use, which differ by one in rare cases
 //! (docs/NUMERICS.md, "Products").
 
+use std::borrow::Cow;
+
 use super::super::real::Real;
 use super::super::scalar::{Code, CodeRange};
 use super::output::{Column, Extra};
@@ -35,13 +37,16 @@ pub enum Mode<'a> {
 }
 
 /// `mantissa * 2^(exponent - 31)`, as TFLite's `QuantizeMultiplier` has it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Multiplier {
     mantissa: i32,
     exponent: i32,
 }
 
 impl Multiplier {
+    /// Where nothing is multiplied.
+    pub(super) const NONE: Self = Self { mantissa: 0, exponent: 0 };
+
     /// The nearest to `real`, which is positive and finite. Below 2^-32 it is
     /// 0; from 2^30 on it is the largest there is.
     #[must_use]
@@ -54,7 +59,7 @@ impl Multiplier {
             exponent += 1;
         }
         if exponent < -31 {
-            return Self { mantissa: 0, exponent: 0 };
+            return Self::NONE;
         }
         if exponent > 30 {
             return Self { mantissa: i32::MAX, exponent: 30 };
@@ -115,11 +120,12 @@ impl Requantize<'_> {
         code.clamp(i64::from(self.range.min), i64::from(self.range.max)) as i32
     }
 
-    /// What it needs of each column.
-    pub(super) fn extra(&self) -> Extra<'_> {
+    /// What it needs of each of `n` columns.
+    pub(super) fn extra(&self, n: usize) -> Extra<'_> {
         let multipliers = match self.mode {
-            Mode::FloatOrt(_) | Mode::FloatOnnx(_) => &[],
-            Mode::Gemmlowp(multipliers) | Mode::SingleRound(multipliers) => multipliers,
+            Mode::FloatOrt(_) | Mode::FloatOnnx(_) => Cow::default(),
+            Mode::Gemmlowp(&[one]) | Mode::SingleRound(&[one]) => vec![one; n].into(),
+            Mode::Gemmlowp(all) | Mode::SingleRound(all) => all.into(),
         };
         Extra { sums: self.bias.unwrap_or_default(), bias: &[], multipliers }
     }

@@ -26,8 +26,8 @@ pub(super) fn run(a: &PackedA<'_>, b: &PackedB, output: Output<'_>, stop: &Atomi
             let bias = bias.unwrap_or_default();
             work.run(out, &AsReals { least }, Extra { bias, ..Extra::default() });
         }
-        Output::U8(out, requantize) => work.run(out, &requantize, requantize.extra()),
-        Output::I8(out, requantize) => work.run(out, &requantize, requantize.extra()),
+        Output::U8(out, requantize) => work.run(out, &requantize, requantize.extra(b.columns())),
+        Output::I8(out, requantize) => work.run(out, &requantize, requantize.extra(b.columns())),
     }
 }
 
