@@ -101,9 +101,18 @@ impl<'a> PackedA<'a> {
     /// When the lengths do not fit one another.
     #[must_use]
     pub fn new(isa: Isa, left: Left<'a>, with_sums: bool) -> Self {
-        let Left { m, k, elements } = left;
         let lanes = Tile::of(isa).lanes;
-        let mut packed = match elements {
+        let mut packed = Self::for_lanes(isa, lanes, left);
+        if with_sums {
+            packed.sums = (0..packed.m).map(|row| lanes.sum(packed.row(row))).collect();
+        }
+        packed
+    }
+
+    /// Packs for tiles that multiply those lanes.
+    pub(super) fn for_lanes(isa: Isa, lanes: Lanes, left: Left<'a>) -> Self {
+        let Left { m, k, elements } = left;
+        match elements {
             Elements::Codes { codes, zero_points, scales } => {
                 assert!(codes.len() == m * k, "codes have the shape of the operand");
                 let shift = lanes.shift_left(matches!(codes, Codes::I8(_)));
@@ -120,16 +129,12 @@ impl<'a> PackedA<'a> {
             Elements::Real(dynamic) => {
                 assert!(dynamic.x.len() == m * k, "numbers have the shape of the operand");
                 if dynamic.range.min < 0 {
-                    quantize::<i8>(isa, m, k, &dynamic)
+                    quantize::<i8>(isa, lanes, (m, k), &dynamic)
                 } else {
-                    quantize::<u8>(isa, m, k, &dynamic)
+                    quantize::<u8>(isa, lanes, (m, k), &dynamic)
                 }
             }
-        };
-        if with_sums {
-            packed.sums = (0..m).map(|row| lanes.sum(packed.row(row))).collect();
         }
-        packed
     }
 
     /// M.
@@ -165,7 +170,7 @@ impl<'a> PackedA<'a> {
         &self.sums
     }
 
-    fn row(&self, row: usize) -> &[u8] {
+    pub(super) fn row(&self, row: usize) -> &[u8] {
         &self.bytes_from(row)[..self.stride]
     }
 }
@@ -231,8 +236,12 @@ fn pack<'a, T: Packable>(codes: &[T], k: usize, lanes: Lanes) -> (Bytes<'a>, usi
 
 /// Quantizes each row as it is packed: a row is read from memory once, its
 /// extent and its codes are made while it is in the first-level cache.
-fn quantize<'a, T: Packable>(isa: Isa, m: usize, k: usize, from: &Dynamic<'_>) -> PackedA<'a> {
-    let lanes = Tile::of(isa).lanes;
+fn quantize<'a, T: Packable>(
+    isa: Isa,
+    lanes: Lanes,
+    (m, k): (usize, usize),
+    from: &Dynamic<'_>,
+) -> PackedA<'a> {
     let stride = lanes.steps(k) * STEP;
     let mut buffer = Buffer::zeroed(m * stride);
     let mut affines = vec![Affine { scale: 1.0, zero_point: 0 }; m];

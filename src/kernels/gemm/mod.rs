@@ -22,6 +22,7 @@
 
 use std::sync::atomic::AtomicBool;
 
+mod groups;
 mod left;
 mod output;
 mod requantize;
@@ -32,6 +33,7 @@ mod work;
 #[cfg(test)]
 mod tests;
 
+pub use groups::{GroupedRight, PackedGroups, multiply_groups};
 pub use left::{Dynamic, Elements, Left, PackedA, RowParams};
 pub use output::Output;
 pub use requantize::{Mode, Multiplier, Requantize};

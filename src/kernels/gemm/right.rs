@@ -97,6 +97,8 @@ impl PackedB {
         self.panels.bytes().len()
     }
 
+    /// Whether some column has a zero point, so that sums of the rows of the left operand are needed.
+    #[must_use]
     pub const fn has_zero_points(&self) -> bool {
         !self.zero_points.is_empty()
     }

@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicBool;
 
 use super::super::Isa;
+use super::super::scalar::{Affine, CodeRange, Extent, Rounding};
 use super::*;
 
 /// Reproducible bytes.
@@ -96,6 +97,175 @@ fn products_equal_their_definition() {
                         Case { m, k, n, a, a_zero, b, b_zero }.check();
                     }
                 }
+            }
+        }
+    }
+}
+
+/// All 255 by all -128, and the other extremes, as deep as 32 bits allow.
+#[test]
+fn nothing_saturates() {
+    for (a, b) in [(255_u8, -128_i8), (255, 127), (0, -128), (128, -1)] {
+        let k = 65_793;
+        let (a, b) = (vec![a; 2 * k], vec![b; k * 2]);
+        let codes = [Codes::U8(&a), Codes::I8(bytemuck::cast_slice(&a))];
+        let others = [Codes::I8(&b), Codes::U8(bytemuck::cast_slice(&b))];
+        for a in codes {
+            for b in others {
+                let k = k.min(max_depth(a, &[0], b, &[0]));
+                let cut = |codes: Codes<'_>| -> Vec<u8> {
+                    match codes {
+                        Codes::U8(codes) => codes[..2 * k].to_vec(),
+                        Codes::I8(codes) => bytemuck::cast_slice(&codes[..2 * k]).to_vec(),
+                    }
+                };
+                let (left, right) = (cut(a), cut(b));
+                let again = |codes: Codes<'_>, bytes| match codes {
+                    Codes::U8(_) => Codes::U8(bytes),
+                    Codes::I8(_) => Codes::I8(bytemuck::cast_slice(bytes)),
+                };
+                let (a, b) = (again(a, &left), again(b, &right));
+                Case { m: 2, k, n: 2, a, a_zero: &[0], b, b_zero: &[0] }.check();
+            }
+        }
+    }
+    let (u8s, i8s) = (Codes::U8(&[]), Codes::I8(&[]));
+    assert_eq!(max_depth(u8s, &[0], u8s, &[0]), 33_025);
+    assert_eq!(max_depth(u8s, &[0], i8s, &[0]), 65_793);
+    assert_eq!(max_depth(i8s, &[0], i8s, &[0]), 131_071);
+}
+
+/// The product of real numbers in `left` by fixed weights, in every form, on one instruction set.
+fn forms(isa: Isa, (m, k, n): (usize, usize, usize), signed: bool) -> Vec<Vec<u8>> {
+    let x: Vec<f32> = bytes(7, m * k).iter().map(|&b| f32::from(b) / 31.0 - 4.0).collect();
+    let weights = bytes(8, k * n);
+    let ints = |seed, scale: i32| -> Vec<i32> {
+        bytes(seed, n).iter().map(|&b| (i32::from(b) - 128) * scale).collect()
+    };
+    let scales: Vec<f32> = bytes(9, n).iter().map(|&b| f32::from(b) / 4096.0 + 1e-4).collect();
+    let (bias, zeros) = (ints(10, 999), ints(11, 1));
+    let reals: Vec<f32> = bias.iter().map(|&b| b as f32 / 3e4).collect();
+    let codes = Codes::I8(bytemuck::cast_slice(&weights));
+    let b = PackedB::new(isa, Right { codes, k, n, zero_points: &zeros, scales: &scales });
+    let range =
+        if signed { CodeRange { min: -127, max: 127 } } else { CodeRange { min: 0, max: 255 } };
+    let affine = |extent: Extent<f32>| Affine {
+        scale: ((extent.max - extent.min) / 255.0).max(1e-6),
+        zero_point: if signed { 3 } else { 131 },
+    };
+    let mut made = Vec::new();
+    for params in [RowParams::Row(&affine), RowParams::Same(Affine { scale: 0.03, zero_point: 9 })]
+    {
+        let dynamic = Dynamic { x: &x, range, rounding: Rounding::DivideEven, params };
+        let a = PackedA::new(isa, Left { m, k, elements: Elements::Real(dynamic) }, true);
+        let stop = AtomicBool::new(false);
+        for relu in [false, true] {
+            let mut out = vec![0.0_f32; m * n];
+            let bias = relu.then_some(&*reals);
+            multiply(&a, &b, Output::F32 { out: &mut out, bias, relu }, &stop);
+            made.push(bytemuck::cast_slice(&out).to_vec());
+        }
+        let multipliers: Vec<_> = scales.iter().map(|&s| Multiplier::new(f64::from(s))).collect();
+        for mode in [
+            Mode::FloatOrt(0.5),
+            Mode::FloatOnnx(0.5),
+            Mode::Gemmlowp(&multipliers),
+            Mode::SingleRound(&multipliers[..1]),
+        ] {
+            let codes = CodeRange { min: -128, max: 127 };
+            let requantize = Requantize { mode, zero_point: -7, range: codes, bias: Some(&bias) };
+            let mut out = vec![0_i8; m * n];
+            multiply(&a, &b, Output::I8(&mut out, requantize), &stop);
+            made.push(bytemuck::cast_slice(&out).to_vec());
+            let codes = CodeRange { min: 100, max: 255 };
+            let requantize = Requantize { mode, zero_point: 100, range: codes, bias: None };
+            let mut out = vec![0_u8; m * n];
+            multiply(&a, &b, Output::U8(&mut out, requantize), &stop);
+            made.push(out);
+        }
+    }
+    made
+}
+
+#[test]
+fn every_instruction_set_finishes_alike() {
+    for shape in [(1, 5, 1), (3, 64, 17), (7, 33, 65), (13, 100, 130), (40, 8, 70)] {
+        for signed in [false, true] {
+            let mut sets = Isa::available().map(|isa| (isa, forms(isa, shape, signed)));
+            let (_, expect) = sets.next().unwrap();
+            for (isa, made) in sets {
+                assert!(made == expect, "{} {shape:?} {signed}", isa.name());
+            }
+        }
+    }
+}
+
+/// The definition of a product of groups, operation by operation.
+fn grouped(
+    (m, k, n, group): (usize, usize, usize, usize),
+    a: (&[i8], &[i32], &[f32]),
+    b: (&[i8], &[i32], &[f32]),
+) -> Vec<f32> {
+    let (mut out, depth) = (Vec::new(), k);
+    for i in 0..m {
+        for j in 0..n {
+            let mut total = 0.0_f32;
+            for g in 0..k.div_ceil(group) {
+                let of = |k: usize| {
+                    let a = i32::from(a.0[i * depth + k]) - a.1[i];
+                    a * (i32::from(b.0[k * n + j]) - b.1[g * n + j])
+                };
+                let sum: i32 = (g * group..k.min((g + 1) * group)).map(of).sum();
+                total += sum as f32 * (a.2[i] * b.2[g * n + j]);
+            }
+            out.push(total);
+        }
+    }
+    out
+}
+
+#[test]
+fn groups_equal_their_definition() {
+    for (m, k, n, group) in [
+        (1, 32_usize, 16, 32),
+        (2, 70, 65, 32),
+        (3, 128, 130, 128),
+        (4, 9, 3, 2),
+        (7, 40, 64, 20),
+        (1, 5, 1, 100),
+    ] {
+        let groups = k.div_ceil(group);
+        let a: Vec<i8> = bytes(1, m * k).iter().map(|b| b.cast_signed()).collect();
+        let b: Vec<i8> = bytes(2, k * n).iter().map(|b| (b & 15).cast_signed() - 8).collect();
+        let zeros: Vec<i32> = bytes(3, groups * n).iter().map(|b| i32::from(b & 15) - 8).collect();
+        let of = |seed, len| -> Vec<f32> {
+            bytes(seed, len).iter().map(|&b| f32::from(b) / 999.0 + 0.01).collect()
+        };
+        let (a_scales, b_scales) = (of(4, m), of(5, groups * n));
+        for shifted in [false, true] {
+            let a_zeros: Vec<i32> =
+                (0..m as i32).map(|i| if shifted { i - 5 } else { 0 }).collect();
+            let expect =
+                grouped((m, k, n, group), (&a, &a_zeros, &a_scales), (&b, &zeros, &b_scales));
+            for isa in Isa::available() {
+                let right = GroupedRight {
+                    codes: Codes::I8(&b),
+                    k,
+                    n,
+                    group,
+                    zero_points: &zeros,
+                    scales: &b_scales,
+                };
+                let packed = PackedGroups::new(isa, right);
+                let elements = Elements::Codes {
+                    codes: Codes::I8(&a),
+                    zero_points: &a_zeros,
+                    scales: &a_scales,
+                };
+                let mut out = vec![f32::NAN; m * n];
+                let stop = AtomicBool::new(false);
+                multiply_groups(Left { m, k, elements }, &packed, &mut out, (None, false), &stop);
+                assert!(out == expect, "{} {m}x{k}x{n} by {group} {shifted}", isa.name());
             }
         }
     }

@@ -14,7 +14,7 @@ use super::{PackedA, PackedB, prefetch};
 const BLOCK_BYTES: usize = 256 << 10;
 /// Multiplications below which a second thread costs more than it brings
 /// (about 2 microseconds of one).
-const SHARED: usize = 1 << 19;
+pub(super) const SHARED: usize = 1 << 19;
 
 /// Makes the product.
 pub(super) fn run(a: &PackedA<'_>, b: &PackedB, output: Output<'_>, stop: &AtomicBool) {
@@ -51,8 +51,8 @@ impl Work<'_> {
         let panels = n.div_ceil(tile.columns);
         let threads = if m * n * b.depth() < SHARED { 1 } else { rayon::current_num_threads() };
         let block = block(m, tile, panels, b.depth(), threads);
-        let out = Shared { start: out.as_mut_ptr(), rows: m, columns: n, life: PhantomData };
-        share(panels * m.div_ceil(block), threads, &|task, sums| {
+        let out = Shared::new(out, m, n);
+        share(panels * m.div_ceil(block), threads, &|task, sums: &mut Sums| {
             if stop.load(Ordering::Relaxed) {
                 return;
             }
@@ -121,7 +121,13 @@ pub(super) struct Shared<'a, T> {
 // task and thereby every cell given to one thread.
 unsafe impl<T: Send> Sync for Shared<'_, T> {}
 
-impl<T: Copy> Shared<'_, T> {
+impl<'a, T: Copy> Shared<'a, T> {
+    /// Shares a result of so many rows and columns.
+    pub(super) fn new(out: &'a mut [T], rows: usize, columns: usize) -> Self {
+        assert!(out.len() == rows * columns, "the result has the shape of the product");
+        Self { start: out.as_mut_ptr(), rows, columns, life: PhantomData }
+    }
+
     /// Fetches a tile of the result into the cache while its sums are made:
     /// a store to memory that is not there would make the next tile wait.
     fn prefetch(&self, rows: Range<usize>, columns: &Range<usize>) {
@@ -145,13 +151,18 @@ impl<T: Copy> Shared<'_, T> {
     }
 }
 
-/// Runs `work` for every task. The calling thread works from the first
-/// moment on; whoever of the pool is awake joins in and takes what is left in
-/// ever smaller portions, so that nobody waits for a sleeping thread.
-fn share(tasks: usize, threads: usize, work: &(impl Fn(usize, &mut Sums) + Sync)) {
+/// Runs `work` for every task, with a scratch space for each thread. The
+/// calling thread works from the first moment on; whoever of the pool is awake
+/// joins in and takes what is left in ever smaller portions, so that nobody
+/// waits for a sleeping thread.
+pub(super) fn share<S: Default>(
+    tasks: usize,
+    threads: usize,
+    work: &(impl Fn(usize, &mut S) + Sync),
+) {
     if threads <= 1 || tasks <= 1 {
-        let mut sums = Sums::new();
-        (0..tasks).for_each(|task| work(task, &mut sums));
+        let mut scratch = S::default();
+        (0..tasks).for_each(|task| work(task, &mut scratch));
         return;
     }
     let next = AtomicUsize::new(0);
@@ -160,10 +171,10 @@ fn share(tasks: usize, threads: usize, work: &(impl Fn(usize, &mut Sums) + Sync)
         (left > 0).then(|| done + left.div_ceil(2 * threads))
     };
     let run = || {
-        let mut sums = Sums::new();
+        let mut scratch = S::default();
         while let Ok(first) = next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take) {
             let end = take(first).unwrap_or(first);
-            (first..end).for_each(|task| work(task, &mut sums));
+            (first..end).for_each(|task| work(task, &mut scratch));
         }
     };
     rayon::scope(|scope| {

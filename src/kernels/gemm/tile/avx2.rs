@@ -17,10 +17,15 @@
 //! Of 16 registers, 12 hold sums, 2 columns, 1 a row and 1 a product.
 
 use std::arch::x86_64::{
-    __m256i, _mm256_add_epi32, _mm256_dpbusd_avx_epi32, _mm256_loadu_si256, _mm256_madd_epi16,
-    _mm256_set1_epi32, _mm256_setzero_si256, _mm256_storeu_si256,
+    __m256, __m256i, _mm_loadl_epi64, _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256,
+    _mm256_cvtepi32_ps, _mm256_cvtepu8_epi32, _mm256_dpbusd_avx_epi32, _mm256_loadu_ps,
+    _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_mul_ps, _mm256_mullo_epi32,
+    _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps,
+    _mm256_setzero_si256, _mm256_srli_epi16, _mm256_storeu_ps, _mm256_storeu_si256,
+    _mm256_sub_epi32,
 };
 
+use super::groups::{self, Nibbles, Totals};
 use super::vector::{self, Vector};
 use super::{Lanes, Panel, Rows, Sums, Tile};
 
@@ -91,5 +96,91 @@ impl<const VNNI: bool> Vector for Ymm<VNNI> {
                 _mm256_add_epi32(sums, _mm256_madd_epi16(row, column))
             }
         }
+    }
+}
+
+#[target_feature(enable = "avx2,avxvnni")]
+pub(super) fn multiply_groups_vnni(
+    rows: groups::Rows<'_>,
+    count: usize,
+    panel: groups::Panel<'_>,
+    totals: &mut Totals,
+) {
+    // SAFETY: this function has the features.
+    unsafe { groups::multiply_with::<Ymm<true>, WIDTH>(rows, count, panel, totals) }
+}
+
+#[target_feature(enable = "avx2")]
+pub(super) fn multiply_groups(
+    rows: groups::Rows<'_>,
+    count: usize,
+    panel: groups::Panel<'_>,
+    totals: &mut Totals,
+) {
+    // SAFETY: this function has the features.
+    unsafe { groups::multiply_with::<Ymm<false>, WIDTH>(rows, count, panel, totals) }
+}
+
+impl<const VNNI: bool> Nibbles for Ymm<VNNI> {
+    type Floats = __m256;
+
+    #[inline(always)]
+    unsafe fn split(codes: __m256i) -> [__m256i; 2] {
+        // SAFETY: the caller's.
+        unsafe {
+            let mask = _mm256_set1_epi8(15);
+            let high = _mm256_and_si256(_mm256_srli_epi16::<4>(codes), mask);
+            [_mm256_and_si256(codes, mask), high]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn short_step(sums: __m256i, codes: __m256i, row: __m256i) -> __m256i {
+        // SAFETY: the caller's.
+        unsafe {
+            if VNNI {
+                _mm256_dpbusd_avx_epi32(sums, codes, row)
+            } else {
+                // Exact for codes of 4 bits: 2 * 15 * 128 fits 16 bits.
+                let pairs = _mm256_maddubs_epi16(codes, row);
+                _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn less_bytes(sums: __m256i, factor: i32, terms: *const u8) -> __m256i {
+        // SAFETY: the caller's.
+        unsafe {
+            let terms = _mm256_cvtepu8_epi32(_mm_loadl_epi64(terms.cast()));
+            Self::less(sums, factor, terms)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn less(sums: __m256i, factor: i32, terms: __m256i) -> __m256i {
+        // SAFETY: the caller's.
+        unsafe { _mm256_sub_epi32(sums, _mm256_mullo_epi32(terms, _mm256_set1_epi32(factor))) }
+    }
+
+    #[inline(always)]
+    unsafe fn no_floats() -> __m256 {
+        // SAFETY: the caller's.
+        unsafe { _mm256_setzero_ps() }
+    }
+
+    #[inline(always)]
+    unsafe fn add_scaled(total: __m256, sums: __m256i, scale: f32, scales: *const u8) -> __m256 {
+        // SAFETY: the caller's.
+        unsafe {
+            let scales = _mm256_mul_ps(_mm256_set1_ps(scale), _mm256_loadu_ps(scales.cast()));
+            _mm256_add_ps(total, _mm256_mul_ps(_mm256_cvtepi32_ps(sums), scales))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_floats(to: *mut f32, floats: __m256) {
+        // SAFETY: the caller's.
+        unsafe { _mm256_storeu_ps(to, floats) }
     }
 }

@@ -15,10 +15,15 @@
 //! Of 32 registers, 24 hold sums, 4 columns, 1 or 2 a row and a product.
 
 use std::arch::x86_64::{
-    __m512i, _mm512_add_epi32, _mm512_dpbusd_epi32, _mm512_loadu_si512, _mm512_madd_epi16,
-    _mm512_set1_epi32, _mm512_setzero_si512, _mm512_storeu_si512,
+    __m512, __m512i, _mm_loadu_si128, _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512,
+    _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32, _mm512_dpbusd_epi32, _mm512_loadu_ps,
+    _mm512_loadu_si512, _mm512_madd_epi16, _mm512_maddubs_epi16, _mm512_mul_ps, _mm512_mullo_epi32,
+    _mm512_set1_epi8, _mm512_set1_epi16, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
+    _mm512_setzero_si512, _mm512_srli_epi16, _mm512_storeu_ps, _mm512_storeu_si512,
+    _mm512_sub_epi32,
 };
 
+use super::groups::{self, Nibbles, Totals};
 use super::vector::{self, Vector};
 use super::{Lanes, Panel, Rows, Sums, Tile};
 
@@ -89,5 +94,91 @@ impl<const VNNI: bool> Vector for Zmm<VNNI> {
                 _mm512_add_epi32(sums, _mm512_madd_epi16(row, column))
             }
         }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+pub(super) fn multiply_groups_vnni(
+    rows: groups::Rows<'_>,
+    count: usize,
+    panel: groups::Panel<'_>,
+    totals: &mut Totals,
+) {
+    // SAFETY: this function has the features.
+    unsafe { groups::multiply_with::<Zmm<true>, WIDTH>(rows, count, panel, totals) }
+}
+
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(super) fn multiply_groups(
+    rows: groups::Rows<'_>,
+    count: usize,
+    panel: groups::Panel<'_>,
+    totals: &mut Totals,
+) {
+    // SAFETY: this function has the features.
+    unsafe { groups::multiply_with::<Zmm<false>, WIDTH>(rows, count, panel, totals) }
+}
+
+impl<const VNNI: bool> Nibbles for Zmm<VNNI> {
+    type Floats = __m512;
+
+    #[inline(always)]
+    unsafe fn split(codes: __m512i) -> [__m512i; 2] {
+        // SAFETY: the caller's.
+        unsafe {
+            let mask = _mm512_set1_epi8(15);
+            let high = _mm512_and_si512(_mm512_srli_epi16::<4>(codes), mask);
+            [_mm512_and_si512(codes, mask), high]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn short_step(sums: __m512i, codes: __m512i, row: __m512i) -> __m512i {
+        // SAFETY: the caller's.
+        unsafe {
+            if VNNI {
+                _mm512_dpbusd_epi32(sums, codes, row)
+            } else {
+                // Exact for codes of 4 bits: 2 * 15 * 128 fits 16 bits.
+                let pairs = _mm512_maddubs_epi16(codes, row);
+                _mm512_add_epi32(sums, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn less_bytes(sums: __m512i, factor: i32, terms: *const u8) -> __m512i {
+        // SAFETY: the caller's.
+        unsafe {
+            let terms = _mm512_cvtepu8_epi32(_mm_loadu_si128(terms.cast()));
+            Self::less(sums, factor, terms)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn less(sums: __m512i, factor: i32, terms: __m512i) -> __m512i {
+        // SAFETY: the caller's.
+        unsafe { _mm512_sub_epi32(sums, _mm512_mullo_epi32(terms, _mm512_set1_epi32(factor))) }
+    }
+
+    #[inline(always)]
+    unsafe fn no_floats() -> __m512 {
+        // SAFETY: the caller's.
+        unsafe { _mm512_setzero_ps() }
+    }
+
+    #[inline(always)]
+    unsafe fn add_scaled(total: __m512, sums: __m512i, scale: f32, scales: *const u8) -> __m512 {
+        // SAFETY: the caller's.
+        unsafe {
+            let scales = _mm512_mul_ps(_mm512_set1_ps(scale), _mm512_loadu_ps(scales.cast()));
+            _mm512_add_ps(total, _mm512_mul_ps(_mm512_cvtepi32_ps(sums), scales))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_floats(to: *mut f32, floats: __m512) {
+        // SAFETY: the caller's.
+        unsafe { _mm512_storeu_ps(to, floats) }
     }
 }

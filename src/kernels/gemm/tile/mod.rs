@@ -5,6 +5,7 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+pub(super) mod groups;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod scalar;
@@ -22,7 +23,6 @@ pub(super) enum Lanes {
     /// Four unsigned bytes of a row by four signed ones of a column.
     UnsignedBySigned,
     /// Four signed bytes by four signed ones.
-    #[cfg_attr(not(target_arch = "aarch64"), expect(dead_code, reason = "what NEON multiplies"))]
     SignedBySigned,
     /// Two 16-bit words of either.
     Words,
@@ -80,9 +80,8 @@ const MAX_SUMS: usize = 512;
 #[repr(align(64))]
 pub(super) struct Sums(pub(super) [i32; MAX_SUMS]);
 
-impl Sums {
-    /// All 0.
-    pub(super) const fn new() -> Self {
+impl Default for Sums {
+    fn default() -> Self {
         Self([0; MAX_SUMS])
     }
 }

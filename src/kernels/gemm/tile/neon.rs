@@ -7,10 +7,14 @@
 //! Of 32 registers, 24 hold sums, 4 columns, 1 a row.
 
 use std::arch::aarch64::{
-    int32x4_t, vaddq_s32, vdotq_s32, vdupq_n_s32, vld1q_s8, vreinterpretq_s8_s32,
-    vreinterpretq_s32_s8, vst1q_s32,
+    float32x4_t, int32x4_t, vaddq_f32, vaddq_s32, vandq_u8, vcreate_u8, vcvtq_f32_s32, vdotq_s32,
+    vdupq_n_f32, vdupq_n_s32, vdupq_n_u8, vget_low_u16, vld1q_s8, vld1q_u8, vmlsq_n_s32, vmovl_u8,
+    vmovl_u16, vmulq_f32, vmulq_n_f32, vreinterpretq_f32_u8, vreinterpretq_s8_s32,
+    vreinterpretq_s32_s8, vreinterpretq_s32_u8, vreinterpretq_s32_u32, vreinterpretq_u8_s32,
+    vshrq_n_u8, vst1q_f32, vst1q_s32,
 };
 
+use super::groups::{self, Nibbles, Totals};
 use super::vector::{self, Vector};
 use super::{Lanes, Panel, Rows, Sums, Tile};
 
@@ -67,5 +71,78 @@ impl Vector for Neon {
     unsafe fn step(sums: int32x4_t, row: int32x4_t, column: int32x4_t) -> int32x4_t {
         // SAFETY: the caller's.
         unsafe { vdotq_s32(sums, vreinterpretq_s8_s32(row), vreinterpretq_s8_s32(column)) }
+    }
+}
+
+#[target_feature(enable = "neon,dotprod")]
+pub(super) fn multiply_groups(
+    rows: groups::Rows<'_>,
+    count: usize,
+    panel: groups::Panel<'_>,
+    totals: &mut Totals,
+) {
+    // SAFETY: this function has the features.
+    unsafe { groups::multiply_with::<Neon, WIDTH>(rows, count, panel, totals) }
+}
+
+impl Nibbles for Neon {
+    type Floats = float32x4_t;
+
+    #[inline(always)]
+    unsafe fn split(codes: int32x4_t) -> [int32x4_t; 2] {
+        // SAFETY: the caller's.
+        unsafe {
+            let codes = vreinterpretq_u8_s32(codes);
+            let low = vandq_u8(codes, vdupq_n_u8(15));
+            [vreinterpretq_s32_u8(low), vreinterpretq_s32_u8(vshrq_n_u8::<4>(codes))]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn short_step(sums: int32x4_t, codes: int32x4_t, row: int32x4_t) -> int32x4_t {
+        // SAFETY: the caller's. Codes of 4 bits are the same numbers with a sign.
+        unsafe { Self::step(sums, row, codes) }
+    }
+
+    #[inline(always)]
+    unsafe fn less_bytes(sums: int32x4_t, factor: i32, terms: *const u8) -> int32x4_t {
+        // SAFETY: the caller's.
+        unsafe {
+            let bytes = vcreate_u8(u64::from(terms.cast::<u32>().read_unaligned()));
+            let terms = vmovl_u16(vget_low_u16(vmovl_u8(bytes)));
+            Self::less(sums, factor, vreinterpretq_s32_u32(terms))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn less(sums: int32x4_t, factor: i32, terms: int32x4_t) -> int32x4_t {
+        // SAFETY: the caller's.
+        unsafe { vmlsq_n_s32(sums, terms, factor) }
+    }
+
+    #[inline(always)]
+    unsafe fn no_floats() -> float32x4_t {
+        // SAFETY: the caller's.
+        unsafe { vdupq_n_f32(0.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn add_scaled(
+        total: float32x4_t,
+        sums: int32x4_t,
+        scale: f32,
+        scales: *const u8,
+    ) -> float32x4_t {
+        // SAFETY: the caller's.
+        unsafe {
+            let scales = vmulq_n_f32(vreinterpretq_f32_u8(vld1q_u8(scales)), scale);
+            vaddq_f32(total, vmulq_f32(vcvtq_f32_s32(sums), scales))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_floats(to: *mut f32, floats: float32x4_t) {
+        // SAFETY: the caller's.
+        unsafe { vst1q_f32(to, floats) }
     }
 }
