@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use super::super::crew;
 use super::output::{AsReals, AsSums, Columns, Extra, Finish, FinishTile, Output, Terms};
 use super::tile::{Panel, Rows, STEP, Sums, Tile};
 use super::{PackedA, PackedB, prefetch};
@@ -177,10 +178,5 @@ pub(super) fn share<S: Default>(
             (first..end).for_each(|task| work(task, &mut scratch));
         }
     };
-    rayon::scope(|scope| {
-        for _ in 1..threads.min(tasks) {
-            scope.spawn(|_| run());
-        }
-        run();
-    });
+    crew::together(threads.min(tasks) - 1, &run);
 }
