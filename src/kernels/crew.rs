@@ -123,7 +123,7 @@ fn watch(mailbox: &Mailbox) {
             looks = 0;
         } else if looks < PATIENCE {
             looks += 1;
-            if looks % GLANCE == 0 {
+            if looks.is_multiple_of(GLANCE) {
                 rayon::yield_now();
             }
             spin_loop();
@@ -186,11 +186,15 @@ mod tests {
     fn a_panic_reaches_the_caller() {
         let pool = pool(2);
         for _ in 0..100 {
-            let result = catch_unwind(|| pool.install(|| together(1, &|| panic!("a test"))));
+            let run = || pool.install(|| together(1, &|| panic!("a test")));
+            let result = catch_unwind(AssertUnwindSafe(run));
             assert!(result.is_err());
         }
         let ran = AtomicUsize::new(0);
-        pool.install(|| together(1, &|| drop(ran.fetch_add(1, Ordering::Relaxed))));
+        let run = || {
+            ran.fetch_add(1, Ordering::Relaxed);
+        };
+        pool.install(|| together(1, &run));
         assert!((1..=2).contains(&ran.into_inner()));
     }
 }

@@ -256,16 +256,17 @@ fn quantize<'a, T: Packable>(
     if stride == 0 {
         affines.iter_mut().for_each(|affine| one(&mut [], &[], &mut [], affine));
     } else {
-        let group = |(bytes, (x, affines)): (&mut [u8], (&[f32], &mut [Affine<f32>]))| {
+        let group = |bytes: &mut [u8], x: &[f32], affines: &mut [Affine<f32>]| {
             let mut codes = vec![T::from_code(0); k];
             let rows = bytes.chunks_exact_mut(stride).zip(x.chunks_exact(k));
             rows.zip(affines).for_each(|((bytes, x), affine)| one(&mut codes, x, bytes, affine));
         };
         if from.x.len() < SHARED {
-            group((buffer.bytes_mut(), (from.x, &mut affines)));
+            group(buffer.bytes_mut(), from.x, &mut affines);
         } else {
             let rest = from.x.par_chunks(ROWS * k).zip(affines.par_chunks_mut(ROWS));
-            buffer.bytes_mut().par_chunks_mut(ROWS * stride).zip(rest).for_each(group);
+            let groups = buffer.bytes_mut().par_chunks_mut(ROWS * stride).zip(rest);
+            groups.for_each(|(bytes, (x, affines))| group(bytes, x, affines));
         }
     }
     let kept = if matches!(from.params, RowParams::Same(_)) { m.min(1) } else { m };

@@ -108,13 +108,12 @@ fn prefetch<const FAR: bool>(address: *const u8) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
-        // SAFETY: SSE is part of the target, and a prefetch never faults.
-        unsafe {
-            if FAR {
-                _mm_prefetch::<_MM_HINT_T1>(address.cast());
-            } else {
-                _mm_prefetch::<_MM_HINT_T0>(address.cast());
-            }
+        if FAR {
+            // SAFETY: SSE is part of the target, and a prefetch never faults.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) };
+        } else {
+            // SAFETY: as above.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
         }
     }
     #[cfg(not(target_arch = "x86_64"))]

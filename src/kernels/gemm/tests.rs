@@ -243,8 +243,7 @@ fn groups_equal_their_definition() {
         };
         let (a_scales, b_scales) = (of(4, m), of(5, groups * n));
         for shifted in [false, true] {
-            let a_zeros: Vec<i32> =
-                (0..m as i32).map(|i| if shifted { i - 5 } else { 0 }).collect();
+            let a_zeros: Vec<i32> = (-5..).map(|i| if shifted { i } else { 0 }).take(m).collect();
             let expect =
                 grouped((m, k, n, group), (&a, &a_zeros, &a_scales), (&b, &zeros, &b_scales));
             for isa in Isa::available() {

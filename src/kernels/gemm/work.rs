@@ -21,14 +21,14 @@ pub(super) const SHARED: usize = 1 << 19;
 pub(super) fn run(a: &PackedA<'_>, b: &PackedB, output: Output<'_>, stop: &AtomicBool) {
     let work = Work { a, b, stop, terms: &Terms::new(a, b) };
     match output {
-        Output::I32(out) => work.run(out, &AsSums, Extra::default()),
+        Output::I32(out) => work.run(out, &AsSums, &Extra::default()),
         Output::F32 { out, bias, relu } => {
             let least = if relu { 0.0 } else { f32::NEG_INFINITY };
             let bias = bias.unwrap_or_default();
-            work.run(out, &AsReals { least }, Extra { bias, ..Extra::default() });
+            work.run(out, &AsReals { least }, &Extra { bias, ..Extra::default() });
         }
-        Output::U8(out, requantize) => work.run(out, &requantize, requantize.extra(b.columns())),
-        Output::I8(out, requantize) => work.run(out, &requantize, requantize.extra(b.columns())),
+        Output::U8(out, requantize) => work.run(out, &requantize, &requantize.extra(b.columns())),
+        Output::I8(out, requantize) => work.run(out, &requantize, &requantize.extra(b.columns())),
     }
 }
 
@@ -41,7 +41,7 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    fn run<T: Copy + Send, F: Finish<T>>(self, out: &mut [T], finish: &F, extra: Extra<'_>) {
+    fn run<T: Copy + Send, F: Finish<T>>(self, out: &mut [T], finish: &F, extra: &Extra<'_>) {
         let Self { a, b, stop, .. } = self;
         let (m, n) = (a.rows(), b.columns());
         assert!(out.len() == m * n, "the result has the shape of the product");
@@ -58,7 +58,7 @@ impl Work<'_> {
                 return;
             }
             let first = task / panels * block;
-            self.block(first..m.min(first + block), task % panels, (finish, &extra), (sums, &out));
+            self.block(first..m.min(first + block), task % panels, (finish, extra), (sums, &out));
         });
     }
 

@@ -15,6 +15,10 @@
 //! VNNI, unless codes are known to be within 7 bits.
 //!
 //! Of 16 registers, 12 hold sums, 2 columns, 1 a row and 1 a product.
+#![expect(
+    clippy::multiple_unsafe_ops_per_block,
+    reason = "one contract, that the machine has the instruction set, covers all operations"
+)]
 
 use std::arch::x86_64::{
     __m256, __m256i, _mm_loadl_epi64, _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256,

@@ -13,6 +13,10 @@
 //! instructions go to the same two ports, this is a quarter of the products of VNNI.
 //!
 //! Of 32 registers, 24 hold sums, 4 columns, 1 or 2 a row and a product.
+#![expect(
+    clippy::multiple_unsafe_ops_per_block,
+    reason = "one contract, that the machine has the instruction set, covers all operations"
+)]
 
 use std::arch::x86_64::{
     __m512, __m512i, _mm_loadu_si128, _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512,

@@ -5,6 +5,10 @@
 //! unpacks to two registers. Up to three rows share it: sums and totals of three
 //! rows are 24 of 32 registers (12 of 16 with AVX2). One row has sums of its own for
 //! either half, so that no addition waits for the one before.
+#![expect(
+    clippy::multiple_unsafe_ops_per_block,
+    reason = "one contract, that the machine has the instruction set, covers all operations"
+)]
 
 use super::super::super::Isa;
 use super::super::super::isa::Level;

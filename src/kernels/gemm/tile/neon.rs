@@ -5,6 +5,10 @@
 //! 2^32: nothing saturates.
 //!
 //! Of 32 registers, 24 hold sums, 4 columns, 1 a row.
+#![expect(
+    clippy::multiple_unsafe_ops_per_block,
+    reason = "one contract, that the machine has the instruction set, covers all operations"
+)]
 
 use std::arch::aarch64::{
     float32x4_t, int32x4_t, vaddq_f32, vaddq_s32, vandq_u8, vcreate_u8, vcvtq_f32_s32, vdotq_s32,

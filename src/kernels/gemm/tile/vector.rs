@@ -10,6 +10,10 @@
 //! With few rows there are fewer independent sums than the multipliers need
 //! to be busy all the time, so that the loop is unrolled `U` times with sums of
 //! its own for each part. They are integers: it makes no difference to the total.
+#![expect(
+    clippy::multiple_unsafe_ops_per_block,
+    reason = "one contract, that the machine has the instruction set, covers all operations"
+)]
 
 use super::{Panel, Rows, STEP, Sums};
 
