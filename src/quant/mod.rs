@@ -10,6 +10,7 @@ mod extent;
 mod gather;
 pub mod inspect;
 pub mod layout;
+pub mod matmul;
 pub mod params;
 pub mod quantize;
 pub mod range;
@@ -87,6 +88,11 @@ impl Cancel {
     /// Asks all holders to stop.
     pub fn cancel(&self) {
         self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// What the kernels look at.
+    pub(crate) fn flag(&self) -> &AtomicBool {
+        &self.0
     }
 
     /// Whether to stop.

@@ -117,7 +117,9 @@ impl PackedB {
         &self.zero_points
     }
 
-    pub(super) fn scales(&self) -> &[f32] {
+    /// Scales, one a column.
+    #[must_use]
+    pub fn scales(&self) -> &[f32] {
         &self.scales
     }
 }

@@ -1,0 +1,210 @@
+//! Products of quantized tensors: `numpy.matmul` of integers, and what is made
+//! of the sums (docs/NUMERICS.md, "Products").
+
+mod operand;
+mod report;
+mod run;
+
+use std::sync::Arc;
+
+use crate::tensor::{Buffer, DType, Shape, Tensor};
+
+use super::{Cancel, QuantError};
+use operand::{Coded, ColumnParameters, RowParameters};
+use run::Work;
+
+pub use operand::Operand;
+pub use report::Report;
+
+/// A product that cannot be made: which operand, if one, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// `a`, `b`, or empty for what concerns both or the result.
+    pub side: &'static str,
+    /// The field at fault.
+    pub error: QuantError,
+}
+
+impl From<QuantError> for Fault {
+    fn from(error: QuantError) -> Self {
+        Self { side: "", error }
+    }
+}
+
+/// Definitions of requantization.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Requantization {
+    /// ONNX Runtime, in f32.
+    FloatOrt,
+    /// The reference of ONNX, in f64.
+    FloatOnnx,
+    /// gemmlowp and TFLite, rounding twice.
+    Gemmlowp,
+    /// TFLite, rounding once.
+    SingleRound,
+}
+
+impl Requantization {
+    /// Every definition, in the order in which messages list them.
+    pub const ALL: [Self; 4] = [Self::FloatOrt, Self::FloatOnnx, Self::Gemmlowp, Self::SingleRound];
+
+    /// Name in requests.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::FloatOrt => "float_ort",
+            Self::FloatOnnx => "float_onnx",
+            Self::Gemmlowp => "gemmlowp",
+            Self::SingleRound => "single_round",
+        }
+    }
+}
+
+/// What a product is answered as.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Form {
+    /// The sums.
+    I32,
+    /// `f32(sum) * (scale_a * scale_b)`, with bias and `ReLU`.
+    F32,
+    /// Codes of another scale.
+    Codes {
+        /// 0 to 255 rather than -128 to 127.
+        unsigned: bool,
+        /// Scale of the result, positive and finite.
+        scale: f32,
+        /// Zero point, a code.
+        zero_point: i32,
+        /// Whose definition.
+        requantization: Requantization,
+    },
+}
+
+/// A product to make.
+#[derive(Debug)]
+pub struct Product<'a> {
+    /// `[.., m, k]`.
+    pub a: Operand<'a>,
+    /// `[.., k, n]`, or `[.., n, k]`.
+    pub b: Operand<'a>,
+    /// Whether B comes as `[.., n, k]`, as weights of linear layers are stored.
+    pub transpose_b: bool,
+    /// One a column: real numbers for [`Form::F32`], integers of scale
+    /// `scale_a * scale_b` for codes.
+    pub bias: Option<&'a Tensor>,
+    /// Whether negative results become 0.
+    pub relu: bool,
+    /// What the result is.
+    pub form: Form,
+    /// Whether to say how far the result is from the product of the real numbers.
+    pub report: bool,
+}
+
+/// A product.
+#[derive(Debug)]
+pub struct Multiplied {
+    /// `[.., m, n]`: I32, F32, U8 or I8.
+    pub result: Tensor,
+    /// Scale and zero point of A, where it was quantized here.
+    pub a: Option<[Tensor; 2]>,
+    /// The same of B.
+    pub b: Option<[Tensor; 2]>,
+    /// How far the result is from the product of the real numbers.
+    pub report: Option<Report>,
+}
+
+/// The geometry of a product.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dims {
+    /// Rows of one product.
+    pub m: usize,
+    /// What is summed over.
+    pub k: usize,
+    /// Columns.
+    pub n: usize,
+    /// Of each product of the batch, the indices of its operands.
+    batch: Vec<(usize, usize)>,
+    /// Shape of the result.
+    pub shape: Shape,
+}
+
+impl Dims {
+    /// The geometry of the operands, or why there is none.
+    ///
+    /// # Errors
+    /// [`Fault`] names the operand that does not fit.
+    pub fn new(product: &Product<'_>) -> Result<Self, Fault> {
+        let (a, b) = (product.a.dims(), product.b.dims());
+        let few = |side| Fault {
+            side,
+            error: QuantError::field("shape", "a matrix has two dimensions or more")
+                .cure("send a vector as a matrix of one row or column"),
+        };
+        let &[ref a_lead @ .., m, k] = a else { return Err(few("a")) };
+        let &[ref b_lead @ .., rows, columns] = b else { return Err(few("b")) };
+        let (depth, n) = if product.transpose_b { (columns, rows) } else { (rows, columns) };
+        let wrong = |detail: String| Fault { side: "b", error: QuantError::field("shape", detail) };
+        if depth != k {
+            let detail = format!("{b:?} has a K of {depth}, a of shape {a:?} one of {k}");
+            return Err(wrong(detail));
+        }
+        let rank = a_lead.len().max(b_lead.len());
+        let dim =
+            |lead: &[usize], i: usize| (i + lead.len()).checked_sub(rank).map_or(1, |i| lead[i]);
+        let mut lead = Vec::with_capacity(rank);
+        for i in 0..rank {
+            lead.push(match (dim(a_lead, i), dim(b_lead, i)) {
+                (a, b) if a == b => a,
+                (1, other) | (other, 1) => other,
+                _ => return Err(wrong(format!("{b:?} does not broadcast with a of shape {a:?}"))),
+            });
+        }
+        let shape = Shape::new(lead.iter().copied().chain([m, n]).collect())
+            .map_err(|error| wrong(format!("the product has {error}")))?;
+        let count: usize = lead.iter().product();
+        // Index in an operand of product `i` of the batch.
+        let index = |own: &[usize], mut i: usize| {
+            let (mut at, mut step) = (0, 1);
+            for axis in (0..rank).rev() {
+                let (own, all) = (dim(own, axis), lead[axis]);
+                at += if own == 1 { 0 } else { i % all * step };
+                step *= own;
+                i /= all;
+            }
+            at
+        };
+        let batch = if shape.is_empty() { 0..0 } else { 0..count };
+        let batch = batch.map(|i| (index(a_lead, i), index(b_lead, i))).collect();
+        Ok(Self { m, k, n, batch, shape })
+    }
+}
+
+/// Makes a product.
+///
+/// # Errors
+/// [`Fault`] names the operand and the field at fault.
+pub fn matmul(product: &Product<'_>, cancel: &Cancel) -> Result<Multiplied, Fault> {
+    let dims = Dims::new(product)?;
+    let at = |side| move |error| Fault { side, error };
+    let b_dims = product.b.dims();
+    let axis = b_dims.len() - if product.transpose_b { 2 } else { 1 };
+    let rows = RowParameters::new(product.a.granularity(), product.a.dims()).map_err(at("a"))?;
+    let columns = ColumnParameters::new(product.b.granularity(), b_dims, axis).map_err(at("b"))?;
+    let a = Coded::new("a", &product.a, cancel)?;
+    let b = Coded::new("b", &product.b, cancel)?;
+    let work = Work { product, dims: &dims, rows, columns, a, b, cancel };
+    work.check()?;
+    let dtype = match product.form {
+        Form::I32 => DType::I32,
+        Form::F32 => DType::F32,
+        Form::Codes { unsigned: true, .. } => DType::U8,
+        Form::Codes { unsigned: false, .. } => DType::I8,
+    };
+    let mut out = Buffer::zeroed(dims.shape.len() * dtype.size());
+    work.run(&mut out)?;
+    let result = Tensor::view(dtype, dims.shape.clone(), Arc::new(out), 0)
+        .ok_or_else(|| QuantError::field("shape", "the product is too large"))?;
+    let report = if product.report { Some(report::report(&work, &result)?) } else { None };
+    let Work { a, b, .. } = work;
+    Ok(Multiplied { result, a: a.found, b: b.found, report })
+}
