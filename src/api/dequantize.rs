@@ -19,13 +19,14 @@ use super::payload::{self, Context, Format, Payload, pointer};
 use super::quantize::several;
 
 /// One quantized tensor as it came in.
-struct Item {
-    name: String,
-    codes: Tensor,
-    scale: Tensor,
-    zero_point: Option<Tensor>,
-    granularity: Granularity,
-    place: Origin,
+pub(super) struct Item {
+    pub(super) name: String,
+    pub(super) codes: Tensor,
+    /// Products can do without.
+    pub(super) scale: Option<Tensor>,
+    pub(super) zero_point: Option<Tensor>,
+    pub(super) granularity: Granularity,
+    pub(super) place: Origin,
 }
 
 /// Restores every tensor of the request.
@@ -55,6 +56,11 @@ pub fn run(payload: Payload, format: Format, context: &mut Context<'_>) -> Resul
     let mut restored = Vec::with_capacity(items.len());
     for item in items {
         let Item { name, codes, scale, zero_point, granularity, place } = item;
+        let scale = scale.ok_or_else(|| {
+            Error::new(Kind::InvalidOption, "missing")
+                .at(place.place("scale"))
+                .cure("send what /v1/quantize answered")
+        })?;
         let default = if scale.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
         let output = dtype.unwrap_or(default);
         context.reserve(restored_bytes(codes.shape().len(), &scale, output, format))?;
@@ -193,7 +199,12 @@ fn decode_json(
     Ok((items, dtype))
 }
 
-fn json_item(members: &[Member<'_>], base: &str, context: &mut Context<'_>) -> Result<Item, Error> {
+/// Reads one quantized tensor as `quantize` answers it.
+pub(super) fn json_item(
+    members: &[Member<'_>],
+    base: &str,
+    context: &mut Context<'_>,
+) -> Result<Item, Error> {
     let origin = Origin::Body(base.to_owned());
     let find = |key: &str| members.iter().find(|member| member.key == key).map(|m| m.value);
     let missing = |key: &str| {
@@ -234,7 +245,7 @@ fn json_item(members: &[Member<'_>], base: &str, context: &mut Context<'_>) -> R
         unpacked(read("codes", dtype, own_shape)?, shape.clone(), &coding, &origin.place("codes"))?;
     let zero_point =
         find("zero_point").map(|_| read("zero_point", DType::I32, None)).transpose()?;
-    let scale = read("scale", scale_dtype, None)?;
+    let scale = find("scale").map(|_| read("scale", scale_dtype, None)).transpose()?;
     let granularity = coding.granularity;
     Ok(Item { name: String::new(), codes, scale, zero_point, granularity, place: origin })
 }
@@ -280,7 +291,7 @@ fn decode_bare(
         Tensor::from_elements(DType::I64, shape, zero_point)
     });
     let zero_point = zero_point.flatten();
-    let granularity = coding.granularity;
+    let (scale, granularity) = (Some(scale), coding.granularity);
     Ok(Item { name: String::new(), codes, scale, zero_point, granularity, place: Origin::Query })
 }
 
@@ -317,14 +328,11 @@ fn decode_safetensors(
         return Err(Error::new(Kind::MalformedBody, detail)
             .cure("send the safetensors answer of /v1/quantize"));
     }
-    let scheme = metadata_json(&document.metadata, "scheme", context)?;
-    let shape = metadata_json(&document.metadata, "shape", context)?;
+    let metadata = Metadata::read(&document.metadata, context)?;
     let mut parts: BTreeMap<String, Tensor> = document.tensors.into_iter().collect();
     let mut items = Vec::with_capacity(names.len());
     for name in names {
-        let scheme = own_entry(scheme.as_ref(), &name);
-        let shape = own_entry(shape.as_ref(), &name);
-        items.push(safetensors_item(name, &mut parts, scheme, shape, &query)?);
+        items.push(safetensors_item(name, &mut parts, &metadata, &query)?);
     }
     if let Some(name) = parts.keys().next() {
         let detail = format!("tensor {name:?} belongs to no codes");
@@ -341,23 +349,47 @@ fn own_entry(value: Option<&Value>, name: &str) -> Option<Value> {
     }
 }
 
-/// Takes the parts of `name` out of `parts`.
-fn safetensors_item(
-    name: String,
-    parts: &mut BTreeMap<String, Tensor>,
+/// What the metadata of a file says about its tensors.
+pub(super) struct Metadata {
     scheme: Option<Value>,
     shape: Option<Value>,
+}
+
+impl Metadata {
+    /// Reads the entries that matter.
+    pub(super) fn read(
+        metadata: &BTreeMap<String, String>,
+        context: &mut Context<'_>,
+    ) -> Result<Self, Error> {
+        let scheme = metadata_json(metadata, "scheme", context)?;
+        Ok(Self { scheme, shape: metadata_json(metadata, "shape", context)? })
+    }
+
+    /// The scheme of the tensor of that name.
+    pub(super) fn scheme(&self, name: &str) -> Option<Value> {
+        own_entry(self.scheme.as_ref(), name)
+    }
+}
+
+/// Takes the parts of `name` out of `parts`; `query` serves where the metadata has no scheme.
+pub(super) fn safetensors_item(
+    name: String,
+    parts: &mut BTreeMap<String, Tensor>,
+    metadata: &Metadata,
     query: &Options,
 ) -> Result<Item, Error> {
     let mut part = |part: &str| {
         let key = if name.is_empty() { part.to_owned() } else { format!("{name}.{part}") };
-        parts.remove(&key).ok_or_else(|| {
-            Error::new(Kind::MalformedBody, format!("no tensor {key:?} beside the codes"))
-        })
+        parts.remove(&key)
     };
-    let codes = part("codes")?;
-    let scale = part("scale")?;
-    let zero_point = part("zero_point").ok();
+    let missing = || {
+        let detail = format!("no tensor {:?} beside the others", format!("{name}.codes"));
+        Error::new(Kind::MalformedBody, detail)
+    };
+    let codes = part("codes").ok_or_else(missing)?;
+    let scale = part("scale");
+    let zero_point = part("zero_point");
+    let (scheme, shape) = (metadata.scheme(&name), own_entry(metadata.shape.as_ref(), &name));
     let pointer = "/__metadata__/scheme";
     let origin = Origin::Body(pointer.to_owned());
     let options = match scheme {

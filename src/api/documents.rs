@@ -4,6 +4,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::quant::inspect::Statistics;
+use crate::quant::matmul;
 use crate::quant::report::Report;
 use crate::quant::scheme::{Granularity, RangeMethod, Scheme};
 
@@ -143,6 +144,32 @@ impl From<&Report> for ReportDoc {
             bits_per_element: report.bits_per_element,
             compression_ratio: report.compression_ratio,
             slices: None,
+        }
+    }
+}
+
+/// Error of a product against the product of the real numbers. A figure is
+/// `null` where it is not a finite number.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = ProductReport)]
+pub struct ProductReportDoc {
+    /// Mean of the squared differences.
+    pub mse: Option<f64>,
+    /// Largest difference.
+    pub max_abs_error: Option<f64>,
+    /// 10 log10(Σ(real product)² / Σ(differences)²), dB.
+    pub sqnr_db: Option<f64>,
+    /// Cosine of the angle between the two.
+    pub cosine: Option<f64>,
+}
+
+impl From<&matmul::Report> for ProductReportDoc {
+    fn from(report: &matmul::Report) -> Self {
+        Self {
+            mse: report.mse,
+            max_abs_error: report.max_abs_error,
+            sqnr_db: report.sqnr_db,
+            cosine: report.cosine,
         }
     }
 }

@@ -270,6 +270,24 @@ pub fn named<T>(
         .collect()
 }
 
+/// The tensor that members describe, and the members that do not belong to it.
+///
+/// # Errors
+/// [`Error`] names the member or the offset at fault.
+pub fn tensor_of_members<'a, 'm>(
+    members: &'m [Member<'a>],
+    base: &str,
+    context: &mut Context<'_>,
+) -> Result<(Tensor, Vec<&'m Member<'a>>), Error> {
+    let (mut parts, mut rest) = (TensorParts::default(), Vec::new());
+    for member in members {
+        if !parts.take(&member.key, member, context, base)? {
+            rest.push(member);
+        }
+    }
+    Ok((parts.read(base, context)?, rest))
+}
+
 /// A JSON pointer one step below `base` (RFC 6901 escapes).
 #[must_use]
 pub fn pointer(base: &str, key: &str) -> String {

@@ -69,6 +69,7 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(tensors::dequantize))
         .routes(routes!(tensors::compare))
         .routes(routes!(tensors::inspect))
+        .routes(routes!(tensors::matmul))
         .routes(routes!(ops::index))
         .routes(routes!(ops::info))
         .routes(routes!(ops::livez))

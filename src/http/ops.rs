@@ -8,6 +8,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::api::presets::PRESETS;
+use crate::kernels::Isa;
 use crate::telemetry;
 
 use super::App;
@@ -26,7 +27,7 @@ pub(super) struct Index {
     /// The `OpenAPI` document.
     openapi: &'static str,
     /// Every operation on tensors.
-    operations: [&'static str; 4],
+    operations: [&'static str; 5],
     /// A call that works.
     example: &'static str,
 }
@@ -42,7 +43,7 @@ pub(super) async fn index() -> Json<Index> {
         version: env!("CARGO_PKG_VERSION"),
         docs: "/docs/",
         openapi: "/openapi.json",
-        operations: ["/v1/quantize", "/v1/dequantize", "/v1/compare", "/v1/inspect"],
+        operations: ["/v1/quantize", "/v1/dequantize", "/v1/compare", "/v1/inspect", "/v1/matmul"],
         example: r#"curl -d '{"data":[[0.1,-2.0],[3.3,0]],"scheme":"int8"}' localhost:8080/v1/quantize"#,
     })
 }
@@ -80,6 +81,8 @@ pub(super) struct Info {
     version: &'static str,
     /// Instruction set that the kernels use.
     isa: &'static str,
+    /// Those that they could use on this machine, the slowest first.
+    isa_available: Vec<&'static str>,
     /// Compute threads.
     threads: usize,
     /// Bounds on requests.
@@ -99,7 +102,8 @@ pub(super) async fn info(State(app): State<App>) -> Json<Info> {
     Json(Info {
         name: env!("CARGO_PKG_NAME"),
         version: env!("CARGO_PKG_VERSION"),
-        isa: "scalar",
+        isa: Isa::current().name(),
+        isa_available: Isa::available().map(Isa::name).collect(),
         threads: compute.threads,
         limits: LimitsInfo {
             max_body_bytes: limits.max_bytes,

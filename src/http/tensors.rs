@@ -1,4 +1,4 @@
-//! `POST /v1/quantize`, `/v1/dequantize`, `/v1/compare`, `/v1/inspect`.
+//! `POST /v1/quantize`, `/v1/dequantize`, `/v1/compare`, `/v1/inspect`, `/v1/matmul`.
 //!
 //! A handler decodes nothing: it settles formats and memory from the head of
 //! the request, receives the body and hands both on as a command.
@@ -167,4 +167,34 @@ pub(super) async fn inspect(
     body: Body,
 ) -> Result<Response, Error> {
     handle(app, Operation::Inspect, headers, query, body).await
+}
+
+/// Multiply matrices in 8-bit integers.
+///
+/// Operands are real numbers, quantized on the fly, or codes as `quantize`
+/// answers them; A is `[.., m, k]`, B `[.., k, n]` (or `[.., n, k]` with
+/// `transpose_b`), leading dimensions broadcast. The sums are exact; they are
+/// answered as they are, scaled to real numbers, or requantized.
+#[utoipa::path(
+    post, path = "/v1/matmul", operation_id = "matmul", tag = "tensors",
+    params(docs::MatmulQuery),
+    request_body(description = "Both operands: in JSON, or as the tensors a and b of a safetensors file.",
+        content(
+            (docs::MatmulRequest = "application/json", example = json!(docs::matmul_example())),
+            (docs::BinaryBody = "application/x-safetensors"))),
+    responses(
+        (status = 200, description = "The product.",
+            content(
+                (docs::MatmulAnswer = "application/json"),
+                (docs::BinaryBody = "application/x-safetensors"),
+                (docs::BinaryBody = "application/x-npy"),
+                (docs::BinaryBody = "application/octet-stream"))),
+        docs::Problems))]
+pub(super) async fn matmul(
+    State(app): State<App>,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+    body: Body,
+) -> Result<Response, Error> {
+    handle(app, Operation::Matmul, headers, query, body).await
 }

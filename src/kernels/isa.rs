@@ -5,7 +5,13 @@
 //! compiler vectorizes by itself are written once, as an [`Op`], and compiled
 //! once for each instruction set by [`Isa::run`]; what needs intrinsics
 //! dispatches on [`Isa::level`].
-#![expect(unsafe_code, reason = "functions with target features are called after their detection")]
+#![cfg_attr(
+    target_arch = "x86_64",
+    expect(
+        unsafe_code,
+        reason = "functions with target features are called after their detection"
+    )
+)]
 
 use std::sync::OnceLock;
 

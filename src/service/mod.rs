@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::api::answer::Answer;
 use crate::api::error::{Error, Kind};
 use crate::api::payload::{Context, Format, Payload};
-use crate::api::{compare, dequantize, inspect, quantize};
+use crate::api::{compare, dequantize, inspect, matmul, quantize};
 use crate::codec::Limits;
 use crate::codec::encoding::Encoding;
 use crate::quant::Cancel;
@@ -29,6 +29,8 @@ pub enum Operation {
     Compare,
     /// Statistics.
     Inspect,
+    /// The product of two tensors.
+    Matmul,
 }
 
 impl Operation {
@@ -40,6 +42,7 @@ impl Operation {
             Self::Dequantize => "dequantize",
             Self::Compare => "compare",
             Self::Inspect => "inspect",
+            Self::Matmul => "matmul",
         }
     }
 
@@ -48,7 +51,7 @@ impl Operation {
     #[must_use]
     pub const fn formats(self) -> &'static [Format] {
         match self {
-            Self::Quantize | Self::Dequantize => {
+            Self::Quantize | Self::Dequantize | Self::Matmul => {
                 &[Format::Json, Format::Safetensors, Format::Npy, Format::Raw]
             }
             Self::Compare | Self::Inspect => &[Format::Json],
@@ -66,7 +69,7 @@ impl Operation {
             // Codes, or a conversion of half-precision elements.
             (Self::Quantize, _) => 2,
             (Self::Dequantize, _) => 5,
-            (Self::Compare | Self::Inspect, _) => 2,
+            (Self::Compare | Self::Inspect | Self::Matmul, _) => 2,
         };
         body.saturating_mul(factor).saturating_add(64 << 10)
     }
@@ -96,6 +99,7 @@ pub fn execute(command: Command, context: &mut Context<'_>) -> Result<Answer, Er
         Operation::Dequantize => dequantize::run(payload, format, context),
         Operation::Compare => compare::run(payload, context),
         Operation::Inspect => inspect::run(payload, context),
+        Operation::Matmul => matmul::run(payload, format, context),
     }?;
     answer.compressed(encoding, context.cancel)
 }

@@ -11,7 +11,7 @@ const EDGES: [(&str, &[&str]); 11] = [
     ("quant", &["kernels", "tensor"]),
     ("api", &["quant", "codec", "kernels", "tensor"]),
     ("service", &["api", "quant", "codec", "telemetry"]),
-    ("http", &["service", "api", "codec", "tensor", "telemetry"]),
+    ("http", &["service", "api", "codec", "kernels", "tensor", "telemetry"]),
     ("config", &["codec", "service", "telemetry"]),
     (
         "cli",

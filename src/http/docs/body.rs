@@ -8,10 +8,13 @@ use utoipa::openapi::schema::{
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-use crate::api::documents::{ReportDoc, SchemeDoc};
+use crate::api::documents::{ProductReportDoc, ReportDoc, SchemeDoc};
 
 use super::query::SchemeQuery;
-use super::words::{Dtype, GranularityName, PresetName, RealDtype, ScaleDtype, SortName};
+use super::words::{
+    Dtype, GranularityName, PresetName, ProductDtype, RealDtype, RequantizeName, ScaleDtype,
+    SortName,
+};
 
 /// Bytes.
 pub(in crate::http) struct BinaryBody;
@@ -261,4 +264,86 @@ pub(in crate::http) struct InspectRequest {
     /// Rows and columns of a block.
     #[schema(min_items = 2, max_items = 2)]
     block_shape: Option<Vec<u64>>,
+}
+
+/// An operand of a product: real numbers with a scheme, or a quantized tensor
+/// as `quantize` answers it.
+#[derive(Serialize, ToSchema)]
+pub(in crate::http) struct OperandBody {
+    /// The numbers.
+    data: Option<Numbers>,
+    /// The elements, little-endian, in base64; instead of `data`, with `shape`.
+    data_b64: Option<String>,
+    /// Codes, I8 or U8, instead of `data`.
+    codes: Option<Numbers>,
+    /// Dimensions; needed for flat data.
+    #[schema(max_items = 8)]
+    shape: Option<Vec<u64>>,
+    /// Element type. Default F32; of codes I8, or U8 for unsigned schemes.
+    dtype: Option<Dtype>,
+    /// Scales of codes; without them the product is I32.
+    scale: Option<Numbers>,
+    /// Zero points of codes. Default 0.
+    zero_point: Option<Numbers>,
+    /// Type of the scales of codes. Default F32.
+    scale_dtype: Option<ScaleDtype>,
+    /// How real numbers are quantized, or codes were. Default for `a`: uint8
+    /// with one scale; for `b`: int8 with one scale a column.
+    scheme: Option<SchemeOrPreset>,
+    /// Ignored.
+    report: Option<Value>,
+}
+
+/// Two operands and what to make of their product.
+#[derive(Serialize, ToSchema)]
+pub(in crate::http) struct MatmulRequest {
+    /// `[.., m, k]`. Granularity tensor or token.
+    a: OperandBody,
+    /// `[.., k, n]`. Granularity tensor, channel along n, or group along k.
+    b: OperandBody,
+    /// One a column: real numbers, or integers in units of the sums for codes.
+    bias: Option<Numbers>,
+    /// Whether B is `[.., n, k]`, as weights of linear layers are stored.
+    transpose_b: Option<bool>,
+    /// What the product is: sums (I32), real numbers (F32), or codes. Default F32, or I32 without scales.
+    output_dtype: Option<ProductDtype>,
+    /// Scale of the codes of the product.
+    output_scale: Option<f64>,
+    /// Zero point of the codes of the product. Default 0.
+    output_zero_point: Option<i64>,
+    /// Whose definition of requantization. Default `float_ort`.
+    requantize: Option<RequantizeName>,
+    /// Whether negative results become 0.
+    relu: Option<bool>,
+    /// Whether to compare with the product of the real numbers.
+    report: Option<bool>,
+}
+
+/// Parameters that were found for an operand.
+#[derive(Serialize, ToSchema)]
+pub(in crate::http) struct FoundParameters {
+    /// Its scales.
+    scale: Numbers,
+    /// Its zero points.
+    zero_point: Numbers,
+    /// The scheme as resolved.
+    #[schema(value_type = SchemeDoc)]
+    scheme: Value,
+}
+
+/// A product.
+#[derive(Serialize, ToSchema)]
+pub(in crate::http) struct MatmulAnswer {
+    /// Element type.
+    dtype: ProductDtype,
+    /// Dimensions.
+    shape: Vec<u64>,
+    /// The product.
+    data: Numbers,
+    /// What was found for `a`, if it was real.
+    a: Option<FoundParameters>,
+    /// What was found for `b`, if it was real.
+    b: Option<FoundParameters>,
+    /// Error against the real product, when asked for.
+    report: Option<ProductReportDoc>,
 }

@@ -59,3 +59,12 @@ pub(in crate::http) fn compare_example() -> Value {
 pub(in crate::http) fn inspect_example() -> Value {
     json!({"data": [[0.1, -2.0], [3.3, 0.0]], "bins": 4, "granularity": "channel", "axis": 0})
 }
+
+/// An example request that runs.
+pub(in crate::http) fn matmul_example() -> Value {
+    json!({
+        "a": {"data": [[0.1, -2.0, 0.7], [3.3, 0.0, 1.5]]},
+        "b": {"data": [[0.5, -0.25], [1.0, 0.75], [-0.6, 0.2]]},
+        "report": true
+    })
+}

@@ -5,8 +5,8 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::body::OneOrMore;
 use super::words::{
-    Dtype, GranularityName, NanName, OutputName, PresetName, ProfileName, RangeName, RealDtype,
-    ScaleDtype, SortName,
+    Dtype, GranularityName, NanName, OutputName, PresetName, ProductDtype, ProfileName, RangeName,
+    RealDtype, RequantizeName, ScaleDtype, SortName,
 };
 
 /// How to quantize. Every field may be left out; what is given is checked
@@ -142,4 +142,28 @@ pub(in crate::http) struct InspectQuery {
     /// Rows and columns of a block.
     #[param(explode = false, min_items = 2, max_items = 2)]
     block_shape: Option<Vec<u64>>,
+}
+
+/// Options of matmul for a safetensors body.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(in crate::http) struct MatmulQuery {
+    /// How `a` is quantized where it is real. Default: uint8, one scale.
+    a_scheme: Option<PresetName>,
+    /// How `b` is quantized where it is real. Default: int8, one scale a column.
+    b_scheme: Option<PresetName>,
+    /// Whether B is `[.., n, k]`.
+    transpose_b: Option<bool>,
+    /// What the product is: sums (I32), real numbers (F32), or codes. Default F32, or I32 without scales.
+    output_dtype: Option<ProductDtype>,
+    /// Scale of the codes of the product.
+    output_scale: Option<f64>,
+    /// Zero point of the codes of the product. Default 0.
+    output_zero_point: Option<i64>,
+    /// Whose definition of requantization. Default `float_ort`.
+    requantize: Option<RequantizeName>,
+    /// Whether negative results become 0.
+    relu: Option<bool>,
+    /// Whether to compare with the product of the real numbers.
+    report: Option<bool>,
 }

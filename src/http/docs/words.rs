@@ -122,3 +122,22 @@ pub(in crate::http) enum SortName {
     Mse,
     Cosine,
 }
+
+/// Element types of products.
+#[derive(Serialize, ToSchema)]
+pub(in crate::http) enum ProductDtype {
+    I32,
+    F32,
+    U8,
+    I8,
+}
+
+/// Names of definitions of requantization.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::http) enum RequantizeName {
+    FloatOrt,
+    FloatOnnx,
+    Gemmlowp,
+    SingleRound,
+}

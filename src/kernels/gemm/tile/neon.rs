@@ -11,12 +11,12 @@
 )]
 
 use std::arch::aarch64::{
-    float32x4_t, int32x4_t, vaddq_f32, vaddq_s32, vandq_u8, vcreate_u8, vcvtq_f32_s32, vdotq_s32,
-    vdupq_n_f32, vdupq_n_s32, vdupq_n_u8, vget_low_u16, vld1q_s8, vld1q_u8, vmlsq_n_s32, vmovl_u8,
-    vmovl_u16, vmulq_f32, vmulq_n_f32, vreinterpretq_f32_u8, vreinterpretq_s8_s32,
-    vreinterpretq_s32_s8, vreinterpretq_s32_u8, vreinterpretq_s32_u32, vreinterpretq_u8_s32,
-    vshrq_n_u8, vst1q_f32, vst1q_s32,
+    float32x4_t, int32x4_t, vaddq_f32, vaddq_s32, vandq_u8, vcreate_u8, vcvtq_f32_s32, vdupq_n_f32,
+    vdupq_n_s32, vdupq_n_u8, vget_low_u16, vld1q_s8, vld1q_u8, vmlsq_n_s32, vmovl_u8, vmovl_u16,
+    vmulq_f32, vmulq_n_f32, vreinterpretq_f32_u8, vreinterpretq_s32_s8, vreinterpretq_s32_u8,
+    vreinterpretq_s32_u32, vreinterpretq_u8_s32, vshrq_n_u8, vst1q_f32, vst1q_s32,
 };
+use std::arch::asm;
 
 use super::groups::{self, Nibbles, Totals};
 use super::vector::{self, Vector};
@@ -72,9 +72,19 @@ impl Vector for Neon {
     }
 
     #[inline(always)]
-    unsafe fn step(sums: int32x4_t, row: int32x4_t, column: int32x4_t) -> int32x4_t {
-        // SAFETY: the caller's.
-        unsafe { vdotq_s32(sums, vreinterpretq_s8_s32(row), vreinterpretq_s8_s32(column)) }
+    unsafe fn step(mut sums: int32x4_t, row: int32x4_t, column: int32x4_t) -> int32x4_t {
+        // The intrinsic `vdotq_s32` is not stable yet.
+        // SAFETY: the caller's; registers are all that is read and written.
+        unsafe {
+            asm!(
+                "sdot {sums:v}.4s, {row:v}.16b, {column:v}.16b",
+                sums = inout(vreg) sums,
+                row = in(vreg) row,
+                column = in(vreg) column,
+                options(pure, nomem, nostack, preserves_flags),
+            );
+        }
+        sums
     }
 }
 

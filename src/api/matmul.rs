@@ -1,0 +1,405 @@
+//! `matmul`: two tensors in, their product by way of 8-bit integers out.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use crate::codec::json::{self, Member};
+use crate::codec::safetensors;
+use crate::quant::matmul::{
+    Dims, Fault, Form, Multiplied, Operand, Product, Requantization, matmul,
+};
+use crate::quant::scheme::{Granularity, Scheme};
+use crate::tensor::{Buffer, DType, Tensor};
+
+use super::answer::{Answer, ObjectWriter, to_json_text};
+use super::dequantize::{Item, Metadata, json_item, safetensors_item};
+use super::documents::{ProductReportDoc, SchemeDoc};
+use super::error::{Error, Kind, Place};
+use super::fields::{Fields, Origin};
+use super::options::{Options, options_of_value};
+use super::payload::{self, Context, Format, Payload};
+
+/// Options beside the operands.
+pub const OPTIONS: [&str; 7] = [
+    "transpose_b",
+    "output_dtype",
+    "output_scale",
+    "output_zero_point",
+    "requantize",
+    "relu",
+    "report",
+];
+const SIDES: [&str; 2] = ["a", "b"];
+
+/// An operand as it came in.
+enum Side {
+    Real { tensor: Tensor, scheme: Box<Scheme> },
+    Coded(Box<Item>),
+}
+
+impl Side {
+    const fn operand(&self) -> Operand<'_> {
+        match self {
+            Self::Real { tensor, scheme } => Operand::Real { tensor, scheme },
+            Self::Coded(item) => Operand::Coded {
+                codes: &item.codes,
+                scale: item.scale.as_ref(),
+                zero_point: item.zero_point.as_ref(),
+                granularity: item.granularity,
+            },
+        }
+    }
+
+    const fn scheme(&self) -> Option<&Scheme> {
+        match self {
+            Self::Real { scheme, .. } => Some(scheme),
+            Self::Coded(_) => None,
+        }
+    }
+
+    const fn tensor(&self) -> &Tensor {
+        match self {
+            Self::Real { tensor, .. } => tensor,
+            Self::Coded(item) => &item.codes,
+        }
+    }
+}
+
+/// A request, decoded.
+struct Request {
+    a: Side,
+    b: Side,
+    bias: Option<Tensor>,
+    fields: Fields,
+}
+
+/// What the fields beside the operands say.
+struct Settings {
+    transpose_b: bool,
+    form: Form,
+    relu: bool,
+    report: bool,
+}
+
+/// Makes the product of the request.
+///
+/// # Errors
+/// [`Error`] names the field, the tensor or the offset at fault.
+pub fn run(payload: Payload, format: Format, context: &mut Context<'_>) -> Result<Answer, Error> {
+    let (body, input, query) = payload.inflate(context)?;
+    let mut fields = Fields::from_query(&query)?;
+    let mut request = match input {
+        Format::Json => {
+            fields
+                .finish(&[])
+                .map_err(|error| error.cure("put the options of a JSON request into its body"))?;
+            decode_json(body.bytes(), context)?
+        }
+        Format::Safetensors => {
+            let transpose_b = transpose_b(&mut fields)?;
+            decode_safetensors(body, fields, transpose_b, context)?
+        }
+        Format::Npy | Format::Raw => {
+            let detail = "a product has two operands, the format holds one tensor";
+            return Err(Error::new(Kind::UnsupportedMediaType, detail)
+                .cure("send application/json or application/x-safetensors"));
+        }
+    };
+    let origin = request.fields.origin().clone();
+    let settings = settings(&mut request, &origin)?;
+    let product = Product {
+        a: request.a.operand(),
+        b: request.b.operand(),
+        transpose_b: settings.transpose_b,
+        bias: request.bias.as_ref(),
+        relu: settings.relu,
+        form: settings.form,
+        report: settings.report,
+    };
+    let located = |fault| locate(fault, &origin);
+    let dims = Dims::new(&product).map_err(located)?;
+    if dims.shape.len() > context.limits.max_elements {
+        let detail = format!(
+            "the product has {} elements, {} are allowed",
+            dims.shape.len(),
+            context.limits.max_elements
+        );
+        return Err(Error::new(Kind::TooLarge, detail));
+    }
+    context.reserve(working_bytes(&request, &dims, &settings, format))?;
+    let made = matmul(&product, context.cancel).map_err(located)?;
+    write(made, &request, format)
+}
+
+/// Bytes of codes, packed operands, the result, the text it becomes, and the
+/// real product where a report is asked for.
+fn working_bytes(request: &Request, dims: &Dims, settings: &Settings, format: Format) -> usize {
+    let side = |side: &Side| side.tensor().shape().len();
+    let operands = side(&request.a).saturating_add(side(&request.b));
+    // Codes, their conversion from half precision, rearranged, and packed as words.
+    let operand = 1 + 4 + 1 + 2 + if settings.report { 8 } else { 0 };
+    let text = if format == Format::Json { 16 } else { 0 };
+    let cell = 4 + text + if settings.report { 8 } else { 0 };
+    // Each row and column has terms of its own.
+    let lines = dims.m.saturating_add(dims.n).saturating_mul(64);
+    operands
+        .saturating_mul(operand)
+        .saturating_add(dims.shape.len().saturating_mul(cell))
+        .saturating_add(lines)
+}
+
+/// Where the caller wrote what is wrong.
+fn locate(fault: Fault, origin: &Origin) -> Error {
+    let Fault { side, error } = fault;
+    let place = |field: &str| match (origin, side) {
+        (_, "") => origin.place(field),
+        // Tensors of a file, and what its metadata says of them.
+        (Origin::Query, side) => Place::Pointer(format!("/{side}/{field}")),
+        (Origin::Body(_), side)
+            if ["data", "codes", "shape", "scale", "zero_point"].contains(&field) =>
+        {
+            Place::Pointer(format!("/{side}/{field}"))
+        }
+        (Origin::Body(_), side) => Place::Pointer(format!("/{side}/scheme/{field}")),
+    };
+    Error::of_quant(error, place)
+}
+
+fn transpose_b(fields: &mut Fields) -> Result<bool, Error> {
+    Ok(fields.bool("transpose_b")?.unwrap_or(false))
+}
+
+/// Reads the options; those of a safetensors request have lost `transpose_b` already.
+fn settings(request: &mut Request, origin: &Origin) -> Result<Settings, Error> {
+    let real = |side: &Side| match side {
+        Side::Real { .. } => true,
+        Side::Coded(item) => item.scale.is_some(),
+    };
+    let scaled = real(&request.a) && real(&request.b);
+    let fields = &mut request.fields;
+    let words = ["I32", "F32", "U8", "I8"];
+    let default = if scaled { "F32" } else { "I32" };
+    let output = fields.word("output_dtype", &words)?.unwrap_or(default);
+    let form = match output {
+        "I32" => Form::I32,
+        "F32" => Form::F32,
+        output => codes_form(fields, output == "U8", origin)?,
+    };
+    let settings = Settings {
+        transpose_b: transpose_b(fields)?,
+        form,
+        relu: fields.bool("relu")?.unwrap_or(false),
+        report: fields.bool("report")?.unwrap_or(false),
+    };
+    request.fields.clone().finish(&OPTIONS)?;
+    Ok(settings)
+}
+
+fn codes_form(fields: &mut Fields, unsigned: bool, origin: &Origin) -> Result<Form, Error> {
+    let Some(scale) = fields.number("output_scale", 0.0, f64::from(f32::MAX))? else {
+        return Err(fields.error("output_scale", "missing").cure("for instance 0.5"));
+    };
+    let scale = <f32 as crate::kernels::real::Real>::from_f64(scale);
+    if scale < f32::MIN_POSITIVE {
+        return Err(Error::new(Kind::InvalidOption, "not a positive number")
+            .at(origin.place("output_scale")));
+    }
+    let (min, max) = if unsigned { (0, 255) } else { (-128, 127) };
+    let zero_point = fields.integer("output_zero_point", min, max)?.unwrap_or(0);
+    let names = Requantization::ALL.map(Requantization::name);
+    let name = fields.word("requantize", &names)?.unwrap_or("float_ort");
+    let requantization = Requantization::ALL.into_iter().find(|r| r.name() == name);
+    Ok(Form::Codes {
+        unsigned,
+        scale,
+        zero_point: i32::try_from(zero_point).unwrap_or(0),
+        requantization: requantization.unwrap_or(Requantization::FloatOrt),
+    })
+}
+
+/// What an operand without a scheme is quantized with: activations on the
+/// whole with a zero point, weights column by column without one.
+fn scheme_or_default(
+    side: &str,
+    scheme: Option<Value>,
+    transpose_b: bool,
+    pointer: &str,
+) -> Result<Scheme, Error> {
+    let given = match scheme {
+        Some(scheme) => options_of_value(scheme, pointer)?,
+        None => Options::default(),
+    };
+    let is_bare = given == Options::default();
+    let origin = Origin::Body(pointer.to_owned());
+    let mut scheme = given.resolve(&origin)?;
+    if is_bare && side == "a" {
+        scheme = Options { signed: Some(false), ..given }.resolve(&origin)?;
+    } else if is_bare {
+        scheme.granularity = Granularity::Channel { axis: if transpose_b { -2 } else { -1 } };
+    }
+    Ok(scheme)
+}
+
+fn decode_json(text: &[u8], context: &mut Context<'_>) -> Result<Request, Error> {
+    let members = json::members(text)?;
+    let find = |key: &str| members.iter().find(|member| member.key == key);
+    let mut fields = Fields::new(Map::new(), Origin::Body(String::new()));
+    for member in members.iter().filter(|m| ![SIDES[0], SIDES[1], "bias"].contains(&&*m.key)) {
+        let value = context.read_option(member.value, &payload::pointer("", &member.key))?;
+        fields.insert(&member.key, value);
+    }
+    let transposed = transpose_b(&mut fields.clone())?;
+    let mut sides = Vec::with_capacity(2);
+    for side in SIDES {
+        let Some(member) = find(side) else {
+            return Err(fields
+                .error(side, "missing")
+                .cure("send a tensor, such as {\"data\": [[1, 2]]}, or codes"));
+        };
+        sides.push(json_side(side, member, transposed, context)?);
+    }
+    let bias = find("bias").map(|member| json_bias(member, &fields, context)).transpose()?;
+    let [a, b] = <[Side; 2]>::try_from(sides)
+        .map_err(|_| Error::new(Kind::Internal, "a product has two sides"))?;
+    Ok(Request { a, b, bias, fields })
+}
+
+/// An operand: a tensor with a scheme, or what `quantize` answered.
+fn json_side(
+    side: &str,
+    member: &Member<'_>,
+    transpose_b: bool,
+    context: &mut Context<'_>,
+) -> Result<Side, Error> {
+    let base = payload::pointer("", side);
+    let members = json::members(member.value)
+        .map_err(|error| Error::from(error).at(Place::Pointer(base.clone())))?;
+    if members.iter().any(|member| member.key == "codes") {
+        return Ok(Side::Coded(Box::new(json_item(&members, &base, context)?)));
+    }
+    let (tensor, rest) = payload::tensor_of_members(&members, &base, context)?;
+    let mut scheme = None;
+    for member in rest {
+        let at = payload::pointer(&base, &member.key);
+        if member.key != "scheme" {
+            return Err(Error::new(Kind::InvalidOption, "unknown field")
+                .at(Place::Pointer(at))
+                .cure("known here: data, data_b64, shape, dtype, scheme, or codes with scale and zero_point"));
+        }
+        scheme = Some(context.read_option(member.value, &at)?).filter(|scheme| !scheme.is_null());
+    }
+    let scheme = scheme_or_default(side, scheme, transpose_b, &payload::pointer(&base, "scheme"))?;
+    Ok(Side::Real { tensor, scheme: Box::new(scheme) })
+}
+
+/// A bias is I32 beside codes, else F32.
+fn json_bias(
+    member: &Member<'_>,
+    fields: &Fields,
+    context: &mut Context<'_>,
+) -> Result<Tensor, Error> {
+    let output = fields.clone().take("output_dtype");
+    let is_codes = output.is_some_and(|output| output == "U8" || output == "I8");
+    let dtype = if is_codes { DType::I32 } else { DType::F32 };
+    let tensor = json::read_tensor(member.value, dtype, None, "/bias", context.limits)?;
+    context.reserve(tensor.bytes().len())?;
+    Ok(tensor)
+}
+
+/// Tensors `a`, `b` and `bias`, or `a.codes`, `a.scale`, `a.zero_point` and so
+/// on as `quantize` answers them. The schemes of real operands are presets in
+/// the query, `a_scheme` and `b_scheme`, or stand in the metadata.
+fn decode_safetensors(
+    body: Arc<Buffer>,
+    mut fields: Fields,
+    transpose_b: bool,
+    context: &mut Context<'_>,
+) -> Result<Request, Error> {
+    let document = safetensors::read(body, context.limits)?;
+    let metadata = Metadata::read(&document.metadata, context)?;
+    let mut parts: BTreeMap<String, Tensor> = document.tensors.into_iter().collect();
+    let mut sides = Vec::with_capacity(2);
+    for side in SIDES {
+        let name = format!("{side}_scheme");
+        let given = fields.take(&name);
+        sides.push(match parts.remove(side) {
+            Some(tensor) => {
+                let scheme = given.or_else(|| metadata.scheme(side));
+                let scheme =
+                    scheme_or_default(side, scheme, transpose_b, &format!("/{side}/scheme"));
+                Side::Real { tensor, scheme: Box::new(scheme?) }
+            }
+            None if parts.contains_key(&format!("{side}.codes")) => {
+                let query = match given {
+                    Some(scheme) => options_of_value(scheme, &format!("/{side}/scheme"))?,
+                    None => Options::default(),
+                };
+                let item = safetensors_item(side.to_owned(), &mut parts, &metadata, &query)?;
+                Side::Coded(Box::new(item))
+            }
+            None => {
+                let detail = format!("no tensor called {side}, and none called {side}.codes");
+                return Err(Error::new(Kind::MalformedBody, detail)
+                    .cure("name the tensors of the file a and b"));
+            }
+        });
+    }
+    let bias = parts.remove("bias");
+    if let Some(name) = parts.keys().next() {
+        let detail = format!("tensor {name:?} belongs to no operand");
+        return Err(Error::new(Kind::MalformedBody, detail)
+            .cure("known here: a, b, bias, and codes, scale, zero_point of a and b"));
+    }
+    fields.insert("transpose_b", Value::Bool(transpose_b));
+    let [a, b] = <[Side; 2]>::try_from(sides)
+        .map_err(|_| Error::new(Kind::Internal, "a product has two sides"))?;
+    Ok(Request { a, b, bias, fields })
+}
+
+fn write(made: Multiplied, request: &Request, format: Format) -> Result<Answer, Error> {
+    let Multiplied { result, a, b, report } = made;
+    let report = report.as_ref().map(ProductReportDoc::from);
+    let found = SIDES.into_iter().zip([(a, &request.a), (b, &request.b)]);
+    let found = found.filter_map(|(name, (found, side))| Some((name, found?, side.scheme()?)));
+    match format {
+        Format::Json => {
+            let mut writer = ObjectWriter::begin(Vec::new());
+            writer.value("dtype", &result.dtype().name())?;
+            writer.value("shape", &result.shape().dims())?;
+            writer.tensor("data", &result);
+            for (name, [scale, zero_point], scheme) in found {
+                writer.object(name, |writer| {
+                    writer.tensor("scale", &scale);
+                    writer.tensor("zero_point", &zero_point);
+                    writer.value("scheme", &SchemeDoc::from(scheme))
+                })?;
+            }
+            if let Some(report) = report {
+                writer.value("report", &report)?;
+            }
+            Ok(Answer::json(writer.end()))
+        }
+        Format::Safetensors => {
+            let mut metadata = BTreeMap::new();
+            if let Some(report) = report {
+                metadata.insert("report".to_owned(), to_json_text(&report)?);
+            }
+            let mut tensors = vec![("data".to_owned(), result)];
+            let mut schemes = BTreeMap::new();
+            for (name, [scale, zero_point], scheme) in found {
+                tensors.push((format!("{name}.scale"), scale));
+                tensors.push((format!("{name}.zero_point"), zero_point));
+                schemes.insert(name, SchemeDoc::from(scheme));
+            }
+            metadata.insert("scheme".to_owned(), to_json_text(&schemes)?);
+            Ok(Answer::safetensors(tensors, &metadata))
+        }
+        Format::Npy | Format::Raw => {
+            let report = report.map(|report| to_json_text(&report)).transpose()?;
+            let facts = report.map(|report| ("quantd-report", report)).into_iter().collect();
+            Ok(Answer::tensor(result, format, facts))
+        }
+    }
+}
