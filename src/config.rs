@@ -12,6 +12,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, value_parser};
 use tracing::level_filters::LevelFilter;
 
 use crate::codec::Limits;
+use crate::kernels::Isa;
 use crate::service::compute::Settings;
 use crate::telemetry::LogFormat;
 
@@ -68,6 +69,9 @@ pub struct Quantize {
     /// Compute threads; 0 takes one a core.
     #[arg(long, env = "QUANTD_THREADS", default_value_t = 0)]
     pub threads: usize,
+    /// Instruction set of the kernels: auto, or one that the machine has.
+    #[arg(long, env = "QUANTD_ISA", default_value = "auto", value_parser = isa)]
+    pub isa: Isa,
 }
 
 /// Options of `quantd serve`.
@@ -109,6 +113,9 @@ pub struct Serve {
     #[arg(long, env = "QUANTD_THREADS", default_value_t = 0,
         value_parser = value_parser!(u64).range(0..=1024))]
     pub threads: u64,
+    /// Instruction set of the kernels: auto, or one that the machine has. Results are the same with all.
+    #[arg(long, env = "QUANTD_ISA", default_value = "auto", value_parser = isa)]
+    pub isa: Isa,
     /// Time for the head of a request, in milliseconds.
     #[arg(long, env = "QUANTD_HEADER_TIMEOUT_MS", default_value_t = 10_000,
         value_parser = value_parser!(u64).range(1..=86_400_000))]
@@ -161,6 +168,7 @@ impl Serve {
             max_queue: 64,
             max_queue_wait_ms: 2000,
             threads: 2,
+            isa: Isa::current(),
             header_timeout_ms: 10_000,
             body_timeout_ms: 30_000,
             write_timeout_ms: 30_000,
@@ -206,6 +214,16 @@ fn port(text: &str) -> Result<u16, String> {
         let cure = "; set enableServiceLinks: false in the pod, or give --port";
         let cure = if is_service_link { cure } else { "" };
         format!("not a number from 0 to 65535{cure}")
+    })
+}
+
+fn isa(text: &str) -> Result<Isa, String> {
+    if text == "auto" {
+        return Ok(Isa::best());
+    }
+    Isa::by_name(text).ok_or_else(|| {
+        let names: Vec<_> = Isa::available().map(Isa::name).collect();
+        format!("not one that this machine has; use auto or one of: {}", names.join(", "))
     })
 }
 

@@ -40,6 +40,17 @@ impl Quantd {
     /// When the address or the threads cannot be had.
     pub fn new(config: &Serve) -> io::Result<Self> {
         telemetry::init_metrics();
+        let isa = config.isa.select();
+        if isa == config.isa {
+            tracing::info!(isa = isa.name(), "kernels");
+        } else {
+            // Only where one process runs several servers.
+            tracing::warn!(
+                isa = isa.name(),
+                wanted = config.isa.name(),
+                "kernels were chosen before"
+            );
+        }
         let compute = Compute::new(config.compute()).map_err(io::Error::other)?;
         let service = Service::new(compute, config.limits());
         let body_timeout = Duration::from_millis(config.body_timeout_ms);

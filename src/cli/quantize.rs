@@ -24,6 +24,7 @@ pub(super) fn run(options: &Quantize) -> Result<(), Failure> {
     if is_same_file(&options.input, &options.output) {
         return Err(Failure::usage("the output is the input; name another file"));
     }
+    options.isa.select();
     let bar = progress();
     let body = read(&options.input, &bar)
         .map_err(|error| Failure::new(format!("cannot read the input: {error}")))?;

@@ -132,8 +132,7 @@ impl Isa {
     }
 
     /// Uses `self` from now on; gives the one in use, which is another one
-    /// when it was in use already.
-    #[must_use]
+    /// when that was in use already.
     pub fn select(self) -> Self {
         *CURRENT.get_or_init(|| self)
     }

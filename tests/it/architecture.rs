@@ -12,7 +12,7 @@ const EDGES: [(&str, &[&str]); 11] = [
     ("api", &["quant", "codec", "kernels", "tensor"]),
     ("service", &["api", "quant", "codec", "telemetry"]),
     ("http", &["service", "api", "codec", "kernels", "tensor", "telemetry"]),
-    ("config", &["codec", "service", "telemetry"]),
+    ("config", &["codec", "kernels", "service", "telemetry"]),
     (
         "cli",
         &["config", "http", "service", "api", "quant", "codec", "tensor", "telemetry", "Quantd"],

@@ -9,6 +9,7 @@ use http_body_util::BodyExt;
 use jsonschema::Validator;
 use quantd::Quantd;
 use quantd::config::Serve;
+use quantd::kernels::Isa;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -63,6 +64,9 @@ impl Client {
 
     pub(crate) fn with(change: impl FnOnce(&mut Serve)) -> Self {
         let mut config = Serve::for_tests();
+        if let Some(isa) = forced() {
+            config.isa = isa;
+        }
         change(&mut config);
         Self { router: Quantd::new(&config).unwrap().router() }
     }
@@ -101,6 +105,13 @@ impl Client {
             .body(body.into());
         self.send(request.unwrap()).await
     }
+}
+
+/// The instruction set that the environment forces on the tests.
+#[expect(clippy::disallowed_methods, reason = "tests have no other configuration")]
+fn forced() -> Option<Isa> {
+    let name = std::env::var("TEST_ISA").ok()?;
+    Some(Isa::by_name(&name).unwrap_or_else(|| panic!("this machine has no {name}")))
 }
 
 /// Holds an answer of a documented route against the document.

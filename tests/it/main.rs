@@ -8,4 +8,5 @@ mod document;
 mod errors;
 mod harness;
 mod notebook;
+mod products;
 mod sockets;
