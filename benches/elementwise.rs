@@ -101,14 +101,18 @@ struct Kernel<C> {
     affines: Vec<Affine<f32>>,
     range: CodeRange,
     codes: Vec<C>,
+    /// Elements of each chunk of the layout.
+    parts: Vec<usize>,
 }
 
 impl<C: Code> Kernel<C> {
     fn new(isa: Isa, op: &Op<'_>, count: usize) -> Result<Self, String> {
         let layout = Layout::new(op.granularity, &shape(count)?).map_err(|e| e.to_string())?;
         let affines = vec![op.affine(); layout.slices()];
+        let parts = layout.chunks().map(Chunk::elements).collect();
         let (x, codes) = (reals(count), vec![C::from_code(0); count]);
-        let mut kernel = Self { isa, x, layout, affines, range: op.numerics.code_range(), codes };
+        let range = op.numerics.code_range();
+        let mut kernel = Self { isa, x, layout, affines, range, codes, parts };
         kernel.quantize();
         kernel.check();
         kernel.dequantize();
@@ -128,8 +132,8 @@ impl<C: Code> Kernel<C> {
     }
 
     fn quantize(&mut self) {
-        let Self { isa, x, layout, affines, range, codes } = self;
-        each_chunk(layout, codes, |chunk, mut codes| {
+        let Self { isa, x, layout, affines, range, codes, parts } = self;
+        each_chunk(layout, parts, codes, |chunk, mut codes| {
             for run in chunk.runs() {
                 let (own, rest) = std::mem::take(&mut codes).split_at_mut(run.len);
                 codes = rest;
@@ -141,8 +145,8 @@ impl<C: Code> Kernel<C> {
     }
 
     fn dequantize(&mut self) {
-        let Self { isa, x, layout, affines, codes, .. } = self;
-        each_chunk(layout, x, |chunk, mut x| {
+        let Self { isa, x, layout, affines, codes, parts, .. } = self;
+        each_chunk(layout, parts, x, |chunk, mut x| {
             for run in chunk.runs() {
                 let (own, rest) = std::mem::take(&mut x).split_at_mut(run.len);
                 x = rest;
@@ -169,17 +173,12 @@ impl<C: Code> Kernel<C> {
 /// Hands out the chunks of a layout with their part of the target.
 fn each_chunk<T: Send>(
     layout: &Layout,
+    parts: &[usize],
     mut target: &mut [T],
     work: impl Fn(Chunk<'_>, &mut [T]) + Sync,
 ) {
-    let chunks: Vec<_> = layout
-        .chunks()
-        .map(|chunk| {
-            let (own, rest) = std::mem::take(&mut target).split_at_mut(chunk.elements());
-            target = rest;
-            (chunk, own)
-        })
-        .collect();
+    let own = |&part: &usize| target.split_off_mut(..part).unwrap_or_default();
+    let chunks: Vec<_> = layout.chunks().zip(parts.iter().map(own)).collect();
     chunks.into_par_iter().for_each(|(chunk, own)| work(chunk, own));
 }
 

@@ -288,8 +288,12 @@ impl Suite for Gemm {
 
     fn limit(&self, op: &str, shape: &[usize], meter: &Meter<'_>) -> Result<f64, String> {
         let [m, k, n] = dims(shape)?;
-        // Whatever else happens, the weights are read once.
-        let work = limits::Work { products: m * k * n, numbers: k * n / size_of::<f32>() };
+        // Whatever else happens, the weights are read once: a byte each, or half of one.
+        let (op, bytes) = match op.strip_suffix("-half") {
+            Some(op) => (op, k * n / 2),
+            None => (op, k * n),
+        };
+        let work = limits::Work { products: m * k * n, numbers: bytes / size_of::<f32>() };
         limits::seconds(op, work, meter)
     }
 
