@@ -13,6 +13,7 @@ mod harness;
 mod limits;
 
 use std::hint::black_box;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use half::{bf16, f16};
@@ -93,16 +94,18 @@ impl<'a> Op<'a> {
     }
 }
 
-/// Numbers, the layout of their scales, and where codes or numbers go.
+/// Numbers, the layout of their scales, and where codes or numbers go: in the
+/// memory that tensors have, which is in huge pages where it is large.
 struct Kernel<C> {
     isa: Isa,
-    x: Vec<f32>,
+    x: Buffer,
     layout: Layout,
     affines: Vec<Affine<f32>>,
     range: CodeRange,
-    codes: Vec<C>,
+    codes: Buffer,
     /// Elements of each chunk of the layout.
     parts: Vec<usize>,
+    code: PhantomData<C>,
 }
 
 impl<C: Code> Kernel<C> {
@@ -110,20 +113,29 @@ impl<C: Code> Kernel<C> {
         let layout = Layout::new(op.granularity, &shape(count)?).map_err(|e| e.to_string())?;
         let affines = vec![op.affine(); layout.slices()];
         let parts = layout.chunks().map(Chunk::elements).collect();
-        let (x, codes) = (reals(count), vec![C::from_code(0); count]);
+        let x = Buffer::copy_of(bytemuck::cast_slice(&reals(count)));
+        let codes = Buffer::zeroed(count * size_of::<C>());
         let range = op.numerics.code_range();
-        let mut kernel = Self { isa, x, layout, affines, range, codes, parts };
+        let mut kernel = Self { isa, x, layout, affines, range, codes, parts, code: PhantomData };
         kernel.quantize();
         kernel.check();
         kernel.dequantize();
         Ok(kernel)
     }
 
+    fn numbers(&self) -> &[f32] {
+        bytemuck::cast_slice(self.x.bytes())
+    }
+
+    fn codes(&self) -> &[C] {
+        bytemuck::cast_slice(self.codes.bytes())
+    }
+
     /// Each code is that of its number, by the plain formula.
     fn check(&self) {
         let Self { affines, range, .. } = self;
         let Affine { scale, zero_point } = affines[0];
-        for (x, code) in self.x.iter().zip(&self.codes).step_by(997) {
+        for (x, code) in self.numbers().iter().zip(self.codes()).step_by(997) {
             let expect = f64::from(x / scale).round_ties_even() + f64::from(zero_point);
             let expect = expect.clamp(range.min.into(), range.max.into());
             let difference = f64::from(code.to_code()) - expect;
@@ -132,8 +144,9 @@ impl<C: Code> Kernel<C> {
     }
 
     fn quantize(&mut self) {
-        let Self { isa, x, layout, affines, range, codes, parts } = self;
-        each_chunk(layout, parts, codes, |chunk, mut codes| {
+        let Self { isa, x, layout, affines, range, codes, parts, .. } = self;
+        let x: &[f32] = bytemuck::cast_slice(x.bytes());
+        each_chunk(layout, parts, codes.elements_mut::<C>(), |chunk, mut codes| {
             for run in chunk.runs() {
                 let (own, rest) = std::mem::take(&mut codes).split_at_mut(run.len);
                 codes = rest;
@@ -146,7 +159,8 @@ impl<C: Code> Kernel<C> {
 
     fn dequantize(&mut self) {
         let Self { isa, x, layout, affines, codes, parts, .. } = self;
-        each_chunk(layout, parts, x, |chunk, mut x| {
+        let codes: &[C] = bytemuck::cast_slice(codes.bytes());
+        each_chunk(layout, parts, x.elements_mut::<f32>(), |chunk, mut x| {
             for run in chunk.runs() {
                 let (own, rest) = std::mem::take(&mut x).split_at_mut(run.len);
                 x = rest;
@@ -157,7 +171,7 @@ impl<C: Code> Kernel<C> {
     }
 
     fn extent(&self) {
-        let parts = self.x.par_chunks(CHUNK).map(|x| self.isa.extent(x));
+        let parts = self.numbers().par_chunks(CHUNK).map(|x| self.isa.extent(x));
         black_box(parts.reduce(Extent::default, Extent::join));
     }
 

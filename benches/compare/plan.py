@@ -116,4 +116,4 @@ def size_class(section, shape):
         return "M = 2 to 31" if m < 32 else "M >= 32"
     if section == "elementwise":
         return {1 << 16: "64 Ki elements", 1 << 26: "64 Mi elements"}.get(numbers[0])
-    return f"{numbers[0] >> 20} Mi elements"
+    return f"{numbers[0] >> 20} Mi elements" if numbers[0] >> 20 else f"{numbers[0]} elements"

@@ -64,7 +64,7 @@ def number(value, digits=3):
 
 
 def ratio(value):
-    return "-" if value is None else f"{value:.2f}"
+    return "-" if value is None else f"{value:.2f}" if value < 10 else number(value)
 
 
 def percent(value):
@@ -86,19 +86,21 @@ def about(results, machine):
     versions = sorted({version for result in results for version in result["versions"] if not version.startswith("quantd")})
     isas = ", ".join(sorted({result["isa"] for result in results}))
     commits = ", ".join(sorted({result["commit"] for result in results}))
-    rounds = sorted({len(next(iter(result["seconds"].values()), [])) for result in results})
+    rounds = sorted({len(times) for result in results for times in result["seconds"].values()})
     between = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
     return "\n".join([
-        f"{machine['processor']}; hypervisor {machine['hypervisor']}; caches {machine['caches']}; {machine['memory']}; "
-        f"{machine['flags']}; {machine['kernel']}; rustc {machine['rustc']}.",
+        f"{machine['processor']}; hypervisor {machine['hypervisor']}; caches {machine['caches']}; "
+        f"{machine['memory']}; {machine['kernel']}; rustc {machine['rustc']}.",
+        f"Instructions: {machine['flags']}.",
         f"quantd at {commits} on {isas}; {', '.join(versions)}; Python {machine['python']}.",
         f"Measured {between}, {' or '.join(map(str, rounds))} rounds.",
     ])
 
 
 def summary(results):
-    """The rows for README."""
-    figures = [Figures(result) for result in results if result["op"] in SUMMARY]
+    """The rows for README, of the instruction set that most was measured with."""
+    main = Counter(result["isa"] for result in results).most_common(1)[0][0]
+    figures = [Figures(result) for result in results if result["op"] in SUMMARY and result["isa"] == main]
     rows = []
     groups = dict.fromkeys((f.work.op, size_class(f.work.section, f.shape)) for f in sorted(figures, key=place))
     for op, size in groups:

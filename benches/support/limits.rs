@@ -38,5 +38,7 @@ pub(crate) fn seconds(limit: &str, work: Work, meter: &Meter<'_>) -> Result<f64,
 /// Always.
 #[cfg(not(target_arch = "x86_64"))]
 pub(crate) fn seconds(limit: &str, work: Work, meter: &Meter<'_>) -> Result<f64, String> {
-    Err(format!("no {limit} of {work:?} for {}", meter.isa.name()))
+    let Work { products, numbers } = work;
+    let isa = meter.isa.name();
+    Err(format!("no {limit} of {products} products and {numbers} numbers is known for {isa}"))
 }
