@@ -314,6 +314,10 @@ impl Suite for Elementwise {
 
     fn line(&self, op: &str, shape: &[usize], seconds: f64, meter: &Meter<'_>) -> String {
         let bytes = 4e-9 * shape.iter().product::<usize>() as f64;
+        if op.ends_with("16") || op.ends_with("i4") {
+            // The limits are about numbers of four bytes and codes of one.
+            return format!("{:.2} GB/s of f32", bytes / seconds);
+        }
         let mut line = format!("{:.2} GB/s of f32", bytes / seconds);
         let names: &[&str] = match op.split('-').next() {
             Some("dequantize" | "restore") => &["limit-dequantize", "limit-dequantize-past"],

@@ -3,6 +3,7 @@
 Only the one that is asked runs; the others are stopped. Their threads would otherwise wait for work in loops, for
 tens of milliseconds, on the processors of the one that is measured."""
 
+import atexit
 import json
 import os
 import signal
@@ -70,13 +71,18 @@ class Participant:
             environment["LD_LIBRARY_PATH"] = str(Path(self.command[1]).parent)
         pinned = ["taskset", "--cpu-list", ",".join(map(str, cpus)), *self.command]
         arguments = ["--threads", count, "--seconds", str(self.seconds)]
-        self.process = subprocess.Popen(
-            pinned + arguments, env=environment, text=True, bufsize=1,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        try:
+            self.process = subprocess.Popen(
+                pinned + arguments, env=environment, text=True, bufsize=1,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        except OSError as error:
+            return self.fail(str(error))
+        # A stopped process would outlive this one.
+        atexit.register(self.stop)
         self.complaints = []
         threading.Thread(target=self.listen, args=(self.process,), daemon=True).start()
         self.version = self.line()
-        return self.version is not None
+        return bool(self.version)
 
     def listen(self, process):
         for line in process.stderr:
@@ -101,6 +107,7 @@ class Participant:
             return None, self.reason
         if not self.process and not self.start():
             if not self.reason:
+                self.stop()
                 self.fail("did not start: " + (self.complaints or ["no word"])[-1])
             return None, self.reason
         try:
