@@ -1,0 +1,341 @@
+//! Real numbers to codes and back, beside what the machine could do at most,
+//! measured in the same run: `cargo bench --bench elementwise -- --shapes 16777216`.
+//!
+//! Operations are named `what-granularity-codes`, with the type of the real
+//! numbers behind where it is not F32. `quantize` and `dequantize` are the
+//! kernels alone, into memory that is there; `explicit` and `min_max` are whole
+//! tensors with their report, `restore` whole tensors back.
+#![expect(clippy::cast_precision_loss, reason = "rates are rounded")]
+
+#[path = "support/harness.rs"]
+mod harness;
+#[path = "support/limits.rs"]
+mod limits;
+
+use std::hint::black_box;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use half::{bf16, f16};
+use harness::{Call, Meter, Suite, reals};
+use quantd::codec::pack::pack;
+use quantd::kernels::Isa;
+use quantd::kernels::scalar::{Affine, Code, CodeRange, Extent, Params, Rounding};
+use quantd::quant::Cancel;
+use quantd::quant::dequantize::{Codes, dequantize};
+use quantd::quant::layout::{Chunk, Layout};
+use quantd::quant::params::{Numerics, Profile};
+use quantd::quant::quantize::quantize;
+use quantd::quant::scheme::{Granularity, NanPolicy, RangeMethod, Scheme};
+use quantd::tensor::{Buffer, DType, Shape, Tensor};
+use rayon::prelude::*;
+
+/// Elements of a row.
+const COLUMNS: usize = 4096;
+const SIZES: [&str; 4] = ["65536", "1048576", "16777216", "67108864"];
+const GRANULARITIES: [(&str, Granularity); 7] = [
+    ("tensor", Granularity::Tensor),
+    ("row", Granularity::Channel { axis: 0 }),
+    ("column", Granularity::Channel { axis: 1 }),
+    ("group32", Granularity::Group { axis: 1, size: 32 }),
+    ("group64", Granularity::Group { axis: 1, size: 64 }),
+    ("group128", Granularity::Group { axis: 1, size: 128 }),
+    ("block128", Granularity::Block { shape: [128, 128] }),
+];
+/// Operations of kernels alone.
+const KERNELS: [&str; 3] = ["quantize", "dequantize", "extent"];
+/// Of nearly normal numbers, none of whose codes saturate.
+const SCALE: f32 = 0.04;
+/// Elements that a thread looks through at a time for their extent.
+const CHUNK: usize = 1 << 15;
+
+/// What an operation's name stands for.
+#[derive(Clone, Copy, Debug)]
+struct Op<'a> {
+    what: &'a str,
+    granularity: Granularity,
+    numerics: Numerics,
+    packed: bool,
+    source: Source,
+}
+
+/// Types of the real numbers.
+#[derive(Clone, Copy, Debug)]
+enum Source {
+    F32,
+    F16,
+    BF16,
+}
+
+impl<'a> Op<'a> {
+    fn new(name: &'a str) -> Option<Self> {
+        let mut parts = name.split('-');
+        let what = parts.next()?;
+        let granularity = parts.next()?;
+        let (_, granularity) = *GRANULARITIES.iter().find(|(name, _)| *name == granularity)?;
+        let (bits, signed) = match parts.next()? {
+            "u8" => (8, false),
+            "i8" => (8, true),
+            "i4" => (4, true),
+            _ => return None,
+        };
+        let source = parts.next().map_or(Some(Source::F32), |name| match name {
+            "f16" => Some(Source::F16),
+            "bf16" => Some(Source::BF16),
+            _ => None,
+        })?;
+        let numerics =
+            Numerics { profile: Profile::Onnx, bits, signed, symmetric: true, restricted: false };
+        Some(Self { what, granularity, numerics, packed: bits < 8, source })
+    }
+
+    fn affine(&self) -> Affine<f32> {
+        Affine { scale: SCALE, zero_point: self.numerics.middle() }
+    }
+}
+
+/// Numbers, the layout of their scales, and where codes or numbers go: in the
+/// memory that tensors have, which is in huge pages where it is large.
+struct Kernel<C> {
+    isa: Isa,
+    x: Buffer,
+    layout: Layout,
+    affines: Vec<Affine<f32>>,
+    range: CodeRange,
+    codes: Buffer,
+    /// Elements of each chunk of the layout.
+    parts: Vec<usize>,
+    code: PhantomData<C>,
+}
+
+impl<C: Code> Kernel<C> {
+    fn new(isa: Isa, op: &Op<'_>, count: usize) -> Result<Self, String> {
+        let layout = Layout::new(op.granularity, &shape(count)?).map_err(|e| e.to_string())?;
+        let affines = vec![op.affine(); layout.slices()];
+        let parts = layout.chunks().map(Chunk::elements).collect();
+        let x = Buffer::copy_of(bytemuck::cast_slice(&reals(count)));
+        let codes = Buffer::zeroed(count * size_of::<C>());
+        let range = op.numerics.code_range();
+        let mut kernel = Self { isa, x, layout, affines, range, codes, parts, code: PhantomData };
+        kernel.quantize();
+        kernel.check();
+        kernel.dequantize();
+        Ok(kernel)
+    }
+
+    fn numbers(&self) -> &[f32] {
+        bytemuck::cast_slice(self.x.bytes())
+    }
+
+    fn codes(&self) -> &[C] {
+        bytemuck::cast_slice(self.codes.bytes())
+    }
+
+    /// Each code is that of its number, by the plain formula.
+    fn check(&self) {
+        let Self { affines, range, .. } = self;
+        let Affine { scale, zero_point } = affines[0];
+        for (x, code) in self.numbers().iter().zip(self.codes()).step_by(997) {
+            let expect = f64::from(x / scale).round_ties_even() + f64::from(zero_point);
+            let expect = expect.clamp(range.min.into(), range.max.into());
+            let difference = f64::from(code.to_code()) - expect;
+            assert!(difference.abs() < 0.5, "{x} became {}", code.to_code());
+        }
+    }
+
+    fn quantize(&mut self) {
+        let Self { isa, x, layout, affines, range, codes, parts, .. } = self;
+        let x: &[f32] = bytemuck::cast_slice(x.bytes());
+        each_chunk(layout, parts, codes.elements_mut::<C>(), |chunk, mut codes| {
+            for run in chunk.runs() {
+                let (own, rest) = std::mem::take(&mut codes).split_at_mut(run.len);
+                codes = rest;
+                let params = params(affines, run.slice, run.len, run.each);
+                let x = &x[run.start..run.start + run.len];
+                isa.quantize(x, params, (*range, Rounding::DivideEven), own);
+            }
+        });
+    }
+
+    fn dequantize(&mut self) {
+        let Self { isa, x, layout, affines, codes, parts, .. } = self;
+        let codes: &[C] = bytemuck::cast_slice(codes.bytes());
+        each_chunk(layout, parts, x.elements_mut::<f32>(), |chunk, mut x| {
+            for run in chunk.runs() {
+                let (own, rest) = std::mem::take(&mut x).split_at_mut(run.len);
+                x = rest;
+                let params = params(affines, run.slice, run.len, run.each);
+                isa.dequantize(&codes[run.start..run.start + run.len], params, own);
+            }
+        });
+    }
+
+    fn extent(&self) {
+        let parts = self.numbers().par_chunks(CHUNK).map(|x| self.isa.extent(x));
+        black_box(parts.reduce(Extent::default, Extent::join));
+    }
+
+    fn call(mut self, what: &str) -> Call {
+        match what {
+            "quantize" => Box::new(move || self.quantize()),
+            "dequantize" => Box::new(move || self.dequantize()),
+            _ => Box::new(move || self.extent()),
+        }
+    }
+}
+
+/// Hands out the chunks of a layout with their part of the target.
+fn each_chunk<T: Send>(
+    layout: &Layout,
+    parts: &[usize],
+    mut target: &mut [T],
+    work: impl Fn(Chunk<'_>, &mut [T]) + Sync,
+) {
+    let own = |&part: &usize| target.split_off_mut(..part).unwrap_or_default();
+    let chunks: Vec<_> = layout.chunks().zip(parts.iter().map(own)).collect();
+    chunks.into_par_iter().for_each(|(chunk, own)| work(chunk, own));
+}
+
+fn params(affines: &[Affine<f32>], slice: usize, len: usize, each: bool) -> Params<'_, f32> {
+    if each { Params::Each(&affines[slice..slice + len]) } else { Params::Same(affines[slice]) }
+}
+
+fn shape(count: usize) -> Result<Shape, String> {
+    if count == 0 || !count.is_multiple_of(COLUMNS) {
+        return Err(format!("not a number of rows of {COLUMNS}"));
+    }
+    Shape::new(vec![count / COLUMNS, COLUMNS]).map_err(|error| format!("{error:?}"))
+}
+
+fn tensor(op: &Op<'_>, count: usize) -> Result<Tensor, String> {
+    let (x, shape) = (reals(count), shape(count)?);
+    let tensor = match op.source {
+        Source::F16 => {
+            let x: Vec<f16> = x.into_iter().map(f16::from_f32).collect();
+            Tensor::from_elements(DType::F16, shape, &x)
+        }
+        Source::BF16 => {
+            let x: Vec<bf16> = x.into_iter().map(bf16::from_f32).collect();
+            Tensor::from_elements(DType::BF16, shape, &x)
+        }
+        Source::F32 => {
+            Tensor::view(DType::F32, shape, Arc::new(Buffer::copy_of(bytemuck::cast_slice(&x))), 0)
+        }
+    };
+    tensor.ok_or_else(|| "elements do not fit the shape".to_owned())
+}
+
+/// The operations on whole tensors.
+fn whole(op: &Op<'_>, count: usize) -> Result<Call, String> {
+    let range = match op.what {
+        "min_max" => RangeMethod::MinMax,
+        "explicit" | "restore" => {
+            let end = f64::from(SCALE) * 127.0;
+            RangeMethod::Explicit { min: vec![-end], max: vec![end] }
+        }
+        _ => return Err(format!("no operation {}", op.what)),
+    };
+    let (numerics, packed) = (op.numerics, op.packed);
+    let scheme =
+        Scheme { numerics, granularity: op.granularity, range, nan: NanPolicy::Refuse, packed };
+    let tensor = tensor(op, count)?;
+    let encode = move || quantize(&tensor, &scheme, false, &Cancel::default());
+    let quantized = encode().map_err(|error| error.to_string())?;
+    assert_eq!(quantized.codes.shape().len(), count, "a code for each element");
+    if op.what == "restore" {
+        let granularity = op.granularity;
+        return Ok(Box::new(move || {
+            let parts = Codes {
+                codes: &quantized.codes,
+                scale: &quantized.scale,
+                zero_point: Some(&quantized.zero_point),
+                granularity,
+            };
+            drop(black_box(dequantize(&parts, DType::F32, &Cancel::default())));
+        }));
+    }
+    let bits = numerics.bits;
+    Ok(Box::new(move || {
+        if let Ok(quantized) = encode() {
+            if packed {
+                black_box(pack(quantized.codes.bytes(), bits));
+            }
+            black_box(quantized);
+        }
+    }))
+}
+
+struct Elementwise;
+
+fn count(shape: &[usize]) -> Result<usize, String> {
+    let [count] = shape else { return Err("a shape is a number of elements".to_owned()) };
+    Ok(*count)
+}
+
+impl Suite for Elementwise {
+    fn ops(&self) -> Vec<String> {
+        let mut ops = vec!["extent-tensor-u8".to_owned()];
+        for (what, codes) in
+            [("quantize", "u8"), ("quantize", "i8"), ("dequantize", "u8"), ("min_max", "i8")]
+        {
+            ops.extend(GRANULARITIES.iter().map(|(name, _)| format!("{what}-{name}-{codes}")));
+        }
+        let others =
+            ["explicit-row-i8", "restore-row-i8", "min_max-row-i8-f16", "min_max-row-i8-bf16"];
+        ops.extend(
+            others
+                .iter()
+                .chain(&["min_max-group32-i4", "min_max-group128-i4"])
+                .map(|&op| op.to_owned()),
+        );
+        ops
+    }
+
+    fn shapes(&self) -> Vec<String> {
+        SIZES.map(str::to_owned).into()
+    }
+
+    fn case(&self, isa: Isa, op: &str, shape: &[usize]) -> Result<Call, String> {
+        let count = count(shape)?;
+        let parsed = Op::new(op).ok_or_else(|| format!("no operation {op}"))?;
+        if !KERNELS.contains(&parsed.what) {
+            return whole(&parsed, count);
+        }
+        if parsed.numerics.signed {
+            Ok(Kernel::<i8>::new(isa, &parsed, count)?.call(parsed.what))
+        } else {
+            Ok(Kernel::<u8>::new(isa, &parsed, count)?.call(parsed.what))
+        }
+    }
+
+    fn limit(&self, op: &str, shape: &[usize], meter: &Meter<'_>) -> Result<f64, String> {
+        limits::seconds(op, limits::Work { products: 0, numbers: count(shape)? }, meter)
+    }
+
+    fn line(&self, op: &str, shape: &[usize], seconds: f64, meter: &Meter<'_>) -> String {
+        let bytes = 4e-9 * shape.iter().product::<usize>() as f64;
+        if op.ends_with("16") || op.ends_with("i4") {
+            // The limits are about numbers of four bytes and codes of one.
+            return format!("{:.2} GB/s of f32", bytes / seconds);
+        }
+        let mut line = format!("{:.2} GB/s of f32", bytes / seconds);
+        let names: &[&str] = match op.split('-').next() {
+            Some("dequantize" | "restore") => &["limit-dequantize", "limit-dequantize-past"],
+            Some("extent") => &["limit-extent"],
+            _ => &["limit-quantize", "limit-quantize-ahead", "limit-quantize-past"],
+        };
+        let limit = |name: &&str| self.limit(name, shape, meter).ok();
+        if let Some(mut least) = names.iter().filter_map(limit).reduce(f64::min) {
+            if op.starts_with("min_max") {
+                // The range is known only after a pass of its own.
+                least += limit(&"limit-extent").unwrap_or_default();
+            }
+            line += &format!(", limit {:.2}, {:.1} %", bytes / least, 100.0 * least / seconds);
+        }
+        line
+    }
+}
+
+fn main() {
+    harness::run(&Elementwise);
+}
