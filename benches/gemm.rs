@@ -19,8 +19,8 @@ use std::sync::atomic::AtomicBool;
 use harness::{Call, Meter, Suite, bits, reals};
 use quantd::kernels::Isa;
 use quantd::kernels::gemm::{
-    Codes, Dynamic, Elements, Left, Mode, Output, PackedA, PackedB, Requantize, Right, RowParams,
-    multiply,
+    Codes, Dynamic, Elements, GroupedRight, Left, Mode, Output, PackedA, PackedB, PackedGroups,
+    Requantize, Right, RowParams, multiply, multiply_groups,
 };
 use quantd::kernels::scalar::{self, Affine, CodeRange, Extent, Params, Rounding};
 use quantd::quant::params::{Numerics, Profile, Range};
@@ -196,8 +196,7 @@ impl Product {
                 })
             }
         };
-        // Unsigned weights are shifted by 128, so that they have a zero point.
-        let left = PackedA::new(self.isa, Left { m, k, elements }, !self.kind.signed_weights);
+        let left = PackedA::new(self.isa, Left { m, k, elements }, self.weights.has_zero_points());
         let output = match &mut self.result {
             Target::I32(out) => Output::I32(out),
             Target::F32(out) => Output::F32 { out, bias: None, relu: false },
@@ -261,6 +260,66 @@ impl Product {
     }
 }
 
+/// Weights of 4 bits whose scales are shared by so many along K, times rows
+/// that are quantized to int8 on the fly.
+const GROUPS: [(&str, usize); 2] = [("nbits4-32", 32), ("nbits4-128", 128)];
+
+fn grouped(isa: Isa, group: usize, [m, k, n]: [usize; 3]) -> Result<Call, String> {
+    if k % group != 0 {
+        return Err("K is not a multiple of the group".to_owned());
+    }
+    let x = reals(m * k);
+    let codes: Vec<i8> =
+        bits().map(|bits| (bits as u8 & 15).cast_signed() - 8).take(k * n).collect();
+    let right = GroupedRight {
+        codes: Codes::I8(&codes),
+        k,
+        n,
+        group,
+        zero_points: &[0],
+        scales: &SCALES[1..2],
+    };
+    let weights = PackedGroups::new(isa, right);
+    let mut result = vec![0.0; m * n];
+    let run = move |result: &mut [f32]| {
+        let dynamic = Dynamic {
+            x: &x,
+            range: CodeRange { min: -127, max: 127 },
+            rounding: Rounding::DivideEven,
+            params: RowParams::Row(&symmetric),
+        };
+        let left = Left { m, k, elements: Elements::Real(dynamic) };
+        multiply_groups(left, &weights, result, (None, false), &AtomicBool::new(false));
+    };
+    run(&mut result);
+    // One element by hand, group by group.
+    let (x, column) = (&reals(m * k)[(m - 1) * k..], n / 3);
+    let affine = symmetric(scalar::extent(x));
+    let mut row = vec![0_i8; k];
+    let range = CodeRange { min: -127, max: 127 };
+    scalar::quantize(x, Params::Same(affine), range, Rounding::DivideEven, &mut row);
+    let sum = |g: usize| -> i32 {
+        let own = g * group..(g + 1) * group;
+        own.map(|k| i32::from(row[k]) * i32::from(codes[k * n + column])).sum()
+    };
+    let scaled = (0..k / group).map(|g| sum(g) as f32 * (affine.scale * SCALES[1]));
+    let expect = scaled.fold(0.0_f32, |total, part| total + part);
+    assert_eq!(result[(m - 1) * n + column].to_bits(), expect.to_bits());
+    Ok(Box::new(move || run(&mut result)))
+}
+
+/// Scale of signed codes without a zero point.
+fn symmetric(extent: Extent<f32>) -> Affine<f32> {
+    let numerics = Numerics {
+        profile: Profile::Onnx,
+        bits: 8,
+        signed: true,
+        symmetric: true,
+        restricted: true,
+    };
+    numerics.affine(Range::around_zero(extent.min, extent.max))
+}
+
 struct Gemm;
 
 fn dims(shape: &[usize]) -> Result<[usize; 3], String> {
@@ -270,7 +329,8 @@ fn dims(shape: &[usize]) -> Result<[usize; 3], String> {
 
 impl Suite for Gemm {
     fn ops(&self) -> Vec<String> {
-        KINDS.iter().map(|kind| kind.name.to_owned()).collect()
+        let groups = GROUPS.iter().map(|(name, _)| *name);
+        KINDS.iter().map(|kind| kind.name).chain(groups).map(str::to_owned).collect()
     }
 
     fn shapes(&self) -> Vec<String> {
@@ -278,6 +338,9 @@ impl Suite for Gemm {
     }
 
     fn case(&self, isa: Isa, op: &str, shape: &[usize]) -> Result<Call, String> {
+        if let Some((_, group)) = GROUPS.into_iter().find(|(name, _)| *name == op) {
+            return grouped(isa, group, dims(shape)?);
+        }
         let kind = KINDS.into_iter().find(|kind| kind.name == op);
         let kind = kind.ok_or_else(|| format!("no operation {op}"))?;
         let (mut product, weights) = Product::new(isa, kind, dims(shape)?);
