@@ -1,5 +1,7 @@
 //! The right operand, packed once and used many times.
 
+use rayon::prelude::*;
+
 use crate::tensor::Buffer;
 
 use super::super::Isa;
@@ -53,12 +55,11 @@ impl PackedB {
         let mut panels = Buffer::zeroed(n.div_ceil(tile.columns) * width);
         let mut sums = vec![0_i32; n];
         if width > 0 {
-            for (panel, bytes) in panels.bytes_mut().chunks_exact_mut(width).enumerate() {
-                let first = panel * tile.columns;
-                let columns = tile.columns.min(n - first);
-                let sums = &mut sums[first..first + columns];
-                pack(codes, tile, bytes, Columns { k, n, first, sums });
-            }
+            let panels = panels.bytes_mut().par_chunks_exact_mut(width);
+            let sums = sums.par_chunks_mut(tile.columns);
+            panels.zip(sums).enumerate().for_each(|(panel, (bytes, sums))| {
+                pack(codes, tile, bytes, Columns { k, n, first: panel * tile.columns, sums });
+            });
         }
         let shift = match (codes, tile.lanes) {
             (Codes::U8(_), Lanes::UnsignedBySigned | Lanes::SignedBySigned) => 128,

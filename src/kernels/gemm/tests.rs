@@ -2,6 +2,8 @@
 
 use std::sync::atomic::AtomicBool;
 
+use proptest::prelude::*;
+
 use super::super::Isa;
 use super::super::scalar::{Affine, CodeRange, Extent, Rounding};
 use super::*;
@@ -99,6 +101,32 @@ fn products_equal_their_definition() {
                 }
             }
         }
+    }
+}
+
+proptest! {
+    /// Any shape, parameters and number of threads.
+    #[test]
+    fn random_products_equal_their_definition(
+        (m, k, n) in (0_usize..50, 0_usize..300, 0_usize..200),
+        (seed, threads) in (0_u32..10_000, 1_usize..5),
+        (a_signed, b_signed, a_each, b_each) in any::<(bool, bool, bool, bool)>(),
+    ) {
+        let (a, b) = (bytes(seed, m * k), bytes(seed + 1, k * n));
+        let zeros = |signed: bool, each: bool, len: usize| -> Vec<i32> {
+            let shift = if signed { 128 } else { 0 };
+            let len = if each { len } else { 1 };
+            bytes(seed + 2, len).iter().map(|&zero| i32::from(zero) - shift).collect()
+        };
+        let codes = |bytes, signed| match signed {
+            true => Codes::I8(bytemuck::cast_slice(bytes)),
+            false => Codes::U8(bytes),
+        };
+        let (a_zero, b_zero) = (zeros(a_signed, a_each, m), zeros(b_signed, b_each, n));
+        let (a, b) = (codes(&a, a_signed), codes(&b, b_signed));
+        let case = Case { m, k, n, a, a_zero: &a_zero, b, b_zero: &b_zero };
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| case.check());
     }
 }
 
