@@ -6,9 +6,11 @@
 mod elementwise;
 pub mod gemm;
 mod isa;
+
 pub mod real;
 pub mod scalar;
 pub mod sums;
+pub mod table;
 
 pub use isa::Isa;
 
