@@ -5,7 +5,10 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use quantd::kernels::Isa;
 use quantd::kernels::scalar::{self, Affine, CodeRange, Params, Rounding};
+use quantd::kernels::sums::LaneSums;
+use quantd::kernels::table::Table;
 use quantd::quant::Cancel;
 use quantd::quant::params::{Numerics, Profile};
 use quantd::quant::quantize::quantize;
@@ -13,7 +16,8 @@ use quantd::quant::range;
 use quantd::quant::scheme::{Granularity, NanPolicy, RangeMethod, Scheme};
 use quantd::tensor::{DType, Shape, Tensor};
 
-const ROWS: usize = 1024;
+/// 64 MiB: more than any cache.
+const ROWS: usize = 4096;
 const COLUMNS: usize = 4096;
 /// What a thread works on at a time; fits its cache.
 const CHUNK: usize = 1 << 15;
@@ -46,32 +50,85 @@ fn scheme(range: RangeMethod, granularity: Granularity) -> Scheme {
     Scheme { numerics, granularity, range, nan: NanPolicy::Refuse, packed: false }
 }
 
+/// The kernels of every instruction set of the machine, one thread, on a chunk
+/// that stays in the cache. A copy of the same bytes stands beside them.
 fn kernels(criterion: &mut Criterion) {
     let x = &weights()[..CHUNK];
-    let params = Params::Same(Affine { scale: 0.001_f32, zero_point: 0 });
-    let codes_in_use = CodeRange { min: -127, max: 127 };
+    let affine = Affine { scale: 0.001_f32, zero_point: 0 };
+    let table = Table::new(&vec![affine; CHUNK]);
+    let (same, each) = (Params::Same(affine), Params::Each(table.columns(0..CHUNK)));
+    let range = CodeRange { min: -127, max: 127 };
+    let how = (range, Rounding::DivideEven);
     let mut codes = vec![0_i8; CHUNK];
     let mut restored = vec![0.0_f32; CHUNK];
-    let mut group = criterion.benchmark_group("one thread, in cache");
-    group.throughput(Throughput::Bytes(4 * CHUNK as u64));
-    group.bench_function("extent", |bencher| bencher.iter(|| scalar::extent(black_box(x))));
-    for (name, rounding) in [
-        ("quantize onnx", Rounding::DivideEven),
-        ("quantize torch", Rounding::ReciprocalEven),
-        ("quantize compressed-tensors", Rounding::ZeroPointFirst),
-        ("quantize tflite", Rounding::DivideAway),
-    ] {
-        group.bench_function(name, |bencher| {
-            bencher.iter(|| {
-                scalar::quantize(black_box(x), params, codes_in_use, rounding, &mut codes)
+    for isa in Isa::available() {
+        let mut group = criterion.benchmark_group(format!("in cache, {}", isa.name()));
+        group.throughput(Throughput::Bytes(4 * CHUNK as u64));
+        group.bench_function("extent", |bencher| bencher.iter(|| isa.extent(black_box(x))));
+        for (name, rounding) in [
+            ("quantize onnx", Rounding::DivideEven),
+            ("quantize torch", Rounding::ReciprocalEven),
+            ("quantize compressed-tensors", Rounding::ZeroPointFirst),
+            ("quantize tflite", Rounding::DivideAway),
+        ] {
+            group.bench_function(name, |bencher| {
+                bencher.iter(|| isa.quantize(black_box(x), same, (range, rounding), &mut codes));
             });
+        }
+        group.bench_function("quantize columns", |bencher| {
+            bencher.iter(|| isa.quantize(black_box(x), each, how, &mut codes));
         });
+        for (name, params) in [("", same), (" columns", each)] {
+            group.bench_function(format!("quantize and report{name}"), |bencher| {
+                bencher.iter(|| {
+                    let mut lanes = LaneSums::default();
+                    isa.encode(black_box(x), params, how, &mut codes, &mut lanes);
+                    lanes.total()
+                });
+            });
+            group.bench_function(format!("dequantize{name}"), |bencher| {
+                bencher.iter(|| isa.dequantize(black_box(&codes), params, &mut restored));
+            });
+        }
+        group.bench_function("squared error", |bencher| {
+            bencher.iter(|| isa.squared_error(black_box(x), affine, range, how.1));
+        });
+        group.finish();
     }
-    group.bench_function("report", |bencher| {
-        bencher.iter(|| scalar::measure(black_box(x), params, codes_in_use, Rounding::DivideEven));
+    let mut group = criterion.benchmark_group("in cache, copy");
+    group.throughput(Throughput::Bytes(4 * CHUNK as u64));
+    group.bench_function("f32", |bencher| {
+        bencher.iter(|| restored.copy_from_slice(black_box(x)));
+    });
+    group.finish();
+}
+
+/// The kernels of the best instruction set on memory, one thread.
+fn streaming(criterion: &mut Criterion) {
+    let x = weights();
+    let isa = Isa::best();
+    let same = Params::Same(Affine { scale: 0.002_f32, zero_point: 0 });
+    let how = (CodeRange { min: -127, max: 127 }, Rounding::DivideEven);
+    let mut codes = vec![0_i8; x.len()];
+    let mut restored = vec![0.0_f32; x.len()];
+    let mut group = criterion.benchmark_group("streaming, one thread");
+    group.throughput(Throughput::Bytes(4 * x.len() as u64)).sample_size(10);
+    group.bench_function("extent", |bencher| bencher.iter(|| isa.extent(black_box(&x))));
+    group.bench_function("quantize", |bencher| {
+        bencher.iter(|| isa.quantize(black_box(&x), same, how, &mut codes));
+    });
+    group.bench_function("quantize and report", |bencher| {
+        bencher.iter(|| {
+            let mut lanes = LaneSums::default();
+            isa.encode(black_box(&x), same, how, &mut codes, &mut lanes);
+            lanes.total()
+        });
     });
     group.bench_function("dequantize", |bencher| {
-        bencher.iter(|| scalar::dequantize(black_box(&codes), params, &mut restored));
+        bencher.iter(|| isa.dequantize(black_box(&codes), same, &mut restored));
+    });
+    group.bench_function("copy of f32", |bencher| {
+        bencher.iter(|| restored.copy_from_slice(black_box(&x)));
     });
     group.finish();
 }
@@ -80,7 +137,7 @@ fn ranges(criterion: &mut Criterion) {
     let x = weights();
     let slice = range::Slice { values: &x, extent: scalar::extent(&x), line: COLUMNS };
     let numerics = scheme(RangeMethod::MinMax, Granularity::Tensor).numerics;
-    let mut group = criterion.benchmark_group("range of 16 MiB, all threads");
+    let mut group = criterion.benchmark_group("range of 64 MiB, all threads");
     group.throughput(Throughput::Bytes(4 * x.len() as u64));
     group.sample_size(10).measurement_time(Duration::from_secs(3));
     for method in [
@@ -97,20 +154,34 @@ fn ranges(criterion: &mut Criterion) {
     group.finish();
 }
 
+fn given() -> RangeMethod {
+    RangeMethod::Given { scale: vec![0.002], zero_point: Vec::new() }
+}
+
 fn tensors(criterion: &mut Criterion) {
     let shape = Shape::new(vec![ROWS, COLUMNS]).expect("a valid shape");
     let tensor = Tensor::from_elements(DType::F32, shape, &weights()).expect("elements of a shape");
-    let mut group = criterion.benchmark_group("range, codes and report of 16 MiB, all threads");
+    let mut group = criterion.benchmark_group("range, codes and report of 64 MiB, all threads");
     group.throughput(Throughput::Bytes(4 * (ROWS * COLUMNS) as u64));
     group.sample_size(10).measurement_time(Duration::from_secs(3));
     let tensor_wide = Granularity::Tensor;
     for (name, scheme) in [
+        ("given, tensor", scheme(given(), tensor_wide)),
+        ("given, channel 0", scheme(given(), Granularity::Channel { axis: 0 })),
+        ("given, channel 1", scheme(given(), Granularity::Channel { axis: 1 })),
+        ("given, group 128", scheme(given(), Granularity::Group { axis: 1, size: 128 })),
+        ("given, group 32", scheme(given(), Granularity::Group { axis: 1, size: 32 })),
+        ("given, block 128", scheme(given(), Granularity::Block { shape: [128, 128] })),
         ("min_max, tensor", scheme(RangeMethod::MinMax, tensor_wide)),
         ("min_max, channel 0", scheme(RangeMethod::MinMax, Granularity::Channel { axis: 0 })),
         ("min_max, channel 1", scheme(RangeMethod::MinMax, Granularity::Channel { axis: 1 })),
         (
             "min_max, group 128",
             scheme(RangeMethod::MinMax, Granularity::Group { axis: 1, size: 128 }),
+        ),
+        (
+            "min_max, group 32",
+            scheme(RangeMethod::MinMax, Granularity::Group { axis: 1, size: 32 }),
         ),
         (
             "min_max, block 128",
@@ -129,5 +200,5 @@ fn tensors(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, kernels, ranges, tensors);
+criterion_group!(benches, kernels, streaming, ranges, tensors);
 criterion_main!(benches);

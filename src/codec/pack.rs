@@ -22,16 +22,61 @@ pub fn pack(codes: &[u8], bits: u32) -> Vec<u8> {
     if bits == 8 {
         return codes.to_vec();
     }
-    let mut out = Vec::with_capacity(packed_len(codes.len(), bits).unwrap_or(0));
-    for group in codes.chunks(GROUP) {
-        let word = group
-            .iter()
-            .rev()
-            .fold(0_u64, |word, &code| word.wrapping_shl(bits) | u64::from(code & mask(bits)));
-        let used = packed_len(group.len(), bits).unwrap_or(0);
-        out.extend(word.to_le_bytes().iter().take(used));
+    let mut out = vec![0; packed_len(codes.len(), bits).unwrap_or(0)];
+    let width = usize::try_from(bits).unwrap_or(GROUP);
+    if bits == 4 {
+        // Simple enough for vectors.
+        let (pairs, rest) = codes.as_chunks::<2>();
+        out.iter_mut().zip(pairs).for_each(|(out, [low, high])| *out = (low & 15) | (high << 4));
+        if let (Some(out), [low]) = (out.last_mut(), rest) {
+            *out = low & 15;
+        }
+        return out;
+    }
+    for (out, group) in out.chunks_mut(width).zip(codes.chunks(GROUP)) {
+        let word = gather(word_of(group), bits);
+        out.iter_mut().zip(word.to_le_bytes()).for_each(|(out, byte)| *out = byte);
     }
     out
+}
+
+/// At most eight bytes, the first one lowest, with zeros above.
+fn word_of(bytes: &[u8]) -> u64 {
+    if let Ok(bytes) = bytes.try_into() {
+        return u64::from_le_bytes(bytes);
+    }
+    bytes.iter().rev().fold(0, |word, &byte| (word << 8) | u64::from(byte))
+}
+
+/// The low `bits` of each of eight bytes side by side: neighbours join, then
+/// pairs, then fours.
+fn gather(word: u64, bits: u32) -> u64 {
+    steps(bits)
+        .into_iter()
+        .fold(word, |word, (own, width, shift)| (word & own) | ((word >> shift) & (own << width)))
+}
+
+/// What [`gather`] undoes.
+fn scatter(word: u64, bits: u32) -> u64 {
+    steps(bits)
+        .into_iter()
+        .rev()
+        .fold(word, |word, (own, width, shift)| (word & own) | ((word & (own << width)) << shift))
+}
+
+/// Of each step: the fields that stay, their width, how far those that join them move.
+fn steps(bits: u32) -> [(u64, u32, u32); 3] {
+    [(0, 8, 0x0001_0001_0001_0001_u64), (1, 16, 0x0000_0001_0000_0001), (2, 32, 1)].map(
+        |(doubled, apart, fields): (u32, u32, u64)| {
+            let width = bits.wrapping_shl(doubled);
+            (fields.wrapping_mul(low(width)), width, apart.saturating_sub(width))
+        },
+    )
+}
+
+/// The lowest `bits` bits; `bits` is in `1..=64`.
+fn low(bits: u32) -> u64 {
+    u64::MAX.wrapping_shr(64_u32.wrapping_sub(bits))
 }
 
 /// Bytes of `count` packed codes, or `None` when that overflows or `bits` is
@@ -64,19 +109,18 @@ pub fn unpack(packed: &[u8], bits: u32, signed: bool, count: usize) -> Result<Ve
         )));
     }
     let width = usize::try_from(bits).unwrap_or(GROUP);
-    let mut out = Vec::with_capacity(count);
-    let mut padding = 0_u64;
-    for (group, first) in packed.chunks(width).zip((0..count).step_by(GROUP)) {
-        let word = group.iter().rev().fold(0_u64, |word, &byte| (word << 8) | u64::from(byte));
-        let codes = count.saturating_sub(first).min(GROUP);
-        let mut rest = word;
-        for _ in 0..codes {
-            out.push(extend(rest.to_le_bytes()[0] & mask(bits), bits, signed));
-            rest = rest.wrapping_shr(bits);
+    let mut out = vec![0; count];
+    let mut padding = 0;
+    for (out, part) in out.chunks_mut(GROUP).zip(packed.chunks(width)) {
+        let word = word_of(part);
+        out.iter_mut().zip(scatter(word, bits).to_le_bytes()).for_each(|(out, byte)| *out = byte);
+        if out.len() < GROUP {
+            let used = u32::try_from(out.len()).unwrap_or(0).wrapping_mul(bits);
+            padding = word.wrapping_shr(used);
         }
-        if codes < GROUP {
-            padding = rest;
-        }
+    }
+    if signed {
+        out.iter_mut().for_each(|code| *code = extend(*code, bits));
     }
     if padding != 0 {
         return Err(CodecError::malformed("the padding bits of the last packed byte are not zero")
@@ -85,18 +129,10 @@ pub fn unpack(packed: &[u8], bits: u32, signed: bool, count: usize) -> Result<Ve
     Ok(out)
 }
 
-/// The lowest `bits` bits; `bits` is in `1..=8`.
-fn mask(bits: u32) -> u8 {
-    u8::MAX.wrapping_shr(8_u32.wrapping_sub(bits))
-}
-
 /// Repeats the sign bit of a two's complement code of `bits` bits.
-fn extend(code: u8, bits: u32, signed: bool) -> u8 {
-    if !signed {
-        return code;
-    }
-    let up = 8_u32.wrapping_sub(bits);
-    code.wrapping_shl(up).cast_signed().wrapping_shr(up).cast_unsigned()
+fn extend(code: u8, bits: u32) -> u8 {
+    let sign = 1_u8.wrapping_shl(bits.wrapping_sub(1));
+    (code ^ sign).wrapping_sub(sign)
 }
 
 #[cfg(test)]
@@ -149,6 +185,10 @@ mod tests {
         check(&[0x10], 4, 1, "the padding bits of the last packed byte are not zero");
         check(&[0], 9, 1, "the width of packed codes must be 1 to 8 bits");
         check(&[0], 0, 1, "the width of packed codes must be 1 to 8 bits");
+    }
+
+    fn mask(bits: u32) -> u8 {
+        u8::MAX >> (8 - bits)
     }
 
     proptest! {

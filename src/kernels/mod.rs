@@ -7,9 +7,11 @@ mod crew;
 mod elementwise;
 pub mod gemm;
 mod isa;
+
 pub mod real;
 pub mod scalar;
 pub mod sums;
+pub mod table;
 
 pub use isa::Isa;
 

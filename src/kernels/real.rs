@@ -70,34 +70,42 @@ impl Real for f32 {
     const BITS: u32 = 32;
 
     #[expect(clippy::cast_possible_truncation, reason = "rounding to nearest is what is asked for")]
+    #[inline(always)]
     fn from_f64(x: f64) -> Self {
         x as Self
     }
+    #[inline(always)]
     fn to_f64(self) -> f64 {
         f64::from(self)
     }
+    #[inline(always)]
     fn from_i32(x: i32) -> Self {
         x as Self
     }
+    #[inline(always)]
     fn abs(self) -> Self {
         self.abs()
     }
+    #[inline(always)]
     fn is_finite(self) -> bool {
         self.is_finite()
     }
+    #[inline(always)]
     fn is_nan(self) -> bool {
         self.is_nan()
     }
-    #[inline]
+    #[inline(always)]
     fn round_even(self) -> i32 {
         const MAGIC: f32 = 12_582_912.0; // 1.5 * 2^23
         (self + MAGIC).to_bits().wrapping_sub(MAGIC.to_bits()).cast_signed()
     }
+    #[inline(always)]
     fn order_key(self) -> u64 {
         let bits = self.to_bits();
         u64::from(if bits >> 31 == 1 { !bits } else { bits | 1 << 31 })
     }
     #[expect(clippy::cast_possible_truncation, reason = "keys of f32 have 32 bits")]
+    #[inline(always)]
     fn from_order_key(key: u64) -> Self {
         let key = key as u32;
         Self::from_bits(if key >> 31 == 1 { key & !(1 << 31) } else { !key })
@@ -113,34 +121,42 @@ impl Real for f64 {
     const EPSILON: Self = Self::EPSILON;
     const BITS: u32 = 64;
 
+    #[inline(always)]
     fn from_f64(x: f64) -> Self {
         x
     }
+    #[inline(always)]
     fn to_f64(self) -> f64 {
         self
     }
+    #[inline(always)]
     fn from_i32(x: i32) -> Self {
         Self::from(x)
     }
+    #[inline(always)]
     fn abs(self) -> Self {
         self.abs()
     }
+    #[inline(always)]
     fn is_finite(self) -> bool {
         self.is_finite()
     }
+    #[inline(always)]
     fn is_nan(self) -> bool {
         self.is_nan()
     }
-    #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "the integer is in the low bits")]
+    #[inline(always)]
     fn round_even(self) -> i32 {
         const MAGIC: f64 = 6_755_399_441_055_744.0; // 1.5 * 2^52
         (self + MAGIC).to_bits() as i32
     }
+    #[inline(always)]
     fn order_key(self) -> u64 {
         let bits = self.to_bits();
         if bits >> 63 == 1 { !bits } else { bits | 1 << 63 }
     }
+    #[inline(always)]
     fn from_order_key(key: u64) -> Self {
         Self::from_bits(if key >> 63 == 1 { key & !(1 << 63) } else { !key })
     }

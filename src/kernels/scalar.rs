@@ -1,10 +1,12 @@
 //! The definition of every element-wise operation.
 //!
 //! Each function works on slices and numbers, is written so that the compiler
-//! can vectorize its loop on the x86-64 baseline, and gives the same result
-//! whatever the length of the slices it is called with, sums excepted: those
-//! depend on how a tensor is cut into calls, which is fixed by `quant::layout`
-//! and never by the number of threads.
+//! can vectorize its loop, and gives the same result whatever the length of
+//! the slices it is called with, sums excepted: those depend on where a
+//! sequence begins, which `quant` fixes and never the number of threads.
+//!
+//! All of it is `#[inline(always)]`, so that [`Isa`](super::Isa) can compile
+//! the same loops for each instruction set.
 #![expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -15,7 +17,8 @@
 use bytemuck::Pod;
 
 use super::real::Real;
-use super::sums::{BLOCK, Block, ErrorSums, LANES, LaneSums};
+use super::sums::{BLOCK, Block, LANES, LaneSums};
+use super::table::Columns;
 
 /// How a real number becomes a code (docs/NUMERICS.md, "Profiles").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,9 +61,9 @@ pub trait Code: Pod + Send + Sync {
 
 macro_rules! code {
     ($($t:ty)*) => {$(impl Code for $t {
-        #[inline]
+        #[inline(always)]
         fn from_code(code: i32) -> Self { code as Self }
-        #[inline]
+        #[inline(always)]
         fn to_code(self) -> i32 { self as i32 }
     })*};
 }
@@ -79,14 +82,29 @@ struct Quantizer<T> {
 }
 
 impl<T: Real> Quantizer<T> {
-    #[inline]
+    #[inline(always)]
     fn new(affine: Affine<T>, codes: CodeRange, rounding: Rounding) -> Self {
+        Self::with_reciprocal(affine, T::ONE / affine.scale, codes, rounding)
+    }
+
+    #[inline(always)]
+    fn at(columns: &Columns<'_, T>, i: usize, codes: CodeRange, rounding: Rounding) -> Self {
+        Self::with_reciprocal(columns.affine(i), columns.reciprocals[i], codes, rounding)
+    }
+
+    #[inline(always)]
+    fn with_reciprocal(
+        affine: Affine<T>,
+        reciprocal: T,
+        codes: CodeRange,
+        rounding: Rounding,
+    ) -> Self {
         let Affine { scale, zero_point } = affine;
         let shift = if rounding == Rounding::ZeroPointFirst { 0 } else { zero_point };
         // One step beyond the codes, so that a saturated value stays visible.
         Self {
             scale,
-            reciprocal: T::ONE / scale,
+            reciprocal,
             zero_point,
             zero_point_real: T::from_i32(zero_point),
             codes,
@@ -97,7 +115,7 @@ impl<T: Real> Quantizer<T> {
 
     /// The rounded code of `x` before saturation, or, where that is further
     /// away, one step beyond the end. NaN gives the lower end.
-    #[inline]
+    #[inline(always)]
     fn wide<const ROUNDING: u8>(&self, x: T) -> i32 {
         let grid = match ROUNDING {
             RECIPROCAL_EVEN => x * self.reciprocal,
@@ -122,14 +140,14 @@ impl<T: Real> Quantizer<T> {
     }
 
     /// What `x` comes back as, and whether its code was saturated.
-    #[inline]
+    #[inline(always)]
     fn restore<const ROUNDING: u8>(&self, x: T) -> (T, bool) {
         let wide = self.wide::<ROUNDING>(x);
         let code = self.saturate(wide);
         (T::from_i32(code - self.zero_point) * self.scale, wide != code)
     }
 
-    #[inline]
+    #[inline(always)]
     fn saturate(&self, wide: i32) -> i32 {
         wide.max(self.codes.min).min(self.codes.max)
     }
@@ -145,11 +163,23 @@ const DIVIDE_AWAY: u8 = 3;
 pub enum Params<'a, T> {
     /// All elements share them.
     Same(Affine<T>),
-    /// Element `i` has `affines[i]` (the last axis is the channel).
-    Each(&'a [Affine<T>]),
+    /// Each element has its own (the last axis is the channel, or slices are short).
+    Each(Columns<'a, T>),
+}
+
+impl<T: Real> Params<'_, T> {
+    /// Zero point of element `i`.
+    #[must_use]
+    pub fn zero_point(&self, i: usize) -> i32 {
+        match self {
+            Self::Same(affine) => affine.zero_point,
+            Self::Each(columns) => columns.affine(i).zero_point,
+        }
+    }
 }
 
 /// Writes the code of each element of `x` to `codes`; NaN gets the smallest code.
+#[inline(always)]
 pub fn quantize<T: Real, C: Code>(
     x: &[T],
     params: Params<'_, T>,
@@ -173,6 +203,7 @@ pub fn quantize<T: Real, C: Code>(
     }
 }
 
+#[inline(always)]
 fn quantize_with<T: Real, C: Code, const ROUNDING: u8>(
     x: &[T],
     params: Params<'_, T>,
@@ -188,10 +219,9 @@ fn quantize_with<T: Real, C: Code, const ROUNDING: u8>(
                 *code = C::from_code(quantizer.saturate(quantizer.wide::<ROUNDING>(x)));
             }
         }
-        Params::Each(affines) => {
-            debug_assert_eq!(x.len(), affines.len());
-            for ((&x, code), &affine) in x.iter().zip(codes).zip(affines) {
-                let quantizer = Quantizer::new(affine, range, rounding);
+        Params::Each(columns) => {
+            for (i, (&x, code)) in x.iter().zip(codes).enumerate() {
+                let quantizer = Quantizer::at(&columns, i, range, rounding);
                 *code = C::from_code(quantizer.saturate(quantizer.wide::<ROUNDING>(x)));
             }
         }
@@ -200,6 +230,7 @@ fn quantize_with<T: Real, C: Code, const ROUNDING: u8>(
 
 /// Writes `(code - zero_point) * scale` of each code to `x`. The difference is
 /// exact for codes of up to 16 bits; for I32 (biases, zero point 0) it rounds once.
+#[inline(always)]
 pub fn dequantize<T: Real, C: Code>(codes: &[C], params: Params<'_, T>, x: &mut [T]) {
     debug_assert_eq!(x.len(), codes.len());
     match params {
@@ -208,37 +239,44 @@ pub fn dequantize<T: Real, C: Code>(codes: &[C], params: Params<'_, T>, x: &mut 
                 *x = T::from_i32(code.to_code().wrapping_sub(zero_point)) * scale;
             }
         }
-        Params::Each(affines) => {
-            debug_assert_eq!(x.len(), affines.len());
-            for ((x, &code), affine) in x.iter_mut().zip(codes).zip(affines) {
-                *x = T::from_i32(code.to_code().wrapping_sub(affine.zero_point)) * affine.scale;
+        Params::Each(columns) => {
+            for (i, (x, &code)) in x.iter_mut().zip(codes).enumerate() {
+                let Affine { scale, zero_point } = columns.affine(i);
+                *x = T::from_i32(code.to_code().wrapping_sub(zero_point)) * scale;
             }
         }
     }
 }
 
-/// Measures what quantizing `x` with these parameters loses.
+/// Adds what quantizing `x` with these parameters loses to `lanes`.
+#[inline(always)]
 pub fn measure<T: Real>(
     x: &[T],
     params: Params<'_, T>,
     range: CodeRange,
     rounding: Rounding,
-) -> ErrorSums {
+    lanes: &mut LaneSums,
+) {
     match rounding {
-        Rounding::DivideEven => measure_with::<T, DIVIDE_EVEN>(x, params, range, rounding),
-        Rounding::ReciprocalEven => measure_with::<T, RECIPROCAL_EVEN>(x, params, range, rounding),
-        Rounding::ZeroPointFirst => measure_with::<T, ZERO_POINT_FIRST>(x, params, range, rounding),
-        Rounding::DivideAway => measure_with::<T, DIVIDE_AWAY>(x, params, range, rounding),
+        Rounding::DivideEven => measure_with::<T, DIVIDE_EVEN>(x, params, range, rounding, lanes),
+        Rounding::ReciprocalEven => {
+            measure_with::<T, RECIPROCAL_EVEN>(x, params, range, rounding, lanes);
+        }
+        Rounding::ZeroPointFirst => {
+            measure_with::<T, ZERO_POINT_FIRST>(x, params, range, rounding, lanes);
+        }
+        Rounding::DivideAway => measure_with::<T, DIVIDE_AWAY>(x, params, range, rounding, lanes),
     }
 }
 
+#[inline(always)]
 fn measure_with<T: Real, const ROUNDING: u8>(
     x: &[T],
     params: Params<'_, T>,
     range: CodeRange,
     rounding: Rounding,
-) -> ErrorSums {
-    let mut sums = LaneSums::default();
+    lanes: &mut LaneSums,
+) {
     let mut block = Block::default();
     match params {
         Params::Same(affine) => {
@@ -248,24 +286,24 @@ fn measure_with<T: Real, const ROUNDING: u8>(
                     let (restored, saturated) = quantizer.restore::<ROUNDING>(x);
                     block.set(i, x, restored, saturated);
                 }
-                sums.add(&mut block, x.len());
+                lanes.add(&mut block, x.len());
             }
         }
-        Params::Each(affines) => {
-            for (x, affines) in x.chunks(BLOCK).zip(affines.chunks(BLOCK)) {
-                for (i, (&x, &affine)) in x.iter().zip(affines).enumerate() {
-                    let quantizer = Quantizer::new(affine, range, rounding);
+        Params::Each(columns) => {
+            for (first, x) in x.chunks(BLOCK).enumerate() {
+                for (i, &x) in x.iter().enumerate() {
+                    let quantizer = Quantizer::at(&columns, first * BLOCK + i, range, rounding);
                     let (restored, saturated) = quantizer.restore::<ROUNDING>(x);
                     block.set(i, x, restored, saturated);
                 }
-                sums.add(&mut block, x.len());
+                lanes.add(&mut block, x.len());
             }
         }
     }
-    sums.total()
 }
 
 /// Sum of (x - x̂)^2 over the finite elements: what [`measure`] finds, alone.
+#[inline(always)]
 pub fn squared_error<T: Real>(
     x: &[T],
     affine: Affine<T>,
@@ -284,6 +322,7 @@ pub fn squared_error<T: Real>(
     }
 }
 
+#[inline(always)]
 fn squared_error_with<T: Real, const ROUNDING: u8>(
     x: &[T],
     affine: Affine<T>,
@@ -337,10 +376,12 @@ impl<T: Real> Extent<T> {
         self
     }
 
-    /// Takes in one element.
-    #[inline]
+    /// Takes in one element. Of zeros the sign is dropped, as it would depend
+    /// on which one comes first.
+    #[inline(always)]
     pub fn add(&mut self, x: T) {
         if x.is_finite() {
+            let x = x + T::ZERO;
             self.min = if x < self.min { x } else { self.min };
             self.max = if x > self.max { x } else { self.max };
         } else if x.is_nan() {
@@ -352,6 +393,7 @@ impl<T: Real> Extent<T> {
 }
 
 /// Finds the extent of `x`.
+#[inline(always)]
 pub fn extent<T: Real>(x: &[T]) -> Extent<T> {
     const WIDTH: usize = 16;
     let mut min = [T::INFINITY; WIDTH];
@@ -371,7 +413,8 @@ pub fn extent<T: Real>(x: &[T]) -> Extent<T> {
     let mut extent = Extent::default();
     if odd.iter().all(|&odd| odd == T::ZERO) {
         for i in 0..WIDTH {
-            extent = extent.join(Extent { min: min[i], max: max[i], nan: 0, inf: 0 });
+            let (min, max) = (min[i] + T::ZERO, max[i] + T::ZERO);
+            extent = extent.join(Extent { min, max, nan: 0, inf: 0 });
         }
         rest.iter().for_each(|&x| extent.add(x));
     } else {

@@ -2,8 +2,9 @@
 
 use super::real::Real;
 
-/// Sums that run side by side.
-pub(super) const LANES: usize = 8;
+/// Sums that run side by side: two registers of AVX-512, so that an addition
+/// need not wait for the one before.
+pub(super) const LANES: usize = 16;
 
 /// Sums over elements and their reconstructions, from which a report is made.
 ///
@@ -67,7 +68,7 @@ impl<T: Real> Default for Block<T> {
 
 impl<T: Real> Block<T> {
     /// Puts an element, what it was restored to and whether its code was saturated.
-    #[inline]
+    #[inline(always)]
     pub(super) fn set(&mut self, i: usize, x: T, restored: T, saturated: bool) {
         // Selects instead of branches: the loop stays straight.
         let finite = x.is_finite();
@@ -80,23 +81,25 @@ impl<T: Real> Block<T> {
     }
 }
 
-/// Independent sums, so that the additions do not wait for one another:
-/// element i of a call goes to lane i % [`LANES`].
-#[derive(Default)]
-pub(super) struct LaneSums {
-    signal: [f64; LANES],
-    restored: [f64; LANES],
-    product: [f64; LANES],
-    rounded: [f64; LANES],
-    clipped: [f64; LANES],
-    max_abs: [f64; LANES],
-    clipped_count: u64,
-    zeroed_count: u64,
-    count: u64,
+/// Independent sums: element i of a sequence goes to lane i % [`LANES`]. A
+/// sequence may come in several calls, all but the last of a multiple of
+/// [`BLOCK`] elements.
+#[derive(Clone, Debug, Default)]
+pub struct LaneSums {
+    pub(super) signal: [f64; LANES],
+    pub(super) restored: [f64; LANES],
+    pub(super) product: [f64; LANES],
+    pub(super) rounded: [f64; LANES],
+    pub(super) clipped: [f64; LANES],
+    pub(super) max_abs: [f64; LANES],
+    pub(super) clipped_count: u64,
+    pub(super) zeroed_count: u64,
+    pub(super) count: u64,
 }
 
 impl LaneSums {
     /// Adds the first `len` elements of the block.
+    #[inline(always)]
     pub(super) fn add<T: Real>(&mut self, block: &mut Block<T>, len: usize) {
         let last = len.next_multiple_of(LANES);
         // Zeros change no sum.
@@ -118,14 +121,14 @@ impl LaneSums {
                 self.max_abs[i] = if error > self.max_abs[i] { error } else { self.max_abs[i] };
             }
         }
-        let count =
-            |flags: &[i32; BLOCK]| u64::from(flags[..len].iter().sum::<i32>().unsigned_abs());
-        self.clipped_count += count(&block.clipped);
-        self.zeroed_count += count(&block.zeroed);
-        self.count += count(&block.finite);
+        self.clipped_count += count(&block.clipped[..len]);
+        self.zeroed_count += count(&block.zeroed[..len]);
+        self.count += count(&block.finite[..len]);
     }
 
-    pub(super) fn total(&self) -> ErrorSums {
+    /// The sums of all lanes, in the order of the lanes.
+    #[must_use]
+    pub fn total(&self) -> ErrorSums {
         ErrorSums {
             signal: self.signal.iter().sum(),
             restored: self.restored.iter().sum(),
@@ -138,4 +141,9 @@ impl LaneSums {
             count: self.count,
         }
     }
+}
+
+#[inline(always)]
+fn count(flags: &[i32]) -> u64 {
+    u64::from(flags.iter().sum::<i32>().unsigned_abs())
 }

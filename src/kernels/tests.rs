@@ -5,10 +5,10 @@ use proptest::prelude::*;
 
 use super::real::Real;
 use super::scalar::{
-    Affine, CodeRange, Extent, Params, Rounding, dequantize, extent, measure, quantize,
-    squared_error,
+    self, Affine, CodeRange, Extent, Params, Rounding, dequantize, extent, quantize, squared_error,
 };
-use super::sums::ErrorSums;
+use super::sums::{ErrorSums, LaneSums};
+use super::table::Table;
 
 const U8: CodeRange = CodeRange { min: 0, max: 255 };
 const I8: CodeRange = CodeRange { min: -128, max: 127 };
@@ -23,6 +23,17 @@ fn codes<T: Real>(x: &[T], affine: Affine<T>, range: CodeRange, rounding: Roundi
     let mut codes = vec![0_i32; x.len()];
     quantize(x, Params::Same(affine), range, rounding, &mut codes);
     codes
+}
+
+fn measure<T: Real>(
+    x: &[T],
+    params: Params<'_, T>,
+    range: CodeRange,
+    rounding: Rounding,
+) -> ErrorSums {
+    let mut lanes = LaneSums::default();
+    scalar::measure(x, params, range, rounding, &mut lanes);
+    lanes.total()
 }
 
 /// The formula of each profile as it stands in docs/NUMERICS.md, in f64, which
@@ -121,9 +132,10 @@ proptest! {
                 x.iter().map(|&x| formula(x, affine, range, rounding)).collect();
             prop_assert_eq!(&codes(&x, affine, range, rounding), &expect, "{:?}", rounding);
             // One set of parameters an element is the same as one for all.
-            let each = vec![affine; x.len()];
+            let table = Table::new(&vec![affine; x.len()]);
+            let each = Params::Each(table.columns(0..x.len()));
             let mut by_each = vec![0_i32; x.len()];
-            quantize(&x, Params::Each(&each), range, rounding, &mut by_each);
+            quantize(&x, each, range, rounding, &mut by_each);
             prop_assert_eq!(&by_each, &expect, "{:?}", rounding);
             // Nor does it matter where a slice is cut.
             let cut = x.len() / 3;
@@ -154,8 +166,9 @@ proptest! {
                 expect.count += 1;
             }
             let found = measure(&x, Params::Same(affine), range, rounding);
-            let each = vec![affine; x.len()];
-            prop_assert_eq!(measure(&x, Params::Each(&each), range, rounding).count, expect.count);
+            let table = Table::new(&vec![affine; x.len()]);
+            let each = Params::Each(table.columns(0..x.len()));
+            prop_assert_eq!(measure(&x, each, range, rounding), found);
             let close = |a: f64, b: f64| (a - b).abs() <= 1e-12 * b.abs();
             prop_assert!(close(found.signal, expect.signal), "{:?} {:?}", found, expect);
             prop_assert!(close(found.restored, expect.restored));

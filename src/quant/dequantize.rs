@@ -6,12 +6,15 @@ use bytemuck::Pod;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
+use crate::kernels::Isa;
 use crate::kernels::real::Real;
-use crate::kernels::scalar::{self, Affine, Code, Params};
+use crate::kernels::scalar::{Affine, Code};
+use crate::kernels::table::{Spread, Table};
 use crate::tensor::{Buffer, DType, Reals, Tensor};
 
-use super::layout::{Chunk, Layout};
+use super::layout::{CHUNK, Layout};
 use super::scheme::Granularity;
+use super::walk::Walk;
 use super::{Cancel, QuantError};
 
 /// What was quantized, as an answer of [`quantize`](super::quantize::quantize) holds it.
@@ -37,13 +40,13 @@ pub fn dequantize(parts: &Codes<'_>, dtype: DType, cancel: &Cancel) -> Result<Te
     let zero_points = zero_points(parts, &layout)?;
     let buffer = match parts.scale.reals() {
         Reals::F32(scale) => {
-            let affines = affines(&scale, &zero_points, &layout)?;
-            let restored = restore::<f32>(parts.codes, &affines, &layout, cancel)?;
+            let table = Table::new(&affines(&scale, &zero_points, &layout)?);
+            let restored = restore::<f32>(parts.codes, &table, &layout, cancel)?;
             convert(restored, Real::to_f64, f16::from_f32, bf16::from_f32, dtype)
         }
         Reals::F64(scale) => {
-            let affines = affines(&scale, &zero_points, &layout)?;
-            let restored = restore::<f64>(parts.codes, &affines, &layout, cancel)?;
+            let table = Table::new(&affines(&scale, &zero_points, &layout)?);
+            let restored = restore::<f64>(parts.codes, &table, &layout, cancel)?;
             convert(restored, Real::to_f64, f16_from_f64, bf16_from_f64, dtype)
         }
     };
@@ -54,16 +57,16 @@ pub fn dequantize(parts: &Codes<'_>, dtype: DType, cancel: &Cancel) -> Result<Te
 
 fn restore<T: Real>(
     codes: &Tensor,
-    affines: &[Affine<T>],
+    table: &Table<T>,
     layout: &Layout,
     cancel: &Cancel,
 ) -> Result<Buffer, QuantError> {
     match codes.dtype() {
-        DType::I8 => Ok(restore_codes::<T, i8>(codes, affines, layout, cancel)),
-        DType::U8 => Ok(restore_codes::<T, u8>(codes, affines, layout, cancel)),
-        DType::I16 => Ok(restore_codes::<T, i16>(codes, affines, layout, cancel)),
-        DType::U16 => Ok(restore_codes::<T, u16>(codes, affines, layout, cancel)),
-        DType::I32 => Ok(restore_codes::<T, i32>(codes, affines, layout, cancel)),
+        DType::I8 => Ok(restore_codes::<T, i8>(codes, table, layout, cancel)),
+        DType::U8 => Ok(restore_codes::<T, u8>(codes, table, layout, cancel)),
+        DType::I16 => Ok(restore_codes::<T, i16>(codes, table, layout, cancel)),
+        DType::U16 => Ok(restore_codes::<T, u16>(codes, table, layout, cancel)),
+        DType::I32 => Ok(restore_codes::<T, i32>(codes, table, layout, cancel)),
         DType::F64
         | DType::F32
         | DType::F16
@@ -79,35 +82,21 @@ fn restore<T: Real>(
 
 fn restore_codes<T: Real, C: Code>(
     codes: &Tensor,
-    affines: &[Affine<T>],
+    table: &Table<T>,
     layout: &Layout,
     cancel: &Cancel,
 ) -> Buffer {
     let codes = codes.elements::<C>();
     let mut buffer = Buffer::zeroed(codes.len() * size_of::<T>());
-    let mut rest: &mut [T] = buffer.elements_mut();
-    let chunks: Vec<(Chunk<'_>, &mut [T])> = layout
-        .chunks()
-        .map(|chunk| {
-            let (own, tail) = std::mem::take(&mut rest).split_at_mut(chunk.elements());
-            rest = tail;
-            (chunk, own)
-        })
-        .collect();
-    chunks.into_par_iter().for_each(|(chunk, mut out)| {
+    let walk = Walk { isa: Isa::current(), layout, table };
+    let chunks = codes.par_chunks(CHUNK).zip(buffer.elements_mut::<T>().par_chunks_mut(CHUNK));
+    chunks.enumerate().for_each_init(Spread::default, |spread, (i, (codes, x))| {
         if cancel.is_cancelled() {
             return;
         }
-        for run in chunk.runs() {
-            let (own, tail) = out.split_at_mut(run.len);
-            out = tail;
-            let params = if run.each {
-                Params::Each(&affines[run.slice..run.slice + run.len])
-            } else {
-                Params::Same(affines[run.slice])
-            };
-            scalar::dequantize(&codes[run.start..run.start + run.len], params, own);
-        }
+        walk.pieces([i * CHUNK, i * CHUNK + codes.len()], spread, |[from, to], params| {
+            walk.isa.dequantize(&codes[from..to], params, &mut x[from..to]);
+        });
     });
     buffer
 }

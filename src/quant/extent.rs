@@ -2,70 +2,76 @@
 
 use rayon::prelude::*;
 
+use crate::kernels::Isa;
 use crate::kernels::real::Real;
-use crate::kernels::scalar::{self, Extent};
+use crate::kernels::scalar::Extent;
 
 use super::Cancel;
-use super::layout::{Chunk, Layout};
+use super::layout::{Band, CHUNK, Layout};
+
+/// Elements that are not worth sharing between threads.
+const SMALL: usize = 4 * CHUNK;
 
 /// Smallest and largest finite element and the non-finite ones of each slice.
 ///
 /// Extents join in any order to the same result, so threads may share the work
-/// as they like.
+/// as they like: each has slices of its own, or, where slices are long, parts
+/// of some.
 pub(super) fn extents<T: Real>(x: &[T], layout: &Layout, cancel: &Cancel) -> Vec<Extent<T>> {
-    let slices = layout.slices();
-    let empty = || vec![Extent::default(); slices];
-    let chunks: Vec<_> = layout.chunks().collect();
-    // A thread may hold a full table of slices only where that is little beside the tensor.
-    if slices.saturating_mul(64) <= x.len() {
-        return chunks
-            .into_par_iter()
-            .fold(empty, |mut table, chunk| {
-                if !cancel.is_cancelled() {
-                    add_chunk(x, chunk, |slice, extent| {
-                        table[slice] = table[slice].join(extent);
-                    });
-                }
-                table
-            })
-            .reduce(empty, |mut table, other| {
-                for (own, other) in table.iter_mut().zip(other) {
-                    *own = own.join(other);
-                }
-                table
-            });
-    }
-    let mut table = empty();
-    for batch in chunks.chunks(64) {
-        if cancel.is_cancelled() {
-            break;
-        }
-        let parts: Vec<Vec<(usize, Extent<T>)>> = batch
-            .par_iter()
-            .map(|&chunk| {
-                let mut found = Vec::new();
-                add_chunk(x, chunk, |slice, extent| found.push((slice, extent)));
-                found
-            })
-            .collect();
-        for (slice, extent) in parts.into_iter().flatten() {
-            table[slice] = table[slice].join(extent);
-        }
+    let mut table = vec![Extent::default(); layout.slices()];
+    let isa = Isa::current();
+    if !x.is_empty() {
+        let find = Find { x, isa, cancel };
+        let bands = table.par_chunks_mut(layout.slices_per_band());
+        bands.enumerate().for_each(|(i, own)| find.band(layout.band(i), own));
     }
     table
 }
 
-fn add_chunk<T: Real>(x: &[T], chunk: Chunk<'_>, mut add: impl FnMut(usize, Extent<T>)) {
-    for run in chunk.runs() {
-        let x = &x[run.start..run.start + run.len];
-        if run.each {
-            for (i, &x) in x.iter().enumerate() {
-                let mut one = Extent::default();
-                one.add(x);
-                add(run.slice + i, one);
+#[derive(Clone, Copy)]
+struct Find<'a, T> {
+    x: &'a [T],
+    isa: Isa,
+    cancel: &'a Cancel,
+}
+
+impl<T: Real> Find<'_, T> {
+    /// Joins the extents of the slices of `band` to `own`.
+    fn band(self, band: Band, own: &mut [Extent<T>]) {
+        let Band { start, len, stride, count, size } = band;
+        if len * count <= SMALL {
+            if !self.cancel.is_cancelled() {
+                let pieces = (0..count).map(|i| &self.x[start + i * stride..][..len]);
+                self.isa.extents(pieces, size, own);
             }
+        } else if count > 1 {
+            let half = count / 2;
+            let mut other = vec![Extent::default(); own.len()];
+            rayon::join(
+                || self.band(Band { count: half, ..band }, own),
+                || {
+                    let start = start + half * stride;
+                    self.band(Band { start, count: count - half, ..band }, &mut other);
+                },
+            );
+            own.iter_mut().zip(other).for_each(|(own, other)| *own = own.join(other));
+        } else if let [own] = own {
+            let parts = self.x[start..start + len].par_chunks(CHUNK);
+            let extent = |part: &[T]| {
+                if self.cancel.is_cancelled() { Extent::default() } else { self.isa.extent(part) }
+            };
+            *own = own.join(parts.map(extent).reduce(Extent::default, Extent::join));
         } else {
-            add(run.slice, scalar::extent(x));
+            let half = own.len() / 2;
+            let (first, second) = own.split_at_mut(half);
+            let middle = half * size;
+            rayon::join(
+                || self.band(Band { len: middle, ..band }, first),
+                || {
+                    let band = Band { start: start + middle, len: len - middle, ..band };
+                    self.band(band, second);
+                },
+            );
         }
     }
 }

@@ -2,8 +2,9 @@
 
 use rayon::prelude::*;
 
+use crate::kernels::Isa;
 use crate::kernels::real::Real;
-use crate::kernels::scalar::{self, Extent};
+use crate::kernels::scalar::Extent;
 
 use super::Cancel;
 use super::range::{BLOCK, histogram, percentile};
@@ -57,7 +58,8 @@ pub struct Statistics {
 #[must_use]
 pub fn inspect<T: Real>(values: &[T], options: &Options, cancel: &Cancel) -> Statistics {
     let blocks = values.par_chunks(BLOCK);
-    let extent = blocks.map(scalar::extent).reduce(Extent::default, Extent::join);
+    let isa = Isa::current();
+    let extent = blocks.map(|block| isa.extent(block)).reduce(Extent::default, Extent::join);
     let count = values.len() as u64;
     let finite = count - extent.nan - extent.inf;
     let some = |value: f64| (finite > 0).then_some(value);

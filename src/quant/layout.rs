@@ -1,11 +1,12 @@
 //! Which elements share a scale: the geometry of a granularity over a shape.
 //!
 //! A *slice* is the set of elements with one scale and zero point. In memory
-//! order a tensor is a sequence of *runs*: a run either belongs to one slice
-//! or touches consecutive slices, one element each (when the axis of the
-//! scales is the fastest-varying one). Everything that walks a tensor walks
-//! runs, so it is written once for all granularities.
+//! order a tensor is a sequence of rows of one length, in each of which
+//! consecutive slices take turns, a fixed number of elements each: a
+//! [`Span`] says which. Everything that walks a tensor walks spans, so it is
+//! written once for all granularities.
 
+use crate::kernels::table::Span;
 use crate::tensor::Shape;
 
 use super::QuantError;
@@ -30,19 +31,6 @@ enum Kind {
     Block { lead: usize, rows: usize, columns: usize, tile: [usize; 2] },
 }
 
-/// Consecutive elements and the slices they belong to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Run {
-    /// Index of the first element.
-    pub start: usize,
-    /// Number of elements.
-    pub len: usize,
-    /// Slice of the first element.
-    pub slice: usize,
-    /// Whether element `i` belongs to slice `slice + i` rather than all to `slice`.
-    pub each: bool,
-}
-
 /// The elements of one slice: `count` pieces of `len` consecutive elements,
 /// `stride` apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +43,23 @@ pub struct Pieces {
     pub stride: usize,
     /// Number of pieces.
     pub count: usize,
+}
+
+/// Consecutive slices, and where their elements lie: `count` pieces of `len`
+/// consecutive elements, `stride` apart; element `i` of a piece belongs to
+/// slice `i / size` of the band.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Band {
+    /// Index of the first element.
+    pub start: usize,
+    /// Elements of a piece.
+    pub len: usize,
+    /// Distance between the starts of two pieces.
+    pub stride: usize,
+    /// Number of pieces.
+    pub count: usize,
+    /// Consecutive elements of one slice, not 0.
+    pub size: usize,
 }
 
 impl Pieces {
@@ -85,7 +90,11 @@ impl Layout {
             Granularity::Channel { axis } => {
                 let axis = resolve_axis(axis, dims.len())?;
                 let [outer, extent, inner] = around(dims, axis);
-                (Kind::Channel { outer, axis: extent, inner }, vec![extent])
+                let kind = match extent {
+                    1 => Kind::Channel { outer: 1, axis: 1, inner: shape.len() },
+                    _ => Kind::Channel { outer, axis: extent, inner },
+                };
+                (kind, vec![extent])
             }
             Granularity::Token => {
                 let axis = resolve_axis(-1, dims.len())?;
@@ -139,79 +148,85 @@ impl Layout {
         self.scale_dims.iter().product()
     }
 
-    /// Number of runs.
+    /// The elements from `at`, one of the tensor's, to the end of its row.
     #[must_use]
-    pub const fn runs(&self) -> usize {
-        if self.len == 0 {
-            return 0;
-        }
+    pub const fn span(&self, at: usize) -> Span {
         match self.kind {
-            Kind::Channel { outer, axis: 1, .. } => outer,
-            Kind::Channel { outer, inner: 1, .. } => outer,
-            Kind::Channel { outer, axis, .. } => outer * axis,
-            Kind::Group { outer, axis, inner: 1, size } => outer * axis.div_ceil(size),
-            Kind::Group { outer, axis, .. } => outer * axis,
-            Kind::Block { lead, rows, columns, tile } => lead * rows * columns.div_ceil(tile[1]),
-        }
-    }
-
-    /// Elements of the longest run.
-    #[must_use]
-    pub const fn run_len(&self) -> usize {
-        match self.kind {
-            Kind::Channel { inner: 1, axis, .. } => axis,
-            Kind::Group { inner: 1, axis, size, .. } => {
-                if size < axis {
-                    size
-                } else {
-                    axis
-                }
-            }
-            Kind::Channel { inner, .. } | Kind::Group { inner, .. } => inner,
-            Kind::Block { columns, tile, .. } => {
-                if tile[1] < columns {
-                    tile[1]
-                } else {
-                    columns
-                }
-            }
-        }
-    }
-
-    /// Run `i` in memory order.
-    #[must_use]
-    pub fn run(&self, i: usize) -> Run {
-        match self.kind {
-            Kind::Channel { axis: 1, inner, .. } => {
-                Run { start: i * inner, len: inner, slice: 0, each: false }
-            }
-            Kind::Channel { axis, inner: 1, .. } => {
-                Run { start: i * axis, len: axis, slice: 0, each: true }
-            }
             Kind::Channel { axis, inner, .. } => {
-                Run { start: i * inner, len: inner, slice: i % axis, each: false }
+                let within = at % (axis * inner);
+                let (slice, offset) = (within / inner, within % inner);
+                Span { len: axis * inner - within, slice, offset, size: inner }
+            }
+            // Rows of whole groups are one row.
+            Kind::Group { axis, inner: 1, size, .. } if axis % size == 0 => {
+                Span { len: self.len - at, slice: at / size, offset: at % size, size }
             }
             Kind::Group { axis, inner: 1, size, .. } => {
-                let groups = axis.div_ceil(size);
-                let first = i % groups * size;
-                let start = i / groups * axis + first;
-                Run { start, len: size.min(axis - first), slice: i, each: false }
+                let (row, within) = (at / axis, at % axis);
+                let slice = row * axis.div_ceil(size) + within / size;
+                Span { len: axis - within, slice, offset: within % size, size }
             }
             Kind::Group { axis, inner, size, .. } => {
-                let group = i / axis * axis.div_ceil(size) + i % axis / size;
-                Run { start: i * inner, len: inner, slice: group * inner, each: true }
+                let (row, within) = (at / inner, at % inner);
+                let group = row / axis * axis.div_ceil(size) + row % axis / size;
+                Span { len: inner - within, slice: group * inner + within, offset: 0, size: 1 }
             }
             Kind::Block { rows, columns, tile, .. } => {
-                let across = columns.div_ceil(tile[1]);
-                let (row, tile_column) = (i / across, i % across);
-                let first = tile_column * tile[1];
+                let (row, within) = (at / columns, at % columns);
                 let tile_row = row / rows * rows.div_ceil(tile[0]) + row % rows / tile[0];
-                Run {
-                    start: row * columns + first,
-                    len: tile[1].min(columns - first),
-                    slice: tile_row * across + tile_column,
-                    each: false,
-                }
+                let slice = tile_row * columns.div_ceil(tile[1]) + within / tile[1];
+                Span { len: columns - within, slice, offset: within % tile[1], size: tile[1] }
+            }
+        }
+    }
+
+    /// Slices of a [`band`](Self::band), not 0; the last band may have fewer.
+    #[must_use]
+    pub fn slices_per_band(&self) -> usize {
+        let slices = match self.kind {
+            // About a chunk, in pieces that are worth going to memory for.
+            Kind::Channel { outer, axis, inner } => {
+                let elements = (CHUNK / outer.max(1)).max(PIECE);
+                (elements / inner.max(1)).clamp(1, axis.max(1))
+            }
+            Kind::Group { axis, inner: 1, size, .. } if axis % size == 0 => CHUNK.div_ceil(size),
+            Kind::Group { axis, inner: 1, size, .. } => axis.div_ceil(size),
+            Kind::Group { inner, .. } => inner,
+            Kind::Block { columns, tile, .. } => columns.div_ceil(tile[1]),
+        };
+        slices.max(1)
+    }
+
+    /// Band `i` of those that have all slices in their order.
+    #[must_use]
+    pub fn band(&self, i: usize) -> Band {
+        let slices = self.slices_per_band();
+        match self.kind {
+            Kind::Channel { outer, axis, inner } => {
+                let first = i * slices;
+                let len = slices.min(axis - first) * inner;
+                Band { start: first * inner, len, stride: axis * inner, count: outer, size: inner }
+            }
+            Kind::Group { axis, inner: 1, size, .. } if axis % size == 0 => {
+                let start = i * slices * size;
+                let len = (slices * size).min(self.len - start);
+                Band { start, len, stride: len, count: 1, size }
+            }
+            Kind::Group { axis, inner: 1, size, .. } => {
+                Band { start: i * axis, len: axis, stride: axis, count: 1, size }
+            }
+            Kind::Group { axis, inner, size, .. } => {
+                let groups = axis.div_ceil(size);
+                let first = i % groups * size;
+                let start = (i / groups * axis + first) * inner;
+                Band { start, len: inner, stride: inner, count: size.min(axis - first), size: 1 }
+            }
+            Kind::Block { rows, columns, tile, .. } => {
+                let down = rows.div_ceil(tile[0]);
+                let first = i % down * tile[0];
+                let start = (i / down * rows + first) * columns;
+                let count = tile[0].min(rows - first);
+                Band { start, len: columns, stride: columns, count, size: tile[1] }
             }
         }
     }
@@ -245,71 +260,16 @@ impl Layout {
             }
         }
     }
-
-    /// Whether slices lie across the fastest axis, element by element.
-    #[must_use]
-    pub fn is_interleaved(&self) -> bool {
-        self.runs() > 0 && self.run(0).each
-    }
 }
 
-/// Elements of a chunk: large enough to be worth handing to another thread,
-/// small enough that its input and codes stay in the second-level cache
-/// between quantizing and measuring.
-const CHUNK: usize = 1 << 15;
+/// Elements that one thread works on at a time: enough to be worth handing to
+/// another thread, few enough to stay in its second-level cache. The sums of a
+/// report are made chunk by chunk and added in the order of the chunks, so that
+/// they depend on neither threads nor granularity.
+pub const CHUNK: usize = 1 << 15;
 
-/// A part of a tensor that one thread works on at a time. Chunks depend on
-/// the layout only, never on the number of threads: sums over them are added
-/// in their order and so come out the same everywhere.
-#[derive(Clone, Copy, Debug)]
-pub struct Chunk<'a> {
-    layout: &'a Layout,
-    index: usize,
-}
-
-impl Layout {
-    /// The chunks of the tensor, in memory order.
-    pub fn chunks(&self) -> impl Iterator<Item = Chunk<'_>> {
-        let count = if self.run_len() >= CHUNK {
-            self.runs() * self.run_len().div_ceil(CHUNK)
-        } else {
-            self.runs().div_ceil(CHUNK / self.run_len().max(1))
-        };
-        (0..count).map(|index| Chunk { layout: self, index })
-    }
-}
-
-impl Chunk<'_> {
-    /// The runs of the chunk; a long run is cut at the chunk's ends.
-    pub fn runs(self) -> impl Iterator<Item = Run> {
-        let Self { layout, index } = self;
-        let (runs, cut) = if layout.run_len() >= CHUNK {
-            let parts = layout.run_len().div_ceil(CHUNK);
-            let run = index / parts;
-            (run..run + 1, index % parts * CHUNK)
-        } else {
-            let runs = CHUNK / layout.run_len().max(1);
-            (index * runs..((index + 1) * runs).min(layout.runs()), 0)
-        };
-        runs.map(move |i| {
-            let run = layout.run(i);
-            // The last run of a row may be shorter than the longest.
-            let offset = cut.min(run.len);
-            Run {
-                start: run.start + offset,
-                len: (run.len - offset).min(CHUNK),
-                slice: run.slice + if run.each { offset } else { 0 },
-                each: run.each,
-            }
-        })
-    }
-
-    /// Number of elements.
-    #[must_use]
-    pub fn elements(self) -> usize {
-        self.runs().map(|run| run.len).sum()
-    }
-}
+/// Elements of a piece of a band that is worth going to memory for.
+const PIECE: usize = 1 << 12;
 
 impl Pieces {
     /// One piece where the pieces touch.
@@ -367,19 +327,26 @@ mod tests {
             }
             expect.push(define(&index));
         }
-        let mut by_runs = Vec::new();
-        for run in (0..layout.runs()).map(|i| layout.run(i)) {
-            assert_eq!(run.start, by_runs.len(), "{granularity:?} {dims:?}");
-            by_runs.extend((0..run.len).map(|i| run.slice + if run.each { i } else { 0 }));
-            assert!(run.len <= layout.run_len());
+        for start in [0, 1, 2, 3, 7, shape.len() / 2] {
+            let mut by_spans = expect[..start.min(shape.len())].to_vec();
+            while by_spans.len() < shape.len() {
+                let span = layout.span(by_spans.len());
+                assert!(span.len > 0 && span.offset < span.size, "{granularity:?} {dims:?}");
+                by_spans.extend((0..span.len).map(|i| span.slice + (span.offset + i) / span.size));
+            }
+            assert_eq!(by_spans, expect, "{granularity:?} {dims:?}");
         }
-        assert_eq!(by_runs, expect, "{granularity:?} {dims:?}");
-        let mut by_chunks = Vec::new();
-        for run in layout.chunks().flat_map(Chunk::runs) {
-            assert_eq!(run.start, by_chunks.len(), "{granularity:?} {dims:?}");
-            by_chunks.extend((0..run.len).map(|i| run.slice + if run.each { i } else { 0 }));
+        let mut by_bands = vec![usize::MAX; shape.len()];
+        let slices = layout.slices_per_band();
+        let bands = if shape.is_empty() { 0 } else { layout.slices().div_ceil(slices) };
+        for i in 0..bands {
+            let Band { start, len, stride, count, size } = layout.band(i);
+            for (k, j) in (0..count).flat_map(|k| (0..len).map(move |j| (k, j))) {
+                assert!(j / size < slices, "{granularity:?} {dims:?}");
+                by_bands[start + k * stride + j] = i * slices + j / size;
+            }
         }
-        assert_eq!(by_chunks, expect, "{granularity:?} {dims:?}");
+        assert_eq!(by_bands, expect, "{granularity:?} {dims:?}");
         let mut by_pieces = vec![usize::MAX; shape.len()];
         for slice in 0..layout.slices() {
             let pieces = layout.pieces(slice);
@@ -431,14 +398,12 @@ mod tests {
     }
 
     #[test]
-    fn long_runs_are_cut_into_chunks() {
-        check(Granularity::Tensor, &[3, CHUNK], |_| 0);
-        check(Granularity::Token, &[2, 2 * CHUNK + 1], |index| index[0]);
-        check(Granularity::Channel { axis: 1 }, &[2, CHUNK + 1], |index| index[1]);
-        check(Granularity::Group { axis: 1, size: CHUNK }, &[2, CHUNK + 5], |index| {
-            index[0] * 2 + index[1] / CHUNK
+    fn many_slices_make_several_bands() {
+        check(Granularity::Channel { axis: 1 }, &[2, 3 * PIECE + 5], |index| index[1]);
+        check(Granularity::Channel { axis: 1 }, &[20, 1000, 9], |index| index[1]);
+        check(Granularity::Group { axis: 1, size: 7 }, &[40, 7 * 131], |index| {
+            index[0] * 131 + index[1] / 7
         });
-        check(Granularity::Channel { axis: 0 }, &[3, CHUNK / 2 + 1], |index| index[0]);
     }
 
     #[test]

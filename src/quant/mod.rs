@@ -16,6 +16,7 @@ pub mod quantize;
 pub mod range;
 pub mod report;
 pub mod scheme;
+mod walk;
 
 use std::borrow::Cow;
 use std::fmt;

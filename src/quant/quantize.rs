@@ -4,16 +4,19 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
+use crate::kernels::Isa;
 use crate::kernels::real::Real;
-use crate::kernels::scalar::{self, Affine, Code, Extent, Params};
-use crate::kernels::sums::ErrorSums;
+use crate::kernels::scalar::{Affine, Code, CodeRange, Extent, Params, Rounding};
+use crate::kernels::sums::{ErrorSums, LaneSums};
+use crate::kernels::table::{Spread, Table};
 use crate::tensor::{Buffer, DType, Reals, Shape, Tensor};
 
-use super::layout::{Chunk, Layout};
+use super::layout::{CHUNK, Layout};
 use super::params::{CodeType, Numerics, Range};
 use super::range;
 use super::report::{Report, Size};
 use super::scheme::{Granularity, NanPolicy, RangeMethod, Scheme};
+use super::walk::Walk;
 use super::{Cancel, QuantError};
 
 /// Codes, parameters and report of one tensor.
@@ -30,6 +33,9 @@ pub struct Quantized {
     /// What was lost slice by slice, where that was asked for.
     pub slices: Vec<Report>,
 }
+
+/// Slices that are worth handing to another thread where little is done to each.
+const PART: usize = 1 << 12;
 
 /// A tensor's elements with what several schemes of one granularity share.
 #[derive(Debug)]
@@ -70,7 +76,7 @@ pub fn quantize(
 /// # Errors
 /// [`QuantError`] when the granularity does not fit the shape.
 pub fn working_bytes(tensor: &Tensor, scheme: &Scheme) -> Result<usize, QuantError> {
-    const SLICE: usize = size_of::<Extent<f64>>() + size_of::<Affine<f64>>();
+    const SLICE: usize = size_of::<Extent<f64>>() + 2 * size_of::<Affine<f64>>() + 8;
     let (elements, dtype) = (tensor.shape().len(), tensor.dtype());
     let compute = if dtype == DType::F64 { 8 } else { 4 };
     let converted = if matches!(dtype, DType::F64 | DType::F32) { 0 } else { 4 };
@@ -100,7 +106,8 @@ impl<'a, T: Real> Prepared<'a, T> {
     ) -> Result<Self, QuantError> {
         let layout = Layout::new(granularity, tensor.shape())?;
         let extents = super::extent::extents(x, &layout, cancel);
-        let total = extents.iter().copied().fold(Extent::default(), Extent::join);
+        let total =
+            extents.par_iter().with_min_len(PART).copied().reduce(Extent::default, Extent::join);
         let source_bits = 8 * tensor.dtype().size();
         Ok(Self { x, dims: tensor.shape().dims(), layout, extents, total, source_bits })
     }
@@ -112,11 +119,11 @@ impl<'a, T: Real> Prepared<'a, T> {
         per_slice: bool,
         cancel: &Cancel,
     ) -> Result<Quantized, QuantError> {
-        let affines = self.affines(scheme, cancel)?;
+        let table = Table::new(&self.affines(scheme, cancel)?);
         let code_type = scheme.numerics.code_type();
         let dtype = code_type.dtype();
         let mut codes = Buffer::zeroed(self.x.len() * dtype.size());
-        let work = Work { prepared: self, affines: &affines, scheme, cancel };
+        let work = Work { prepared: self, table: &table, scheme, cancel };
         let sums = match code_type {
             CodeType::I8 => work.encode::<i8>(&mut codes),
             CodeType::U8 => work.encode::<u8>(&mut codes),
@@ -124,14 +131,13 @@ impl<'a, T: Real> Prepared<'a, T> {
             CodeType::U16 => work.encode::<u16>(&mut codes),
         };
         let slices = if per_slice { work.slice_reports() } else { Vec::new() };
-        let scales: Vec<T> = affines.iter().map(|affine| affine.scale).collect();
         let shape = |dims: &[usize]| Shape::new(dims.to_vec()).ok();
         let parts = (|| {
             let scale_shape = shape(self.layout.scale_dims())?;
             Some((
                 Tensor::view(dtype, shape(self.dims)?, Arc::new(codes), 0)?,
-                Tensor::from_elements(scale_dtype, scale_shape.clone(), &scales)?,
-                zero_points(code_type, scale_shape, &affines)?,
+                Tensor::from_elements(scale_dtype, scale_shape.clone(), table.scales())?,
+                zero_points(code_type, scale_shape, table.zero_points())?,
             ))
         })();
         let Some((codes, scale, zero_point)) = parts else {
@@ -145,8 +151,8 @@ impl<'a, T: Real> Prepared<'a, T> {
     /// # Errors
     /// [`QuantError`] when the scheme does not fit the tensor, or NaN is refused.
     pub fn measure(&self, scheme: &Scheme, cancel: &Cancel) -> Result<Report, QuantError> {
-        let affines = self.affines(scheme, cancel)?;
-        let sums = Work { prepared: self, affines: &affines, scheme, cancel }.measure();
+        let table = Table::new(&self.affines(scheme, cancel)?);
+        let sums = Work { prepared: self, table: &table, scheme, cancel }.measure();
         Ok(self.report(&sums, scheme))
     }
 
@@ -202,7 +208,7 @@ impl<'a, T: Real> Prepared<'a, T> {
             }
             Ok(numerics.affine(Range::around_zero(min, max)))
         };
-        (0..self.layout.slices()).map(affine).collect()
+        (0..self.layout.slices()).into_par_iter().with_min_len(PART).map(affine).collect()
     }
 
     fn range(
@@ -246,6 +252,8 @@ impl<'a, T: Real> Prepared<'a, T> {
         }
         let default = if numerics.symmetric { numerics.middle() } else { 0 };
         (0..self.layout.slices())
+            .into_par_iter()
+            .with_min_len(PART)
             .map(|slice| {
                 let scale = T::from_f64(pick(scale, slice));
                 if !(scale > T::ZERO && scale.is_finite()) {
@@ -275,120 +283,104 @@ fn pick(values: &[f64], slice: usize) -> f64 {
     values[if values.len() == 1 { 0 } else { slice }]
 }
 
-fn zero_points<T>(code_type: CodeType, shape: Shape, affines: &[Affine<T>]) -> Option<Tensor> {
-    fn collect<T, C: Code>(dtype: DType, shape: Shape, affines: &[Affine<T>]) -> Option<Tensor> {
-        let codes: Vec<C> = affines.iter().map(|affine| C::from_code(affine.zero_point)).collect();
+fn zero_points(code_type: CodeType, shape: Shape, zero_points: &[i32]) -> Option<Tensor> {
+    fn collect<C: Code>(dtype: DType, shape: Shape, zero_points: &[i32]) -> Option<Tensor> {
+        let slices = zero_points.par_iter().with_min_len(PART);
+        let codes: Vec<C> = slices.map(|&zero| C::from_code(zero)).collect();
         Tensor::from_elements(dtype, shape, &codes)
     }
     let dtype = code_type.dtype();
     match code_type {
-        CodeType::I8 => collect::<T, i8>(dtype, shape, affines),
-        CodeType::U8 => collect::<T, u8>(dtype, shape, affines),
-        CodeType::I16 => collect::<T, i16>(dtype, shape, affines),
-        CodeType::U16 => collect::<T, u16>(dtype, shape, affines),
+        CodeType::I8 => collect::<i8>(dtype, shape, zero_points),
+        CodeType::U8 => collect::<u8>(dtype, shape, zero_points),
+        CodeType::I16 => collect::<i16>(dtype, shape, zero_points),
+        CodeType::U16 => collect::<u16>(dtype, shape, zero_points),
     }
 }
 
 /// The walk over a tensor once the parameters of its slices are known.
 struct Work<'a, T> {
     prepared: &'a Prepared<'a, T>,
-    affines: &'a [Affine<T>],
+    table: &'a Table<T>,
     scheme: &'a Scheme,
     cancel: &'a Cancel,
 }
 
 impl<T: Real> Work<'_, T> {
-    /// Writes all codes and measures each chunk while it is in the cache.
+    /// Writes all codes and measures what they lose, in one pass.
     fn encode<C: Code>(&self, codes: &mut Buffer) -> ErrorSums {
-        let mut rest: &mut [C] = codes.elements_mut();
-        let chunks: Vec<_> = self
-            .prepared
-            .layout
-            .chunks()
-            .map(|chunk| {
-                let (codes, tail) = std::mem::take(&mut rest).split_at_mut(chunk.elements());
-                rest = tail;
-                (chunk, codes)
-            })
-            .collect();
-        sum(chunks.into_par_iter().map(|(chunk, codes)| {
-            if self.cancel.is_cancelled() {
-                return ErrorSums::default();
+        let codes: &mut [C] = codes.elements_mut();
+        let chunks = self.prepared.x.par_chunks(CHUNK).zip(codes.par_chunks_mut(CHUNK));
+        sum(chunks.enumerate().map_init(Spread::default, |spread, (i, (x, codes))| {
+            let mut lanes = LaneSums::default();
+            if !self.cancel.is_cancelled() {
+                self.encode_chunk(i * CHUNK, (x, codes), spread, &mut lanes);
             }
-            self.encode_chunk(chunk, codes);
-            self.measure_chunk(chunk)
+            lanes.total()
         }))
+    }
+
+    fn encode_chunk<C: Code>(
+        &self,
+        start: usize,
+        (x, codes): (&[T], &mut [C]),
+        spread: &mut Spread<T>,
+        lanes: &mut LaneSums,
+    ) {
+        let (walk, how) = (self.walk(), self.how());
+        walk.pieces([start, start + x.len()], spread, |[from, to], params| {
+            let (x, codes) = (&x[from..to], &mut codes[from..to]);
+            walk.isa.encode(x, params, how, codes, lanes);
+            if self.prepared.total.nan > 0 {
+                let nan = x.iter().zip(codes).enumerate().filter(|(_, (x, _))| x.is_nan());
+                nan.for_each(|(i, (_, code))| *code = C::from_code(self.nan_code(&params, i)));
+            }
+        });
     }
 
     fn measure(&self) -> ErrorSums {
-        let chunks: Vec<_> = self.prepared.layout.chunks().collect();
-        sum(chunks.into_par_iter().map(|chunk| {
-            if self.cancel.is_cancelled() {
-                ErrorSums::default()
-            } else {
-                self.measure_chunk(chunk)
+        let chunks = self.prepared.x.par_chunks(CHUNK);
+        let (walk, how) = (self.walk(), self.how());
+        sum(chunks.enumerate().map_init(Spread::default, |spread, (i, x)| {
+            let mut lanes = LaneSums::default();
+            if !self.cancel.is_cancelled() {
+                let start = i * CHUNK;
+                walk.pieces([start, start + x.len()], spread, |[from, to], params| {
+                    walk.isa.measure(&x[from..to], params, how, &mut lanes);
+                });
             }
+            lanes.total()
         }))
     }
 
-    fn encode_chunk<C: Code>(&self, chunk: Chunk<'_>, mut codes: &mut [C]) {
-        let numerics = &self.scheme.numerics;
-        let (range, rounding) = (numerics.code_range(), numerics.rounding());
-        for run in chunk.runs() {
-            let (own, rest) = codes.split_at_mut(run.len);
-            codes = rest;
-            let x = &self.prepared.x[run.start..run.start + run.len];
-            scalar::quantize(x, self.params(run.slice, run.len, run.each), range, rounding, own);
-            if self.prepared.total.nan > 0 {
-                for (i, (x, code)) in x.iter().zip(own).enumerate() {
-                    if x.is_nan() {
-                        let slice = run.slice + if run.each { i } else { 0 };
-                        *code = C::from_code(self.nan_code(slice));
-                    }
-                }
-            }
-        }
+    fn walk(&self) -> Walk<'_, T> {
+        Walk { isa: Isa::current(), layout: &self.prepared.layout, table: self.table }
     }
 
-    fn nan_code(&self, slice: usize) -> i32 {
+    fn how(&self) -> (CodeRange, Rounding) {
+        (self.scheme.numerics.code_range(), self.scheme.numerics.rounding())
+    }
+
+    fn nan_code(&self, params: &Params<'_, T>, i: usize) -> i32 {
         let codes = self.scheme.numerics.code_range();
         match self.scheme.nan {
             NanPolicy::Refuse | NanPolicy::Min => codes.min,
-            NanPolicy::Zero => self.affines[slice].zero_point,
+            NanPolicy::Zero => params.zero_point(i),
             NanPolicy::Max => codes.max,
         }
     }
 
-    fn measure_chunk(&self, chunk: Chunk<'_>) -> ErrorSums {
-        let numerics = &self.scheme.numerics;
-        let mut total = ErrorSums::default();
-        for run in chunk.runs() {
-            let x = &self.prepared.x[run.start..run.start + run.len];
-            let params = self.params(run.slice, run.len, run.each);
-            total.merge(&scalar::measure(x, params, numerics.code_range(), numerics.rounding()));
-        }
-        total
-    }
-
-    fn params(&self, slice: usize, len: usize, each: bool) -> Params<'_, T> {
-        if each {
-            Params::Each(&self.affines[slice..slice + len])
-        } else {
-            Params::Same(self.affines[slice])
-        }
-    }
-
     fn slice_reports(&self) -> Vec<Report> {
-        let numerics = &self.scheme.numerics;
-        (0..self.affines.len())
+        let (isa, how) = (Isa::current(), self.how());
+        (0..self.table.len())
             .into_par_iter()
             .map(|slice| {
                 let x = super::gather::slice(self.prepared.x, &self.prepared.layout, slice);
-                let params = Params::Same(self.affines[slice]);
-                let sums = scalar::measure(&x, params, numerics.code_range(), numerics.rounding());
+                let mut lanes = LaneSums::default();
+                isa.measure(&x, Params::Same(self.table.affine(slice)), how, &mut lanes);
                 let extent = self.prepared.extents[slice];
                 let size = self.prepared.size(self.scheme, x.len(), 1);
-                Report::new(&sums, extent.nan, extent.inf, size)
+                Report::new(&lanes.total(), extent.nan, extent.inf, size)
             })
             .collect()
     }

@@ -12,7 +12,9 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytemuck::Pod;
-use half::{bf16, f16};
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+use rayon::prelude::*;
 
 pub use buffer::Buffer;
 pub use dtype::DType;
@@ -99,22 +101,34 @@ impl Tensor {
         match self.dtype {
             DType::F64 => Reals::F64(self.elements()),
             DType::F32 => Reals::F32(self.elements()),
-            DType::F16 => self.convert(f16::to_f32),
-            DType::BF16 => self.convert(bf16::to_f32),
-            DType::I64 => self.convert(|x: i64| x as f32),
-            DType::I32 => self.convert(|x: i32| x as f32),
-            DType::I16 => self.convert(<f32 as From<i16>>::from),
-            DType::I8 => self.convert(<f32 as From<i8>>::from),
-            DType::U64 => self.convert(|x: u64| x as f32),
-            DType::U32 => self.convert(|x: u32| x as f32),
-            DType::U16 => self.convert(<f32 as From<u16>>::from),
-            DType::U8 => self.convert(<f32 as From<u8>>::from),
+            // By slices: one look at the processor for many elements.
+            DType::F16 => self.convert(|x: &[f16], to| x.convert_to_f32_slice(to)),
+            DType::BF16 => self.convert(each(|x: u16| f32::from_bits(u32::from(x) << 16))),
+            DType::I64 => self.convert(each(|x: i64| x as f32)),
+            DType::I32 => self.convert(each(|x: i32| x as f32)),
+            DType::I16 => self.convert(each(<f32 as From<i16>>::from)),
+            DType::I8 => self.convert(each(<f32 as From<i8>>::from)),
+            DType::U64 => self.convert(each(|x: u64| x as f32)),
+            DType::U32 => self.convert(each(|x: u32| x as f32)),
+            DType::U16 => self.convert(each(<f32 as From<u16>>::from)),
+            DType::U8 => self.convert(each(<f32 as From<u8>>::from)),
         }
     }
 
-    fn convert<T: Pod>(&self, to_f32: impl Fn(T) -> f32) -> Reals<'_> {
-        Reals::F32(Cow::Owned(self.elements::<T>().iter().map(|&x| to_f32(x)).collect()))
+    fn convert<T: Pod + Sync>(&self, to_f32: impl Fn(&[T], &mut [f32]) + Sync) -> Reals<'_> {
+        /// Elements that a thread converts at a time.
+        const PART: usize = 1 << 15;
+        let elements = self.elements::<T>();
+        let mut reals = vec![0.0; elements.len()];
+        let parts = reals.par_chunks_mut(PART).zip(elements.par_chunks(PART));
+        parts.for_each(|(reals, elements)| to_f32(elements, reals));
+        Reals::F32(Cow::Owned(reals))
     }
+}
+
+/// A conversion of slices from one of elements.
+fn each<T: Copy>(to_f32: impl Fn(T) -> f32) -> impl Fn(&[T], &mut [f32]) {
+    move |from, to| to.iter_mut().zip(from).for_each(|(to, &from)| *to = to_f32(from))
 }
 
 impl AsRef<[u8]> for Tensor {
@@ -125,6 +139,8 @@ impl AsRef<[u8]> for Tensor {
 
 #[cfg(test)]
 mod tests {
+    use half::bf16;
+
     use super::*;
 
     #[test]
@@ -151,6 +167,22 @@ mod tests {
     }
 
     #[test]
+    fn every_half_is_converted() {
+        let all: Vec<u16> = (0..=u16::MAX).collect();
+        let shape = Shape::vector(all.len()).unwrap();
+        for (dtype, expect) in [
+            (DType::F16, all.iter().map(|&x| f16::from_bits(x).to_f32()).collect::<Vec<_>>()),
+            (DType::BF16, all.iter().map(|&x| bf16::from_bits(x).to_f32()).collect()),
+        ] {
+            let tensor = Tensor::from_elements(dtype, shape.clone(), &all).unwrap();
+            let Reals::F32(reals) = tensor.reals() else { panic!("not f32") };
+            for (real, expect) in reals.iter().zip(&expect) {
+                assert!(real.to_bits() == expect.to_bits() || real.is_nan() && expect.is_nan());
+            }
+        }
+    }
+
+    #[test]
     fn half_and_integers_become_f32() {
         let shape = Shape::vector(2).unwrap();
         let check = |tensor: Option<Tensor>, expect: [f32; 2]| {
@@ -160,6 +192,11 @@ mod tests {
         };
         let halves = [f16::from_f32(0.5), f16::from_f32(-65504.0)];
         check(Tensor::from_elements(DType::F16, shape.clone(), &halves), [0.5, -65504.0]);
+        let halves = [bf16::from_f32(0.5), bf16::from_f32(-3e38)];
+        check(
+            Tensor::from_elements(DType::BF16, shape.clone(), &halves),
+            [0.5, bf16::from_f32(-3e38).to_f32()],
+        );
         check(
             Tensor::from_elements(DType::I64, shape.clone(), &[16_777_217_i64, -3]),
             [16_777_216.0, -3.0],

@@ -1,0 +1,245 @@
+//! The operations of [`scalar`] on an instruction set.
+//!
+//! All of them can be run as the loops of `scalar`, compiled for the
+//! instruction set ([`Isa::run`]). What a request spends its time in, f32 to
+//! 8-bit codes and extents of f32, has kernels of its own on x86-64. Restoring
+//! is left to the compiler, which fills the vectors and reaches memory's speed.
+
+use super::Isa;
+use super::isa::Op;
+use super::real::Real;
+use super::scalar::{self, Affine, Code, CodeRange, Extent, Params, Rounding};
+use super::sums::LaneSums;
+#[cfg(not(target_arch = "x86_64"))]
+use portable as kernels;
+#[cfg(target_arch = "x86_64")]
+use x86 as kernels;
+
+#[cfg(not(target_arch = "x86_64"))]
+mod portable;
+#[cfg(test)]
+mod tests;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+impl Isa {
+    /// As [`scalar::quantize`].
+    ///
+    /// # Panics
+    /// When the lengths differ.
+    pub fn quantize<T: Real, C: Code>(
+        self,
+        x: &[T],
+        params: Params<'_, T>,
+        how: (CodeRange, Rounding),
+        codes: &mut [C],
+    ) {
+        assert!(x.len() == codes.len(), "a code for each element");
+        if !kernels::quantize(self, x, params, how, codes) {
+            self.run(Quantize { x, params, how, codes });
+        }
+    }
+
+    /// As [`scalar::quantize`] and [`scalar::measure`], in one pass.
+    ///
+    /// # Panics
+    /// When the lengths differ.
+    pub fn encode<T: Real, C: Code>(
+        self,
+        x: &[T],
+        params: Params<'_, T>,
+        how: (CodeRange, Rounding),
+        codes: &mut [C],
+        lanes: &mut LaneSums,
+    ) {
+        assert!(x.len() == codes.len(), "a code for each element");
+        if !kernels::encode(self, x, params, how, codes, lanes) {
+            self.quantize(x, params, how, codes);
+            self.measure(x, params, how, lanes);
+        }
+    }
+
+    /// As [`scalar::measure`].
+    pub fn measure<T: Real>(
+        self,
+        x: &[T],
+        params: Params<'_, T>,
+        how: (CodeRange, Rounding),
+        lanes: &mut LaneSums,
+    ) {
+        if !kernels::measure(self, x, params, how, lanes) {
+            self.run(Measure { x, params, how, lanes });
+        }
+    }
+
+    /// As [`scalar::dequantize`].
+    ///
+    /// # Panics
+    /// When the lengths differ.
+    pub fn dequantize<T: Real, C: Code>(self, codes: &[C], params: Params<'_, T>, x: &mut [T]) {
+        assert!(x.len() == codes.len(), "a code for each element");
+        self.run(Dequantize { codes, params, x });
+    }
+
+    /// As [`scalar::squared_error`].
+    #[must_use]
+    pub fn squared_error<T: Real>(
+        self,
+        x: &[T],
+        affine: Affine<T>,
+        range: CodeRange,
+        rounding: Rounding,
+    ) -> f64 {
+        self.run(SquaredError { x, affine, range, rounding })
+    }
+
+    /// As [`scalar::extent`].
+    #[must_use]
+    pub fn extent<T: Real>(self, x: &[T]) -> Extent<T> {
+        let mut found = [Extent::default()];
+        self.join_extents(x, x.len().max(1), &mut found);
+        found[0]
+    }
+}
+
+impl Isa {
+    /// Joins the extents of many slices to `extents`: element `i` of each piece
+    /// belongs to slice `i / size`.
+    pub fn extents<'a, T: Real>(
+        self,
+        pieces: impl Iterator<Item = &'a [T]>,
+        size: usize,
+        extents: &mut [Extent<T>],
+    ) {
+        if size > 1 {
+            for piece in pieces {
+                self.join_extents(piece, size, extents);
+            }
+            return;
+        }
+        let mut columns = ColumnExtents {
+            min: vec![T::INFINITY; extents.len()],
+            max: vec![-T::INFINITY; extents.len()],
+        };
+        for x in pieces {
+            if !self.run(AddRow { x, columns: &mut columns }) {
+                for (x, own) in x.iter().zip(extents.iter_mut()) {
+                    own.nan += u64::from(x.is_nan());
+                    own.inf += u64::from(!x.is_nan() && !x.is_finite());
+                }
+            }
+        }
+        for (own, (&min, &max)) in extents.iter_mut().zip(columns.min.iter().zip(&columns.max)) {
+            *own = own.join(Extent { min: min + T::ZERO, max: max + T::ZERO, nan: 0, inf: 0 });
+        }
+    }
+
+    /// Joins the extents of each `size` elements of `x` to `extents`.
+    fn join_extents<T: Real>(self, x: &[T], size: usize, extents: &mut [Extent<T>]) {
+        if !kernels::extents(self, x, size, extents) {
+            for (own, x) in extents.iter_mut().zip(x.chunks(size)) {
+                *own = own.join(self.run(ExtentOf { x }));
+            }
+        }
+    }
+}
+
+struct Quantize<'a, T, C> {
+    x: &'a [T],
+    params: Params<'a, T>,
+    how: (CodeRange, Rounding),
+    codes: &'a mut [C],
+}
+
+impl<T: Real, C: Code> Op for Quantize<'_, T, C> {
+    type Output = ();
+    #[inline(always)]
+    fn run(self) {
+        scalar::quantize(self.x, self.params, self.how.0, self.how.1, self.codes);
+    }
+}
+
+struct Measure<'a, T> {
+    x: &'a [T],
+    params: Params<'a, T>,
+    how: (CodeRange, Rounding),
+    lanes: &'a mut LaneSums,
+}
+
+impl<T: Real> Op for Measure<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run(self) {
+        scalar::measure(self.x, self.params, self.how.0, self.how.1, self.lanes);
+    }
+}
+
+struct Dequantize<'a, T, C> {
+    codes: &'a [C],
+    params: Params<'a, T>,
+    x: &'a mut [T],
+}
+
+impl<T: Real, C: Code> Op for Dequantize<'_, T, C> {
+    type Output = ();
+    #[inline(always)]
+    fn run(self) {
+        scalar::dequantize(self.codes, self.params, self.x);
+    }
+}
+
+struct SquaredError<'a, T> {
+    x: &'a [T],
+    affine: Affine<T>,
+    range: CodeRange,
+    rounding: Rounding,
+}
+
+impl<T: Real> Op for SquaredError<'_, T> {
+    type Output = f64;
+    #[inline(always)]
+    fn run(self) -> f64 {
+        scalar::squared_error(self.x, self.affine, self.range, self.rounding)
+    }
+}
+
+struct ExtentOf<'a, T> {
+    x: &'a [T],
+}
+
+impl<T: Real> Op for ExtentOf<'_, T> {
+    type Output = Extent<T>;
+    #[inline(always)]
+    fn run(self) -> Extent<T> {
+        scalar::extent(self.x)
+    }
+}
+
+/// Extents of columns, one array an end.
+struct ColumnExtents<T> {
+    min: Vec<T>,
+    max: Vec<T>,
+}
+
+/// Takes in one element a column; gives whether all were finite.
+struct AddRow<'a, T> {
+    x: &'a [T],
+    columns: &'a mut ColumnExtents<T>,
+}
+
+impl<T: Real> Op for AddRow<'_, T> {
+    type Output = bool;
+    #[inline(always)]
+    fn run(self) -> bool {
+        let ColumnExtents { min, max } = self.columns;
+        let mut odd = false;
+        for ((&x, min), max) in self.x.iter().zip(min).zip(max) {
+            let finite = x.abs() < T::INFINITY;
+            let (low, high) = if finite { (x, x) } else { (T::INFINITY, -T::INFINITY) };
+            *min = if low < *min { low } else { *min };
+            *max = if high > *max { high } else { *max };
+            odd |= !finite;
+        }
+        !odd
+    }
+}

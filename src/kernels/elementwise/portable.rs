@@ -1,0 +1,42 @@
+//! Architectures without kernels of their own: none of these does anything,
+//! and says so, which leaves the work to the loops of `scalar`.
+
+use super::super::real::Real;
+use super::super::scalar::{Code, CodeRange, Extent, Params, Rounding};
+use super::super::sums::LaneSums;
+use super::Isa;
+
+pub(super) fn quantize<T: Real, C: Code>(
+    _: Isa,
+    _: &[T],
+    _: Params<'_, T>,
+    _: (CodeRange, Rounding),
+    _: &mut [C],
+) -> bool {
+    false
+}
+
+pub(super) fn encode<T: Real, C: Code>(
+    _: Isa,
+    _: &[T],
+    _: Params<'_, T>,
+    _: (CodeRange, Rounding),
+    _: &mut [C],
+    _: &mut LaneSums,
+) -> bool {
+    false
+}
+
+pub(super) fn measure<T: Real>(
+    _: Isa,
+    _: &[T],
+    _: Params<'_, T>,
+    _: (CodeRange, Rounding),
+    _: &mut LaneSums,
+) -> bool {
+    false
+}
+
+pub(super) fn extents<T: Real>(_: Isa, _: &[T], _: usize, _: &mut [Extent<T>]) -> bool {
+    false
+}
