@@ -16,17 +16,20 @@ use std::hint::black_box;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use bytemuck::cast_slice;
 use half::{bf16, f16};
 use harness::{Call, Meter, Suite, reals};
 use quantd::codec::pack::pack;
 use quantd::kernels::Isa;
 use quantd::kernels::scalar::{Affine, Code, CodeRange, Extent, Params, Rounding};
+use quantd::kernels::table::{Spread, Table};
 use quantd::quant::Cancel;
 use quantd::quant::dequantize::{Codes, dequantize};
-use quantd::quant::layout::{Chunk, Layout};
+use quantd::quant::layout::{CHUNK, Layout};
 use quantd::quant::params::{Numerics, Profile};
 use quantd::quant::quantize::quantize;
 use quantd::quant::scheme::{Granularity, NanPolicy, RangeMethod, Scheme};
+use quantd::quant::walk::Walk;
 use quantd::tensor::{Buffer, DType, Shape, Tensor};
 use rayon::prelude::*;
 
@@ -46,8 +49,6 @@ const GRANULARITIES: [(&str, Granularity); 7] = [
 const KERNELS: [&str; 3] = ["quantize", "dequantize", "extent"];
 /// Of nearly normal numbers, none of whose codes saturate.
 const SCALE: f32 = 0.04;
-/// Elements that a thread looks through at a time for their extent.
-const CHUNK: usize = 1 << 15;
 
 /// What an operation's name stands for.
 #[derive(Clone, Copy, Debug)]
@@ -94,29 +95,26 @@ impl<'a> Op<'a> {
     }
 }
 
-/// Numbers, the layout of their scales, and where codes or numbers go: in the
-/// memory that tensors have, which is in huge pages where it is large.
+/// Numbers, the parameters of their slices, and where codes or numbers go: in
+/// the memory that tensors have, which is in huge pages where it is large.
 struct Kernel<C> {
     isa: Isa,
     x: Buffer,
     layout: Layout,
-    affines: Vec<Affine<f32>>,
+    table: Table<f32>,
     range: CodeRange,
     codes: Buffer,
-    /// Elements of each chunk of the layout.
-    parts: Vec<usize>,
     code: PhantomData<C>,
 }
 
 impl<C: Code> Kernel<C> {
     fn new(isa: Isa, op: &Op<'_>, count: usize) -> Result<Self, String> {
         let layout = Layout::new(op.granularity, &shape(count)?).map_err(|e| e.to_string())?;
-        let affines = vec![op.affine(); layout.slices()];
-        let parts = layout.chunks().map(Chunk::elements).collect();
-        let x = Buffer::copy_of(bytemuck::cast_slice(&reals(count)));
+        let table = Table::new(&vec![op.affine(); layout.slices()]);
+        let x = Buffer::copy_of(cast_slice(&reals(count)));
         let codes = Buffer::zeroed(count * size_of::<C>());
         let range = op.numerics.code_range();
-        let mut kernel = Self { isa, x, layout, affines, range, codes, parts, code: PhantomData };
+        let mut kernel = Self { isa, x, layout, table, range, codes, code: PhantomData };
         kernel.quantize();
         kernel.check();
         kernel.dequantize();
@@ -124,49 +122,39 @@ impl<C: Code> Kernel<C> {
     }
 
     fn numbers(&self) -> &[f32] {
-        bytemuck::cast_slice(self.x.bytes())
+        cast_slice(self.x.bytes())
     }
 
     fn codes(&self) -> &[C] {
-        bytemuck::cast_slice(self.codes.bytes())
+        cast_slice(self.codes.bytes())
     }
 
     /// Each code is that of its number, by the plain formula.
     fn check(&self) {
-        let Self { affines, range, .. } = self;
-        let Affine { scale, zero_point } = affines[0];
+        let Affine { scale, zero_point } = self.table.affine(0);
         for (x, code) in self.numbers().iter().zip(self.codes()).step_by(997) {
             let expect = f64::from(x / scale).round_ties_even() + f64::from(zero_point);
-            let expect = expect.clamp(range.min.into(), range.max.into());
+            let expect = expect.clamp(self.range.min.into(), self.range.max.into());
             let difference = f64::from(code.to_code()) - expect;
             assert!(difference.abs() < 0.5, "{x} became {}", code.to_code());
         }
     }
 
     fn quantize(&mut self) {
-        let Self { isa, x, layout, affines, range, codes, parts, .. } = self;
-        let x: &[f32] = bytemuck::cast_slice(x.bytes());
-        each_chunk(layout, parts, codes.elements_mut::<C>(), |chunk, mut codes| {
-            for run in chunk.runs() {
-                let (own, rest) = std::mem::take(&mut codes).split_at_mut(run.len);
-                codes = rest;
-                let params = params(affines, run.slice, run.len, run.each);
-                let x = &x[run.start..run.start + run.len];
-                isa.quantize(x, params, (*range, Rounding::DivideEven), own);
-            }
+        let Self { isa, x, layout, table, range, codes, .. } = self;
+        let (walk, how) = (Walk { isa: *isa, layout, table }, (*range, Rounding::DivideEven));
+        let codes: &mut [C] = codes.elements_mut();
+        each_chunk(walk, cast_slice(x.bytes()), codes, |x, params, codes| {
+            walk.isa.quantize(x, params, how, codes);
         });
     }
 
     fn dequantize(&mut self) {
-        let Self { isa, x, layout, affines, codes, parts, .. } = self;
-        let codes: &[C] = bytemuck::cast_slice(codes.bytes());
-        each_chunk(layout, parts, x.elements_mut::<f32>(), |chunk, mut x| {
-            for run in chunk.runs() {
-                let (own, rest) = std::mem::take(&mut x).split_at_mut(run.len);
-                x = rest;
-                let params = params(affines, run.slice, run.len, run.each);
-                isa.dequantize(&codes[run.start..run.start + run.len], params, own);
-            }
+        let Self { isa, x, layout, table, codes, .. } = self;
+        let walk = Walk { isa: *isa, layout, table };
+        let codes: &[C] = cast_slice(codes.bytes());
+        each_chunk(walk, codes, x.elements_mut(), |codes, params, x| {
+            walk.isa.dequantize(codes, params, x);
         });
     }
 
@@ -184,20 +172,19 @@ impl<C: Code> Kernel<C> {
     }
 }
 
-/// Hands out the chunks of a layout with their part of the target.
-fn each_chunk<T: Send>(
-    layout: &Layout,
-    parts: &[usize],
-    mut target: &mut [T],
-    work: impl Fn(Chunk<'_>, &mut [T]) + Sync,
+/// Hands out the elements of a layout with their parameters and their target.
+fn each_chunk<T: Sync, U: Send>(
+    walk: Walk<'_, f32>,
+    from: &[T],
+    to: &mut [U],
+    work: impl Fn(&[T], Params<'_, f32>, &mut [U]) + Sync,
 ) {
-    let own = |&part: &usize| target.split_off_mut(..part).unwrap_or_default();
-    let chunks: Vec<_> = layout.chunks().zip(parts.iter().map(own)).collect();
-    chunks.into_par_iter().for_each(|(chunk, own)| work(chunk, own));
-}
-
-fn params(affines: &[Affine<f32>], slice: usize, len: usize, each: bool) -> Params<'_, f32> {
-    if each { Params::Each(&affines[slice..slice + len]) } else { Params::Same(affines[slice]) }
+    let chunks = from.par_chunks(CHUNK).zip(to.par_chunks_mut(CHUNK)).enumerate();
+    chunks.for_each_init(Spread::default, |spread, (i, (from, to))| {
+        walk.pieces([i * CHUNK, i * CHUNK + from.len()], spread, |[start, end], params| {
+            work(&from[start..end], params, &mut to[start..end]);
+        });
+    });
 }
 
 fn shape(count: usize) -> Result<Shape, String> {
@@ -219,7 +206,7 @@ fn tensor(op: &Op<'_>, count: usize) -> Result<Tensor, String> {
             Tensor::from_elements(DType::BF16, shape, &x)
         }
         Source::F32 => {
-            Tensor::view(DType::F32, shape, Arc::new(Buffer::copy_of(bytemuck::cast_slice(&x))), 0)
+            Tensor::view(DType::F32, shape, Arc::new(Buffer::copy_of(cast_slice(&x))), 0)
         }
     };
     tensor.ok_or_else(|| "elements do not fit the shape".to_owned())

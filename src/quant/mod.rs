@@ -16,7 +16,7 @@ pub mod quantize;
 pub mod range;
 pub mod report;
 pub mod scheme;
-mod walk;
+pub mod walk;
 
 use std::borrow::Cow;
 use std::fmt;

@@ -16,17 +16,20 @@ const STEP: usize = 64;
 
 /// A layout and the parameters of its slices.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Walk<'a, T> {
-    pub(super) isa: Isa,
-    pub(super) layout: &'a Layout,
-    pub(super) table: &'a Table<T>,
+pub struct Walk<'a, T> {
+    /// What the kernels may use.
+    pub isa: Isa,
+    /// Where the slices are.
+    pub layout: &'a Layout,
+    /// Their parameters, as many as the layout has slices.
+    pub table: &'a Table<T>,
 }
 
 impl<T: Real> Walk<'_, T> {
     /// Calls `visit` with the elements from `start` to `end`, as indices from
     /// `start` on, and their parameters. Where slices are long, their
     /// parameters are given once; where they are short or cut, element by element.
-    pub(super) fn pieces(
+    pub fn pieces(
         &self,
         [start, end]: [usize; 2],
         spread: &mut Spread<T>,
