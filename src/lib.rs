@@ -41,9 +41,7 @@ impl Quantd {
     pub fn new(config: &Serve) -> io::Result<Self> {
         telemetry::init_metrics();
         let isa = config.isa.select();
-        if isa == config.isa {
-            tracing::info!(isa = isa.name(), "kernels");
-        } else {
+        if isa != config.isa {
             // Only where one process runs several servers.
             tracing::warn!(
                 isa = isa.name(),

@@ -81,9 +81,9 @@ impl<T: Real> Block<T> {
     }
 }
 
-/// Independent sums: element i of a sequence goes to lane i % [`LANES`]. A
+/// Independent sums: element i of a sequence goes to lane i % `LANES`. A
 /// sequence may come in several calls, all but the last of a multiple of
-/// [`BLOCK`] elements.
+/// `BLOCK` elements.
 #[derive(Clone, Debug, Default)]
 pub struct LaneSums {
     pub(super) signal: [f64; LANES],

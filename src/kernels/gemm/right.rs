@@ -24,7 +24,7 @@ pub struct Right<'a> {
 }
 
 /// Columns of the right operand in panels, as the tiles of one instruction set
-/// read them: panel by panel, then step by step, then column by column, [`STEP`]
+/// read them: panel by panel, then step by step, then column by column, `STEP`
 /// bytes each, that is as many consecutive `k` as the instruction sums at once.
 /// K and the last panel are filled up with zeros.
 #[derive(Debug)]
