@@ -1,8 +1,10 @@
-//! Whole requests against a bare axum sink of the same body, and their memory.
+//! Whole requests against a bare axum server that takes the same body and
+//! gives an answer of the same length, and their memory.
 //!
-//! Both servers listen on loopback; the sink reads the frames of the body,
-//! drops them and answers an empty 200. Requests alternate, and medians are
-//! compared. Memory is the high-water mark of a quantd process of its own.
+//! Both servers listen on loopback. The bare one drops the frames of a body and
+//! answers an empty 200, or answers bytes that it holds; the times of both are
+//! added up. Requests take turns, and medians are compared. Memory is the
+//! high-water mark of a quantd process of its own.
 
 #![expect(clippy::print_stdout, reason = "the figures")]
 
@@ -11,11 +13,12 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
-use axum::body::Body;
-use axum::routing::post;
+use axum::body::{Body, Bytes};
+use axum::extract::Path;
+use axum::routing::{get, post};
 use http_body_util::BodyExt;
 
-const ROUNDS: usize = 15;
+const ROUNDS: usize = 31;
 const MIB: usize = 1 << 20;
 
 /// A server process, stopped when dropped.
@@ -58,8 +61,8 @@ impl Drop for Server {
     }
 }
 
-/// Reads a body and forgets it.
-fn start_sink() -> SocketAddr {
+/// Reads a body and forgets it at `/`; gives that many bytes at `/{length}`.
+fn start_bare() -> SocketAddr {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("its address");
     listener.set_nonblocking(true).expect("a socket");
@@ -68,7 +71,9 @@ fn start_sink() -> SocketAddr {
         runtime.block_on(async {
             let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
             let sink = async |mut body: Body| while let Some(Ok(_)) = body.frame().await {};
-            let router = axum::Router::new().route("/", post(sink));
+            let bytes = Bytes::from(vec![1; 64 * MIB]);
+            let source = async move |Path(length): Path<usize>| bytes.slice(..length);
+            let router = axum::Router::new().route("/", post(sink)).route("/{length}", get(source));
             let service = hyper_util::service::TowerToHyperService::new(router);
             loop {
                 let (stream, _) = listener.accept().await.expect("a connection");
@@ -104,23 +109,25 @@ fn median(mut times: Vec<f64>) -> f64 {
     times[times.len() / 2]
 }
 
-fn compare(name: &str, server: &Server, sink: SocketAddr, head: &str, body: &[u8]) {
-    let (mut own, mut bare, mut answer) = (Vec::new(), Vec::new(), 0);
+fn compare(name: &str, server: &Server, bare: SocketAddr, head: &str, body: &[u8]) {
+    let (_, length) = request(server.address, head, body);
+    let (mut own, mut up, mut down) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        let (took, length) = request(server.address, head, body);
-        own.push(took);
-        answer = length;
-        bare.push(request(sink, "POST / HTTP/1.1\r\n", body).0);
+        own.push(request(server.address, head, body).0);
+        up.push(request(bare, "POST / HTTP/1.1\r\n", body).0);
+        down.push(request(bare, &format!("GET /{length} HTTP/1.1\r\n"), &[]).0);
     }
-    let (own, bare) = (median(own), median(bare));
-    let mib = body.len() as f64 / MIB as f64;
+    let [own, up, down] = [own, up, down].map(median);
+    let mib = |bytes: usize| bytes as f64 / MIB as f64;
     println!(
-        "{name:28} {mib:7.1} MiB in, {:7.1} MiB out: {:7.1} ms, {:6.0} MiB/s; sink {:6.1} ms; ratio {:5.2}",
-        answer as f64 / MIB as f64,
+        "{name:28} {:7.1} MiB in, {:7.1} MiB out: {:7.1} ms, {:6.0} MiB/s; bare {:5.1} + {:5.1} ms; ratio {:5.2}",
+        mib(body.len()),
+        mib(length),
         own * 1e3,
-        mib / own,
-        bare * 1e3,
-        own / bare,
+        mib(body.len()) / own,
+        up * 1e3,
+        down * 1e3,
+        own / (up + down),
     );
 }
 
@@ -142,18 +149,18 @@ fn main() {
         )
     };
     let bytes = "application/octet-stream";
-    let (server, sink) = (Server::start(), start_sink());
+    let (server, bare) = (Server::start(), start_bare());
     println!(
-        "request time against a bare axum sink of the same body, medians of {ROUNDS}, alternating"
+        "request time against a bare axum server that takes the body and gives the answer, medians of {ROUNDS}"
     );
     let whole = format!("shape={elements}");
-    compare("f32 to int8, bytes", &server, sink, &raw(&whole, bytes), &floats);
+    compare("f32 to int8, bytes", &server, bare, &raw(&whole, bytes), &floats);
     let rows = "shape=4096,4096&axis=0";
-    compare("f32 to int8 by row, bytes", &server, sink, &raw(rows, bytes), &floats);
-    compare("f32 to int8, JSON out", &server, sink, &raw(&whole, "application/json"), &floats);
-    compare("16 Ki f32 to int8, bytes", &server, sink, &raw("shape=16384", bytes), small);
+    compare("f32 to int8 by row, bytes", &server, bare, &raw(rows, bytes), &floats);
+    compare("f32 to int8, JSON out", &server, bare, &raw(&whole, "application/json"), &floats);
+    compare("16 Ki f32 to int8, bytes", &server, bare, &raw("shape=16384", bytes), small);
     let head = "POST /v1/quantize HTTP/1.1\r\ncontent-type: application/json\r\n";
-    compare("JSON to JSON", &server, sink, head, &json);
+    compare("JSON to JSON", &server, bare, head, &json);
     drop(server);
 
     println!("\nhighest memory of one request of N bytes; the bound is 1.35 N + 32 MiB");
