@@ -82,6 +82,7 @@ impl Quantd {
     /// # Errors
     /// When the listener fails.
     pub async fn serve(self, stop: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
+        tracing::info!(isa = kernels::Isa::current().name(), "kernels");
         self.server.serve(self.app, self.router, stop).await
     }
 }

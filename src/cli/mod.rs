@@ -9,7 +9,6 @@ use clap::Parser;
 
 use crate::Quantd;
 use crate::config::{self, Cli, Command, Serve};
-use crate::kernels::Isa;
 use crate::telemetry;
 
 /// Carries out what the command line asks for.
@@ -99,7 +98,6 @@ fn serve(options: &Serve) -> Result<(), Failure> {
     if !options.host.is_loopback() && options.api_key.is_none() {
         tracing::warn!("reachable from other machines and no --api-key is set: anyone may call");
     }
-    tracing::info!(isa = Isa::current().name(), "kernels");
     print(&format!("quantd listening on http://{address}\n"))?;
     runtime
         .block_on(server.serve(stop_signal()))
