@@ -6,10 +6,12 @@
 mod crew;
 mod elementwise;
 pub mod gemm;
+pub mod histogram;
 mod isa;
 
 pub mod real;
 pub mod scalar;
+pub mod select;
 pub mod sums;
 pub mod table;
 

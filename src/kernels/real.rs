@@ -53,6 +53,8 @@ pub trait Real:
     /// bits. Unlike `round_ties_even` this needs no instruction beyond an add
     /// and therefore vectorizes on every x86-64.
     fn round_even(self) -> i32;
+    /// Integer part; the nearest i32 where that is none, 0 for NaN.
+    fn truncate(self) -> i32;
     /// A key whose unsigned order is the order of the numbers, `-0.0` just
     /// below `0.0`. Keys of f32 use the low 32 bits.
     fn order_key(self) -> u64;
@@ -98,6 +100,11 @@ impl Real for f32 {
     fn round_even(self) -> i32 {
         const MAGIC: f32 = 12_582_912.0; // 1.5 * 2^23
         (self + MAGIC).to_bits().wrapping_sub(MAGIC.to_bits()).cast_signed()
+    }
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "saturation is what is asked for")]
+    fn truncate(self) -> i32 {
+        self as i32
     }
     #[inline(always)]
     fn order_key(self) -> u64 {
@@ -150,6 +157,11 @@ impl Real for f64 {
     fn round_even(self) -> i32 {
         const MAGIC: f64 = 6_755_399_441_055_744.0; // 1.5 * 2^52
         (self + MAGIC).to_bits() as i32
+    }
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "saturation is what is asked for")]
+    fn truncate(self) -> i32 {
+        self as i32
     }
     #[inline(always)]
     fn order_key(self) -> u64 {

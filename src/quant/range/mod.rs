@@ -8,6 +8,7 @@ mod cross_entropy;
 mod entropy;
 pub(super) mod histogram;
 mod mse;
+mod order;
 pub(super) mod percentile;
 
 use crate::kernels::real::Real;

@@ -9,8 +9,8 @@
 
 use rayon::prelude::*;
 
+use crate::kernels::Isa;
 use crate::kernels::real::Real;
-use crate::kernels::scalar;
 use crate::quant::Cancel;
 use crate::quant::params::{Numerics, Range};
 
@@ -30,9 +30,10 @@ pub(super) fn range<T: Real>(
     cancel: &Cancel,
 ) -> Range<T> {
     let candidates = super::grid(whole, numerics, SYMMETRIC, ASYMMETRIC);
+    let isa = Isa::current();
     let error = |range: &Range<T>, x: &[T]| {
         let affine = numerics.affine(*range);
-        scalar::squared_error(x, affine, numerics.code_range(), numerics.rounding())
+        isa.squared_error(x, affine, numerics.code_range(), numerics.rounding())
     };
     let sample: Vec<T> = values.iter().copied().step_by(values.len().div_ceil(SAMPLE)).collect();
     let mut order: Vec<(f64, usize)> =
