@@ -82,20 +82,23 @@ fn guess<T: Real, const N: usize>(
     // Spread as fractions of the golden ratio are, which no period of a tensor follows.
     let place = |i: usize| {
         let fraction = (i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        (u128::from(fraction) * values.len() as u128 >> 64) as usize
+        let product = u128::from(fraction) * values.len() as u128;
+        usize::try_from(product >> 64).unwrap_or(0)
     };
     let picked = (0..wanted).map(|i| values[place(i)]).filter(|x| x.is_finite());
     let mut keys: Vec<u64> = picked.map(|x| map(x).order_key()).collect();
     keys.sort_unstable();
-    let key = |i: f64, beyond: T| {
-        if i >= 0.0 && i < keys.len() as f64 { T::from_order_key(keys[i as usize]) } else { beyond }
+    let key = |i: Option<usize>, beyond: T| {
+        i.and_then(|i| keys.get(i)).map_or(beyond, |&key| T::from_order_key(key))
     };
     ranks.map(|rank| {
-        let share = rank as f64 / finite as f64;
-        let i = share * keys.len() as f64;
-        // Four standard deviations of where the rank is in the sample, and some for its ends.
-        let margin = 4.0 * (i * (1.0 - share)).sqrt() + 4.0;
-        Bracket { low: key(i - margin, -T::INFINITY), high: key(i + margin, T::INFINITY) }
+        // Where the rank is in the sample, give or take four standard deviations and some.
+        let i = rank * keys.len() / finite;
+        let margin = 4 * ((i * (finite - rank) / finite).isqrt() + 1);
+        Bracket {
+            low: key(i.checked_sub(margin), -T::INFINITY),
+            high: key(i.checked_add(margin), T::INFINITY),
+        }
     })
 }
 

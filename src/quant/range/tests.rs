@@ -114,6 +114,42 @@ fn long_slices_have_the_percentiles_of_sorted_ones() {
     }
 }
 
+/// Whatever a sample makes one believe, and where infinities sort before all.
+#[test]
+fn order_statistics_are_those_of_sorted_elements() {
+    let n = 30_011;
+    let spread = |i: usize| ((i * 7919) % n) as f32 - 9000.0;
+    let shapes: [(&str, &dyn Fn(usize) -> f32); 8] = [
+        ("ascending", &|i| i as f32),
+        ("mixed", &spread),
+        ("equal", &|_| 3.5),
+        ("two values", &|i| if i % 2 == 0 { -1.0 } else { 1.0 }),
+        ("zeros of both signs", &|i| if i % 3 == 0 { -0.0 } else { 0.0 }),
+        ("one far away", &|i| if i == 77 { 1e30 } else { 1.0 }),
+        ("tail at the end", &|i| if i > n - 40 { spread(i) * 1e6 } else { spread(i) }),
+        ("not all finite", &|i| match i % 5 {
+            0 => f32::NEG_INFINITY,
+            1 => f32::NAN,
+            2 => f32::INFINITY,
+            _ => spread(i),
+        }),
+    ];
+    for (name, shape) in shapes {
+        let x: Vec<f32> = (0..n).map(shape).collect();
+        for (map, sign) in [((|x| x) as fn(f32) -> f32, "signed"), (f32::abs, "magnitude")] {
+            let finite = x.iter().copied().filter(|x| x.is_finite());
+            let mut sorted: Vec<f32> = finite.map(|x| map(x) + 0.0).collect();
+            sorted.sort_by(f32::total_cmp);
+            let last = sorted.len() - 1;
+            let ranks = [0, 1, last / 10_000, last / 100, last / 2, last - last / 1000, last];
+            let never = Cancel::default();
+            let found = order::statistics(&x, sorted.len(), ranks, map, &never);
+            let expected = ranks.map(|rank| [sorted[rank], sorted[(rank + 1).min(last)]]);
+            assert_eq!(found, expected, "{name} {sign}");
+        }
+    }
+}
+
 #[test]
 fn histograms_are_numpys() {
     for (case, x) in golden() {
