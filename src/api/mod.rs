@@ -11,6 +11,7 @@ pub mod error;
 pub mod fields;
 pub mod inspect;
 pub mod matmul;
+pub mod name;
 pub mod options;
 pub mod payload;
 pub mod presets;

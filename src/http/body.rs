@@ -16,8 +16,8 @@ use tokio::time::Instant;
 
 use crate::api::error::{Error, Kind, Place};
 use crate::codec::encoding::Encoding;
+use crate::service::Outcome;
 use crate::service::compute::Permit;
-use crate::service::{Operation, Outcome};
 use crate::tensor::Buffer;
 
 use super::negotiate::media_type;
@@ -118,8 +118,8 @@ impl hyper::body::Body for Segments {
     }
 }
 
-/// The answer as a response.
-pub(super) fn respond(operation: Operation, outcome: Outcome, waited: Duration) -> Response {
+/// The answer of the operation `name` as a response.
+pub(super) fn respond(name: &str, outcome: Outcome, waited: Duration) -> Response {
     let Outcome { answer, compute, permit } = outcome;
     let left = answer.len() as u64;
     let frames = answer.segments.into_iter().filter(|segment| !segment.is_empty()).collect();
@@ -139,7 +139,7 @@ pub(super) fn respond(operation: Operation, outcome: Outcome, waited: Duration) 
     }
     let queue = waited.saturating_sub(compute).as_secs_f64() * 1e3;
     let compute = compute.as_secs_f64() * 1e3;
-    let timing = format!("queue;dur={queue:.3}, {};dur={compute:.3}", operation.name());
+    let timing = format!("queue;dur={queue:.3}, {name};dur={compute:.3}");
     if let Ok(timing) = HeaderValue::from_str(&timing) {
         headers.insert("server-timing", timing);
     }

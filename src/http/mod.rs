@@ -3,6 +3,7 @@
 mod body;
 mod connection;
 mod docs;
+mod exchange;
 mod middleware;
 mod negotiate;
 mod openapi;

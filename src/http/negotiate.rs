@@ -6,7 +6,6 @@ use crate::api::error::{Error, Kind, Place};
 use crate::api::payload::Format;
 use crate::codec::encoding::Encoding;
 use crate::codec::npy;
-use crate::service::Operation;
 
 /// Media types read and written.
 pub(super) const JSON: &str = "application/json";
@@ -131,13 +130,13 @@ fn weight(accepted: &[(String, f32)], name: &str) -> f32 {
     ranges.iter().find_map(find).map_or(0.0, |(_, quality)| *quality)
 }
 
-/// The format of the answer: what `Accept` prefers, or the family of the request.
+/// The format of the answer, of those that can be made: what `Accept` prefers, or the family of the
+/// request. The first of `formats` is for a JSON request, the second for a binary one.
 pub(super) fn reply_format(
     headers: &HeaderMap,
-    operation: Operation,
+    formats: &[Format],
     request: Format,
 ) -> Result<Format, Error> {
-    let formats = operation.formats();
     let own =
         if request == Format::Json { formats.first() } else { formats.get(1).or(formats.first()) };
     let own = own.copied().unwrap_or(Format::Json);
@@ -176,6 +175,7 @@ pub(super) fn reply_encoding(headers: &HeaderMap) -> Encoding {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::service::Operation;
 
     fn headers(name: HeaderName, value: &str) -> HeaderMap {
         HeaderMap::from_iter([(name, value.parse().unwrap())])
@@ -185,7 +185,7 @@ mod tests {
     fn answers_follow_accept_and_else_the_request() {
         let check = |accept: &str, request, expect| {
             let headers = headers(header::ACCEPT, accept);
-            let found = reply_format(&headers, Operation::Quantize, request);
+            let found = reply_format(&headers, Operation::Quantize.formats(), request);
             assert_eq!(found.map_err(|error| error.kind), expect, "{accept}");
         };
         check("*/*", Format::Json, Ok(Format::Json));
@@ -196,7 +196,7 @@ mod tests {
         check("application/json;q=0, */*;q=0.1", Format::Json, Ok(Format::Safetensors));
         check("text/html", Format::Json, Err(Kind::NotAcceptable));
         check("application/json;q=nonsense", Format::Json, Err(Kind::NotAcceptable));
-        let none = reply_format(&HeaderMap::new(), Operation::Compare, Format::Npy);
+        let none = reply_format(&HeaderMap::new(), Operation::Compare.formats(), Format::Npy);
         assert_eq!(none, Ok(Format::Json));
     }
 

@@ -10,15 +10,11 @@ use axum::extract::{RawQuery, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 
-use crate::api::error::{Error, Kind};
-use crate::api::payload::{Format, Payload};
-use crate::codec::encoding::Encoding;
+use crate::api::error::Error;
 use crate::service::{Command, Operation};
 
-use super::App;
-use super::body::{self, Bounds};
-use super::docs;
-use super::negotiate::{self, BodyType};
+use super::exchange::{self, Received, Terms};
+use super::{App, body, docs};
 
 async fn handle(
     app: App,
@@ -27,36 +23,14 @@ async fn handle(
     query: Option<String>,
     body: Body,
 ) -> Result<Response, Error> {
-    if app.is_draining() {
-        return Err(Error::new(Kind::Draining, "the server is stopping").cure("ask another one"));
-    }
-    let query = query.unwrap_or_default();
-    let body_type = negotiate::body_type(&headers, &query)?;
-    let body_encoding = negotiate::body_encoding(&headers)?;
-    let assumed = match body_type {
-        BodyType::Known(format) => format,
-        BodyType::Unnamed | BodyType::Form => Format::Json,
-    };
-    // Refused before a byte is read, where the head alone tells.
-    negotiate::reply_format(&headers, operation, assumed)?;
-    let bounds = Bounds { max_bytes: app.service.limits().max_bytes, timeout: app.body_timeout };
-    let length = body::declared_length(&headers, bounds.max_bytes)?;
-    let cost = |bytes: usize| operation.cost(assumed, bytes);
-    let mut permit = app.service.admit(cost(length.unwrap_or(0))).await?;
-    let buffer = body::receive(body, length, bounds, |bytes| permit.grow(cost(bytes))).await?;
-    let format = match body_encoding {
-        Encoding::Identity => negotiate::sniff(body_type, buffer.bytes())?,
-        Encoding::Gzip | Encoding::Deflate | Encoding::Zstd => assumed,
-    };
-    let command = Command {
-        operation,
-        payload: Payload { body: buffer, format, encoding: body_encoding, query },
-        format: negotiate::reply_format(&headers, operation, format)?,
-        encoding: negotiate::reply_encoding(&headers),
-    };
+    let terms =
+        Terms { formats: operation.formats(), cost: &|format, body| operation.cost(format, body) };
+    let Received { payload, format, encoding, permit } =
+        exchange::receive(&app, &headers, query, body, terms).await?;
+    let command = Command { operation, payload, format, encoding };
     let started = Instant::now();
     let outcome = app.service.run(permit, command).await?;
-    Ok(body::respond(operation, outcome, started.elapsed()))
+    Ok(body::respond(operation.name(), outcome, started.elapsed()))
 }
 
 /// Quantize tensors.

@@ -154,14 +154,29 @@ impl Service {
     /// # Errors
     /// [`Error`] of the operation or of the pool.
     pub async fn run(&self, permit: Permit, command: Command) -> Result<Outcome, Error> {
+        let (name, body) = (command.operation.name(), command.payload.body.bytes().len());
+        self.work(permit, name, body, |context| execute(command, context)).await
+    }
+
+    /// Does the work of the operation `name` on the pool: it decodes, computes and encodes the answer.
+    /// The permit covers the `body` that the work holds and what it makes.
+    ///
+    /// # Errors
+    /// [`Error`] of the work or of the pool.
+    pub async fn work(
+        &self,
+        permit: Permit,
+        name: &'static str,
+        body: usize,
+        work: impl FnOnce(&mut Context<'_>) -> Result<Answer, Error> + Send + 'static,
+    ) -> Result<Outcome, Error> {
         let limits = Arc::clone(&self.limits);
-        let operation = command.operation;
         let work = move |cancel: &Cancel, permit: &mut Permit| {
             let started = Instant::now();
-            let spare = permit.held_bytes().saturating_sub(command.payload.body.bytes().len());
+            let spare = permit.held_bytes().saturating_sub(body);
             let mut grow = |bytes| permit.grow_by(bytes);
             let mut context = Context { limits: &limits, cancel, spare, grow: &mut grow };
-            let answer = execute(command, &mut context)?;
+            let answer = work(&mut context)?;
             if cancel.is_cancelled() {
                 return Err(Error::new(Kind::Internal, "cancelled"));
             }
@@ -170,7 +185,7 @@ impl Service {
             Ok((answer, started.elapsed()))
         };
         let ((answer, compute), permit) = self.compute.run(permit, work).await?;
-        crate::telemetry::computed(operation.name(), compute);
+        crate::telemetry::computed(name, compute);
         Ok(Outcome { answer, compute, permit })
     }
 }

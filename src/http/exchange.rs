@@ -1,0 +1,73 @@
+//! The part that all requests with tensors share: formats and memory are settled from the head, then the
+//! body is received.
+
+use axum::body::Body;
+use axum::http::HeaderMap;
+
+use crate::api::error::{Error, Kind};
+use crate::api::payload::{Format, Payload};
+use crate::codec::encoding::Encoding;
+use crate::service::compute::Permit;
+
+use super::App;
+use super::body::{self, Bounds};
+use super::negotiate::{self, BodyType};
+
+/// What an operation answers with and needs.
+#[derive(Clone, Copy)]
+pub(super) struct Terms<'a> {
+    /// Formats of the answer, the one for a JSON request first, the one for a binary request second.
+    pub(super) formats: &'a [Format],
+    /// Bytes that a request may need in all, from its format and those of its body.
+    pub(super) cost: &'a (dyn Fn(Format, usize) -> usize + Sync),
+}
+
+/// A request whose body is here, and nothing of it decoded.
+#[derive(Debug)]
+pub(super) struct Received {
+    /// The body and the query.
+    pub(super) payload: Payload,
+    /// Format of the answer.
+    pub(super) format: Format,
+    /// Content coding of the answer, where it pays.
+    pub(super) encoding: Encoding,
+    /// The right to hold what the request needs.
+    pub(super) permit: Permit,
+}
+
+/// Receives a request: refuses it by its head where that tells enough, waits for the right to hold its
+/// bytes, then reads its body.
+pub(super) async fn receive(
+    app: &App,
+    headers: &HeaderMap,
+    query: Option<String>,
+    body: Body,
+    terms: Terms<'_>,
+) -> Result<Received, Error> {
+    if app.is_draining() {
+        return Err(Error::new(Kind::Draining, "the server is stopping").cure("ask another one"));
+    }
+    let query = query.unwrap_or_default();
+    let body_type = negotiate::body_type(headers, &query)?;
+    let encoding = negotiate::body_encoding(headers)?;
+    let assumed = match body_type {
+        BodyType::Known(format) => format,
+        BodyType::Unnamed | BodyType::Form => Format::Json,
+    };
+    negotiate::reply_format(headers, terms.formats, assumed)?;
+    let bounds = Bounds { max_bytes: app.service.limits().max_bytes, timeout: app.body_timeout };
+    let length = body::declared_length(headers, bounds.max_bytes)?;
+    let cost = |bytes: usize| (terms.cost)(assumed, bytes);
+    let mut permit = app.service.admit(cost(length.unwrap_or(0))).await?;
+    let buffer = body::receive(body, length, bounds, |bytes| permit.grow(cost(bytes))).await?;
+    let format = match encoding {
+        Encoding::Identity => negotiate::sniff(body_type, buffer.bytes())?,
+        Encoding::Gzip | Encoding::Deflate | Encoding::Zstd => assumed,
+    };
+    Ok(Received {
+        payload: Payload { body: buffer, format, encoding, query },
+        format: negotiate::reply_format(headers, terms.formats, format)?,
+        encoding: negotiate::reply_encoding(headers),
+        permit,
+    })
+}
