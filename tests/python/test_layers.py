@@ -72,7 +72,8 @@ def test_dynamic_is_dynamic_quantize_linear_and_matmul_integer(client, rows):
     """One scale for all rows, as ONNX Runtime quantizes a model dynamically."""
     n, k = 33, 70
     rng = seeded("dynamic", rows)
-    x = rng.normal(size=(rows, k)).astype("f4")
+    # ONNX Runtime takes max - min in F32, quantd in F64: the same where it is exact.
+    x = (np.rint(rng.normal(size=(rows, k)) * 64) / 64).astype("f4")
     w, bias = rng.normal(size=(n, k)).astype("f4"), rng.normal(size=n).astype("f4")
     scale = np.abs(w).max(1).astype("f8") / 127
     scale = scale.astype("f4")
@@ -93,7 +94,8 @@ def test_dynamic_is_dynamic_quantize_linear_and_matmul_integer(client, rows):
     np.testing.assert_array_equal(forward(client, "dynamic", x), expect)
     # The default quantizes row by row: each as if it were alone.
     make(client, "dynamic", weight=tensor_json(w), bias=bias.tolist(), activation="relu")
-    each = np.concatenate([ort(graph(nodes, {"x": x[:1]}, {"w": wq.T.copy(), "ws": scale, "b": bias}, ("y", TensorProto.FLOAT)), {"x": row[None]}) for row in x])
+    model = graph(nodes, {"x": x[:1]}, {"w": wq.T.copy(), "ws": scale, "b": bias}, ("y", TensorProto.FLOAT))
+    each = np.concatenate([ort(model, {"x": row[None]}) for row in x])
     np.testing.assert_array_equal(forward(client, "dynamic", x), each)
 
 
@@ -206,7 +208,7 @@ def test_convolution_of_real_images(client):
 @pytest.mark.parametrize("size", [32, 128])
 def test_groups_of_four_bits(client, size):
     """The sums of each group in integers, scaled and added in their order."""
-    m, k, n = 4, 200, 21
+    m, k, n = 4, 256, 128
     rng = seeded("groups", size)
     x, w = rng.normal(size=(m, k)).astype("f4"), rng.normal(size=(n, k)).astype("f4")
     answer = client.quantize(w, {"bits": 4, "group_size": size, "signed": False})
@@ -220,7 +222,7 @@ def test_groups_of_four_bits(client, size):
         expect = expect + sums.astype("f4") * (scale * answer.scale[:, g][None])
     np.testing.assert_array_equal(forward(client, "groups", x), expect)
     # Half a byte a weight, and a scale and a zero point for each group.
-    assert doc["memory"]["packed_bytes"] < 0.8 * n * k + 5 * n * -(-k // size) + 4096
+    assert doc["memory"]["packed_bytes"] < 0.7 * n * k + 5 * n * -(-k // size)
 
 
 @pytest.mark.parametrize("kind,scheme", [(JSON, "int8_per_channel"), (SAFETENSORS, "int4_g32"), (JSON, "uint4_g128"), (SAFETENSORS, "uint8")])
@@ -378,7 +380,7 @@ HOSTILE = [
     ({"weight": CODED | {"scale": "Infinity"}}, "/weight/scale"),
     ({"weight": CODED | {"scale": [0.1, 0.2, 0.3], "scheme": {"axis": 0}}}, "/weight/scale"),
     ({"weight": {"codes": [[1, 2]]}}, "/weight/scale"),
-    ({"weight": CODED | {"codes": [[1, 200]]}}, "/weight/codes"),
+    ({"weight": CODED | {"codes": [[1, 200]]}}, "/weight/codes/0/1"),
     ({"weight": CODED | {"codes": [[1, 9]], "scheme": {"bits": 4}}}, "/weight/codes"),
     ({"weight": CODED | {"zero_point": 128}}, "/weight/zero_point"),
     ({"weight": CODED | {"dtype": "I16"}}, "/weight/codes"),
