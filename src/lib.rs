@@ -50,7 +50,7 @@ impl Quantd {
             );
         }
         let compute = Compute::new(config.compute()).map_err(io::Error::other)?;
-        let service = Service::new(compute, config.limits());
+        let service = Service::new(compute, config.limits(), config.calibrators());
         let body_timeout = Duration::from_millis(config.body_timeout_ms);
         let app = App::new(service, body_timeout, config.api_key.as_deref());
         let timeouts = Timeouts {

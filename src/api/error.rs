@@ -34,6 +34,8 @@ pub enum Kind {
     Unauthorized,
     /// No such resource.
     NotFound,
+    /// What there is contradicts the request: another of that name, or nothing learnt yet.
+    Conflict,
     /// The resource has no such method.
     MethodNotAllowed,
     /// A defect of the service; nothing the caller can do.

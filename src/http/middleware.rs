@@ -192,7 +192,8 @@ mod tests {
 
     async fn ask(path: &str, headers: HeaderMap) -> (StatusCode, HeaderMap, serde_json::Value) {
         let config = Serve::for_tests();
-        let service = Service::new(Compute::new(config.compute()).unwrap(), config.limits());
+        let compute = Compute::new(config.compute()).unwrap();
+        let service = Service::new(compute, config.limits(), config.calibrators());
         let app = App::new(service, std::time::Duration::from_secs(1), None);
         let router =
             Router::new().route("/defect", get(async || -> &str { panic!("/secret/path") }));

@@ -95,6 +95,7 @@ const fn describe(kind: Kind) -> (&'static str, &'static str, StatusCode) {
             ("urn:quantd:error:unauthorized", "Unauthorized", StatusCode::UNAUTHORIZED)
         }
         Kind::NotFound => ("urn:quantd:error:not-found", "Not found", StatusCode::NOT_FOUND),
+        Kind::Conflict => ("urn:quantd:error:conflict", "Conflict", StatusCode::CONFLICT),
         Kind::MethodNotAllowed => (
             "urn:quantd:error:method-not-allowed",
             "Method not allowed",

@@ -3,6 +3,7 @@
 //! A command carries the bytes of a request; one closure on the compute pool
 //! decodes them, computes and encodes the answer. Nothing here knows HTTP.
 
+pub mod calibrators;
 pub mod compute;
 
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use crate::codec::Limits;
 use crate::codec::encoding::Encoding;
 use crate::quant::Cancel;
 
+use calibrators::Calibrators;
 use compute::{Compute, Permit};
 
 /// What to do with the tensors of a request.
@@ -120,19 +122,27 @@ pub struct Outcome {
 pub struct Service {
     compute: Compute,
     limits: Arc<Limits>,
+    calibrators: Calibrators,
 }
 
 impl Service {
     /// Over that pool and within those limits.
     #[must_use]
-    pub fn new(compute: Compute, limits: Limits) -> Self {
-        Self { compute, limits: Arc::new(limits) }
+    pub fn new(compute: Compute, limits: Limits, calibrators: calibrators::Settings) -> Self {
+        let calibrators = Calibrators::new(calibrators);
+        Self { compute, limits: Arc::new(limits), calibrators }
     }
 
     /// Bounds on documents.
     #[must_use]
     pub fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// The calibrators that are kept.
+    #[must_use]
+    pub const fn calibrators(&self) -> &Calibrators {
+        &self.calibrators
     }
 
     /// The pool.

@@ -4,6 +4,7 @@
 #![expect(dead_code, reason = "the types exist for their schemas")]
 
 mod body;
+mod calibrators;
 mod examples;
 mod query;
 mod words;
@@ -13,6 +14,7 @@ use utoipa::IntoResponses;
 use super::problem::Problem;
 
 pub(super) use body::*;
+pub(super) use calibrators::*;
 pub(super) use examples::*;
 pub(super) use query::*;
 
@@ -49,6 +51,17 @@ pub(super) enum Problems {
     /// No room at the moment, or stopping; try again after `Retry-After`.
     #[response(status = 503, content_type = "application/problem+json")]
     Unavailable(Problem),
+}
+
+/// Further failures of the routes that keep things under names.
+#[derive(IntoResponses)]
+pub(super) enum NamedProblems {
+    /// Nothing of that name.
+    #[response(status = 404, content_type = "application/problem+json")]
+    NotFound(Problem),
+    /// What there is contradicts the request.
+    #[response(status = 409, content_type = "application/problem+json")]
+    Conflict(Problem),
 }
 
 /// Failures of the routes that take nothing.

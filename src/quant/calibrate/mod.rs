@@ -18,6 +18,7 @@ mod tests;
 use rayon::prelude::*;
 
 use crate::kernels::real::Real;
+pub use crate::kernels::scalar::Affine;
 use crate::tensor::{Reals, Tensor};
 
 use super::layout::Layout;
@@ -71,8 +72,8 @@ struct Slice {
     finite: u64,
     /// The smallest and the largest of them; zeros as long as there are none.
     extent: [f64; 2],
-    /// Averages of the ends, for a moving average.
-    average: [f64; 2],
+    /// Averages of the ends, where the method takes them.
+    average: Option<[f64; 2]>,
     /// Counts of magnitudes, where the method looks at them.
     histogram: Option<Histogram>,
 }
@@ -84,7 +85,8 @@ impl Slice {
         let ends = if finite == 0 { [0.0; 2] } else { [extent.min, extent.max].map(Real::to_f64) };
         let histogram =
             plan.method().counts().then(|| Histogram::of(values, ends, plan.bins(), cancel));
-        (Self { finite, extent: ends, average: ends, histogram }, [extent.nan, extent.inf])
+        let average = plan.method().averages().then_some(ends);
+        (Self { finite, extent: ends, average, histogram }, [extent.nan, extent.inf])
     }
 
     /// Joins what another has seen, but for its averages.
@@ -113,8 +115,10 @@ impl Slice {
             self.average = other.average;
             return;
         }
-        for (own, other) in self.average.iter_mut().zip(other.average) {
-            *own += share * (other - *own);
+        if let (Some(own), Some(other)) = (&mut self.average, other.average) {
+            for (own, other) in own.iter_mut().zip(other) {
+                *own += share * (other - *own);
+            }
         }
     }
 }
@@ -174,9 +178,10 @@ impl Calibration {
                 .cure("send finite numbers, or make a calibrator with nan: ignore"));
         }
         let slices = found.into_iter().map(|(slice, _)| slice).collect();
-        let sample = match plan.method() {
-            Method::CrossEntropy { axis } => Some(Sample::of(x, tensor.shape().dims(), axis)?),
-            _ => None,
+        let sample = if let Method::CrossEntropy { axis } = plan.method() {
+            Some(Sample::of(x, tensor.shape().dims(), axis)?)
+        } else {
+            None
         };
         Ok(Self { plan, seen, slices, sample })
     }
@@ -187,9 +192,10 @@ impl Calibration {
     /// [`QuantError`] when it does not fit the earlier ones; nothing has
     /// changed then.
     pub fn feed(&mut self, batch: &Self) -> Result<(), QuantError> {
-        let share = match self.plan.method() {
-            Method::MovingAverage { decay } => 1.0 - decay,
-            _ => 0.0,
+        let share = if let Method::MovingAverage { decay } = self.plan.method() {
+            1.0 - decay
+        } else {
+            0.0
         };
         self.take_in(batch, share)
     }

@@ -61,6 +61,18 @@ impl Method {
         matches!(self, Self::Percentile(_) | Self::Mse | Self::EntropyOrt | Self::EntropyTensorrt)
     }
 
+    /// Whether it looks at a histogram of any resolution.
+    #[must_use]
+    pub const fn takes_bins(self) -> bool {
+        matches!(self, Self::Percentile(_) | Self::Mse)
+    }
+
+    /// Whether it averages the ends of batches.
+    #[must_use]
+    pub const fn averages(self) -> bool {
+        matches!(self, Self::MovingAverage { .. })
+    }
+
     /// Whether a range takes a search, rather than a look at what is kept.
     #[must_use]
     pub const fn searches(self) -> bool {
@@ -110,7 +122,7 @@ impl Plan {
             }
         }
         if let Some(bins) = bins {
-            if !matches!(method, Method::Percentile(_) | Method::Mse) {
+            if !method.takes_bins() {
                 let text = format!("does not go with range {}", method.name());
                 return Err(QuantError::field("bins", text)
                     .cure("use range percentile or mse, or leave bins out"));

@@ -60,11 +60,11 @@ impl Calibration {
         if magnitude(slice.extent) <= 0.0 {
             return Ok(whole);
         }
+        if let Some(average) = slice.average {
+            let [min, max] = average.map(T::from_f64);
+            return Ok(Range::around_zero(min, max));
+        }
         Ok(match (self.plan.method(), &slice.histogram) {
-            (Method::MovingAverage { .. }, _) => {
-                let [min, max] = slice.average.map(T::from_f64);
-                Range::around_zero(min, max)
-            }
             (Method::CrossEntropy { .. }, _) => self.by_softmax(whole, numerics, cancel),
             (Method::Percentile(p), Some(counts)) => {
                 let [min, max] = percentiles(slice, counts, p, numerics).map(T::from_f64);
@@ -81,7 +81,7 @@ impl Calibration {
             (Method::EntropyTensorrt, Some(counts)) => {
                 entropy::tensorrt_of(one_side(slice, counts), whole, numerics, cancel)
             }
-            (Method::MinMax, _) | (_, None) => whole,
+            (Method::MinMax | Method::MovingAverage { .. }, _) | (_, None) => whole,
         })
     }
 

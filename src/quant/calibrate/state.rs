@@ -46,12 +46,8 @@ impl Calibration {
     /// Everything that was learnt.
     #[must_use]
     pub fn parts(&self) -> Parts {
-        let method = self.plan.method();
         let column = |of: &dyn Fn(&Slice) -> f64| self.slices.iter().map(of).collect::<Vec<_>>();
-        let is_average = matches!(method, super::Method::MovingAverage { .. });
-        let average = |end: usize| {
-            if is_average { column(&|slice| slice.average[end]) } else { Vec::new() }
-        };
+        let averages = || self.slices.iter().filter_map(|slice| slice.average);
         let histograms = || self.slices.iter().filter_map(|slice| slice.histogram.as_ref());
         let used = histograms().map(Histogram::used).max().unwrap_or(0);
         let sample = self.sample.as_ref();
@@ -60,8 +56,8 @@ impl Calibration {
             finite: self.slices.iter().map(|slice| slice.finite).collect(),
             min: column(&|slice| slice.extent[0]),
             max: column(&|slice| slice.extent[1]),
-            average_min: average(0),
-            average_max: average(1),
+            average_min: averages().map(|ends| ends[0]).collect(),
+            average_max: averages().map(|ends| ends[1]).collect(),
             positive: histograms().flat_map(|h| &h.positive[..used]).copied().collect(),
             negative: histograms().flat_map(|h| &h.negative[..used]).copied().collect(),
             line: sample.map_or(0, Sample::line),
@@ -84,8 +80,8 @@ impl Calibration {
         for i in 0..count {
             let extent = extent(parts, i)?;
             let average = match (parts.average_min.get(i), parts.average_max.get(i)) {
-                (Some(&min), Some(&max)) => average([min, max], extent)?,
-                _ => extent,
+                (Some(&min), Some(&max)) => Some(average([min, max], extent)?),
+                _ => None,
             };
             let histogram = plan.method().counts().then(|| {
                 let side = |counts: &[u64]| {
@@ -109,21 +105,26 @@ impl Calibration {
 
 fn check_counts(plan: Plan, parts: &Parts) -> Result<(), QuantError> {
     let Seen { batches, elements, nan, inf } = parts.seen;
-    let bounded = [("batches", batches), ("elements", elements), ("nan", nan), ("inf", inf)];
+    let bounded = [
+        ("batches", batches),
+        ("elements", elements),
+        ("nan_elements", nan),
+        ("inf_elements", inf),
+    ];
     if let Some((field, _)) = bounded.iter().find(|(_, count)| *count > MOST) {
         return wrong(field, "more than 2^53");
     }
     let sum = parts.finite.iter().try_fold(nan + inf, |sum, &n| sum.checked_add(n));
     if sum != Some(elements) {
-        return wrong("elements", "not the sum of finite, nan and inf");
+        return wrong("elements", "not the sum of finite, nan_elements and inf_elements");
     }
     if (batches == 0) != (elements == 0) || batches > elements {
         return wrong("batches", "does not go with the number of elements");
     }
     let slices = parts.finite.len();
-    let fits = match plan.granularity() {
-        _ if batches == 0 => slices == 0,
-        Granularity::Tensor => slices == 1,
+    let fits = match batches {
+        0 => slices == 0,
+        _ if plan.granularity() == Granularity::Tensor => slices == 1,
         _ => slices > 0,
     };
     if fits { Ok(()) } else { wrong("finite", "not one entry for each slice") }
@@ -131,10 +132,7 @@ fn check_counts(plan: Plan, parts: &Parts) -> Result<(), QuantError> {
 
 fn check_lengths(plan: Plan, parts: &Parts) -> Result<(), QuantError> {
     let slices = parts.finite.len();
-    let averages = match plan.method() {
-        super::Method::MovingAverage { .. } => slices,
-        _ => 0,
-    };
+    let averages = if plan.method().averages() { slices } else { 0 };
     let columns = [
         ("min", parts.min.len(), slices),
         ("max", parts.max.len(), slices),
@@ -146,7 +144,7 @@ fn check_lengths(plan: Plan, parts: &Parts) -> Result<(), QuantError> {
     }
     let most = if plan.method().counts() { slices * plan.bins() } else { 0 };
     let bins = parts.positive.len();
-    if bins > most || (bins > 0 && bins % slices != 0) {
+    if bins > most || (bins > 0 && !bins.is_multiple_of(slices)) {
         return wrong("positive", "not a number of bins that a slice has");
     }
     if parts.negative.len() != bins {
@@ -218,7 +216,11 @@ fn sample(plan: Plan, parts: &Parts) -> Result<Option<Sample>, QuantError> {
     }
     let mut sample = Sample::new(parts.line)?;
     let count = parts.line_counts.len();
-    if parts.line == 0 || count == 0 || count > sample.capacity() || parts.lines.len() != count * parts.line {
+    if parts.line == 0
+        || count == 0
+        || count > sample.capacity()
+        || parts.lines.len() != count * parts.line
+    {
         return wrong("lines", "not as many lines as line_counts has, or more than are kept");
     }
     let total = parts.line_counts.iter().try_fold(0_u64, |sum, &n| sum.checked_add(n));
