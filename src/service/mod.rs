@@ -3,6 +3,7 @@
 //! A command carries the bytes of a request; one closure on the compute pool
 //! decodes them, computes and encodes the answer. Nothing here knows HTTP.
 
+pub mod calibrators;
 pub mod compute;
 pub mod layers;
 
@@ -17,6 +18,7 @@ use crate::codec::Limits;
 use crate::codec::encoding::Encoding;
 use crate::quant::Cancel;
 
+use calibrators::Calibrators;
 use compute::{Compute, Permit};
 use layers::Layers;
 
@@ -122,14 +124,21 @@ pub struct Outcome {
 pub struct Service {
     compute: Compute,
     limits: Arc<Limits>,
+    calibrators: Calibrators,
     layers: Layers,
 }
 
 impl Service {
     /// Over that pool and within those limits.
     #[must_use]
-    pub fn new(compute: Compute, limits: Limits, layers: Layers) -> Self {
-        Self { compute, limits: Arc::new(limits), layers }
+    pub fn new(
+        compute: Compute,
+        limits: Limits,
+        calibrators: calibrators::Settings,
+        layers: Layers,
+    ) -> Self {
+        let calibrators = Calibrators::new(calibrators);
+        Self { compute, limits: Arc::new(limits), calibrators, layers }
     }
 
     /// The layers that are kept.
@@ -142,6 +151,12 @@ impl Service {
     #[must_use]
     pub fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// The calibrators that are kept.
+    #[must_use]
+    pub const fn calibrators(&self) -> &Calibrators {
+        &self.calibrators
     }
 
     /// The pool.

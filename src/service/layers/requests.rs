@@ -12,6 +12,10 @@ use crate::api::layers::{Hosted, run};
 use crate::api::name::Name;
 use crate::api::payload::{Context, Format, Payload};
 use crate::codec::encoding::Encoding;
+use crate::quant::Cancel;
+use crate::quant::calibrate::Affine;
+use crate::quant::params::Numerics;
+use crate::service::calibrators::Calibrators;
 use crate::service::compute::Permit;
 use crate::service::{Outcome, Service};
 
@@ -31,9 +35,12 @@ impl Service {
     ) -> Result<Outcome, Error> {
         let saved = self.layers().settings().directory.is_some();
         let body = payload.body.bytes().len();
+        let calibrators = self.calibrators().clone();
         let work = move |context: &mut Context<'_>| {
-            let calibrated =
-                |_: &Name, _: &_| Err(Error::new(Kind::NotFound, "no calibrator of that name"));
+            let cancel = context.cancel;
+            let calibrated = |name: &Name, numerics: Option<&Numerics>| {
+                learnt(&calibrators, name, numerics, cancel)
+            };
             let created = create::run(payload, &calibrated, context)?;
             let name = agreed(name, created.name)?;
             let (doc, stored) = match &created.made {
@@ -88,6 +95,30 @@ impl Service {
             run::evaluate(payload, &hosted, &|| started.elapsed().as_secs_f64(), context)
         })
         .await
+    }
+}
+
+/// What the calibrator of that name has learnt.
+fn learnt(
+    calibrators: &Calibrators,
+    name: &Name,
+    numerics: Option<&Numerics>,
+    cancel: &Cancel,
+) -> Result<(Numerics, Affine<f32>), Error> {
+    let calibrator = calibrators.get(name).map_err(|error| Error {
+        // The path names a layer; what the body names is an option.
+        kind: Kind::InvalidOption,
+        ..error
+    })?;
+    let numerics = *numerics.unwrap_or(&calibrator.setup().numerics);
+    let affines = calibrator.parameters(&numerics, cancel).map_err(|error| Error {
+        kind: if error.field == "calibrator" { Kind::Conflict } else { Kind::InvalidOption },
+        ..Error::of_quant(error, |field| Place::Pointer(field.to_owned()))
+    })?;
+    match affines.as_slice() {
+        &[affine] => Ok((numerics, affine)),
+        _ => Err(Error::new(Kind::InvalidOption, "the calibrator has a range for each channel")
+            .cure("use one of granularity tensor")),
     }
 }
 
