@@ -77,7 +77,7 @@ async fn read(
 /// From options, or from the `document` that another one was exported as.
 /// A name that is taken is refused unless `replace` is set.
 #[utoipa::path(
-    post, path = "/v1/calibrators", operation_id = "createCalibrator", tag = "calibrators",
+    post, path = "/v1/calibrators", operation_id = "create_calibrator", tag = "calibrators",
     request_body(description = "How it learns.", content(
         (docs::CalibratorRequest = "application/json", example = json!(docs::calibrator_example())))),
     responses(
@@ -100,7 +100,7 @@ pub(super) async fn create(
 
 /// List the calibrators.
 #[utoipa::path(
-    get, path = "/v1/calibrators", operation_id = "listCalibrators", tag = "calibrators",
+    get, path = "/v1/calibrators", operation_id = "list_calibrators", tag = "calibrators",
     responses((status = 200, description = "In the order of their names.", body = docs::CalibratorList),
         docs::ReadProblems))]
 pub(super) async fn list(State(app): State<App>) -> Json<List> {
@@ -112,7 +112,7 @@ pub(super) async fn list(State(app): State<App>) -> Json<List> {
 /// Range, scales and zero points for the codes that it was created for, or for
 /// those that the query names.
 #[utoipa::path(
-    get, path = "/v1/calibrators/{name}", operation_id = "describeCalibrator", tag = "calibrators",
+    get, path = "/v1/calibrators/{name}", operation_id = "describe_calibrator", tag = "calibrators",
     params(docs::CalibratorPath, docs::CalibratorQuery),
     responses((status = 200, description = "All there is to say.", body = docs::CalibratorAnswer),
         docs::Problems, docs::NamedProblems))]
@@ -132,7 +132,7 @@ pub(super) async fn describe(
 
 /// Delete a calibrator.
 #[utoipa::path(
-    delete, path = "/v1/calibrators/{name}", operation_id = "deleteCalibrator", tag = "calibrators",
+    delete, path = "/v1/calibrators/{name}", operation_id = "delete_calibrator", tag = "calibrators",
     params(docs::CalibratorPath),
     responses((status = 200, description = "It is gone.", body = docs::Deleted),
         docs::Problems, docs::NamedProblems))]
@@ -150,7 +150,7 @@ pub(super) async fn delete(
 /// One tensor in any format. Answers with what the calibrator has seen and its
 /// range now; all of the batch counts, or nothing of it.
 #[utoipa::path(
-    post, path = "/v1/calibrators/{name}/batches", operation_id = "feedCalibrator", tag = "calibrators",
+    post, path = "/v1/calibrators/{name}/batches", operation_id = "feed_calibrator", tag = "calibrators",
     params(docs::CalibratorPath, docs::TensorQuery, docs::BatchQuery),
     request_body(description = "One tensor.", content(
         (docs::BatchRequest = "application/json", example = json!(docs::batch_example())),
@@ -180,7 +180,7 @@ pub(super) async fn feed(
 /// The other is one of this server, or one that was exported: replicas
 /// calibrate apart and are joined. It must have been created alike.
 #[utoipa::path(
-    post, path = "/v1/calibrators/{name}/merge", operation_id = "mergeCalibrator", tag = "calibrators",
+    post, path = "/v1/calibrators/{name}/merge", operation_id = "merge_calibrator", tag = "calibrators",
     params(docs::CalibratorPath),
     request_body(description = "The other one, by its name or as it was exported.", content(
         (docs::MergeRequest = "application/json", example = json!(docs::merge_example())))),
@@ -205,7 +205,7 @@ pub(super) async fn merge(
 ///
 /// As one document, from which it is made again, or that is merged into another.
 #[utoipa::path(
-    get, path = "/v1/calibrators/{name}/export", operation_id = "exportCalibrator", tag = "calibrators",
+    get, path = "/v1/calibrators/{name}/export", operation_id = "export_calibrator", tag = "calibrators",
     params(docs::CalibratorPath),
     responses((status = 200, description = "The document.", body = docs::CalibratorDocument),
         docs::Problems, docs::NamedProblems))]
