@@ -303,3 +303,34 @@ def test_a_kill_loses_nothing_that_was_acknowledged(start, tmp_path, known):
             state[name] = [found[0]]
         assert server.stop() == 0
     assert acknowledged > 20 * ROUNDS, acknowledged
+
+
+def test_nobody_waits_while_layers_are_made_and_read(start, tmp_path):
+    """Large layers are made, put away and brought back; other routes answer meanwhile."""
+    server = start("--layer-dir", str(tmp_path), "--max-layer-bytes", "12000000", "--layer-eviction", "lru")
+    w = np.random.default_rng(0).standard_normal((1500, 1500)).astype("f4")
+    content = ({"weight": w}, {}, w[:1])
+    ended = threading.Event()
+    times = []
+
+    def work(i):
+        own = requests.Session()
+        try:
+            if i == 0:
+                for _ in range(200):
+                    began = time.monotonic()
+                    for path in ("/livez", "/v1/layers"):
+                        assert own.get(server.url + path, timeout=60).status_code == 200
+                    times.append(time.monotonic() - began)
+                return
+            while not ended.is_set():
+                # There is room for one at a time: whoever comes while it is taken tries again.
+                assert put(server.url, f"large{i}", content, own).status_code in (200, 503)
+                assert ask(server.url, f"large{i % 2 + 1}", content[2], own).status_code in (200, 404, 503)
+        finally:
+            if i == 0:
+                ended.set()
+
+    with_threads(3, work)
+    # A layer takes some hundred times as long to make, and its file to be written.
+    assert np.median(times) < 0.02, np.percentile(times, [50, 90, 99])

@@ -136,13 +136,21 @@ impl Registry {
                 .cure("leave keep_float out, use fewer bits, or raise --max-layer-bytes"));
         }
         while self.held.saturating_add(bytes) - self.bytes_in_memory(name) > settings.max_bytes {
-            let evicted = match settings.eviction {
-                Eviction::Refuse => None,
-                Eviction::Lru => self.evict(name, settings.directory.is_some()),
-            };
-            if evicted.is_none() {
-                return Err(Error::new(Kind::Storage, "no room for the layer beside the others")
-                    .cure("delete layers, raise --max-layer-bytes, or use --layer-eviction lru"));
+            match settings.eviction {
+                Eviction::Refuse => {
+                    let error =
+                        Error::new(Kind::Storage, "no room for the layer beside the others");
+                    return Err(error.cure(
+                        "delete layers, raise --max-layer-bytes, or use --layer-eviction lru",
+                    ));
+                }
+                Eviction::Lru => {
+                    // What is on its way into memory cannot make room.
+                    self.evict(name, settings.directory.is_some()).ok_or_else(|| {
+                        Error::new(Kind::Overloaded, "another layer takes the room at the moment")
+                            .cure("try again after the time that Retry-After gives")
+                    })?;
+                }
             }
         }
         self.held += bytes;
