@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use crate::kernels::Isa;
 use crate::kernels::real::Real;
-use crate::kernels::scalar::{Affine, Code, CodeRange, Extent, Params, Rounding};
+use crate::kernels::scalar::{Affine, Code, Extent, Params};
 use crate::kernels::sums::{ErrorSums, LaneSums};
 use crate::kernels::table::{Spread, Table};
+use crate::kernels::{How, Isa, Stores};
 use crate::tensor::{Buffer, DType, Reals, Shape, Tensor};
 
 use super::layout::{CHUNK, Layout};
@@ -328,6 +328,8 @@ impl<T: Real> Work<'_, T> {
         lanes: &mut LaneSums,
     ) {
         let (walk, how) = (self.walk(), self.how());
+        let stores = Stores::of(size_of::<C>() * self.prepared.x.len());
+        let how = How { stores, ..how };
         walk.pieces([start, start + x.len()], spread, |[from, to], params| {
             let (x, codes) = (&x[from..to], &mut codes[from..to]);
             walk.isa.encode(x, params, how, codes, lanes);
@@ -357,8 +359,8 @@ impl<T: Real> Work<'_, T> {
         Walk { isa: Isa::current(), layout: &self.prepared.layout, table: self.table }
     }
 
-    fn how(&self) -> (CodeRange, Rounding) {
-        (self.scheme.numerics.code_range(), self.scheme.numerics.rounding())
+    fn how(&self) -> How {
+        How::new(self.scheme.numerics.code_range(), self.scheme.numerics.rounding())
     }
 
     fn nan_code(&self, params: &Params<'_, T>, i: usize) -> i32 {
