@@ -372,6 +372,23 @@ fn squared_error_with<T: Real, const ROUNDING: u8>(
     lanes.iter().sum::<f64>() + rest
 }
 
+/// Adds (x - x̂)^2 of each finite element to the lane of its index: what
+/// [`squared_error`] adds up, of elements that fill all lanes.
+#[inline(always)]
+pub(super) fn add_squared_errors<T: Real>(
+    x: &[T],
+    affine: Affine<T>,
+    range: CodeRange,
+    rounding: Rounding,
+    lanes: &mut [f64; LANES],
+) {
+    for block in x.chunks_exact(LANES) {
+        for (lane, x) in lanes.iter_mut().zip(block.chunks_exact(1)) {
+            *lane += squared_error(x, affine, range, rounding);
+        }
+    }
+}
+
 /// Extent of the finite elements of a slice, and what was not finite.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Extent<T> {

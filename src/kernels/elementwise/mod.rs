@@ -155,7 +155,8 @@ impl Isa {
         range: CodeRange,
         rounding: Rounding,
     ) -> f64 {
-        self.run(SquaredError { x, affine, range, rounding })
+        kernels::squared_error(self, x, affine, How::new(range, rounding))
+            .unwrap_or_else(|| self.run(SquaredError { x, affine, range, rounding }))
     }
 
     /// As [`scalar::extent`].

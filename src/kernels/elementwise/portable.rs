@@ -2,7 +2,7 @@
 //! and says so, which leaves the work to the loops of `scalar`.
 
 use super::super::real::Real;
-use super::super::scalar::{Code, Extent, Params};
+use super::super::scalar::{Affine, Code, Extent, Params};
 use super::super::sums::LaneSums;
 use super::{How, Isa, Stores};
 
@@ -45,6 +45,10 @@ pub(super) fn dequantize<T: Real, C: Code>(
     _: &mut [T],
 ) -> bool {
     false
+}
+
+pub(super) fn squared_error<T: Real>(_: Isa, _: &[T], _: Affine<T>, _: How) -> Option<f64> {
+    None
 }
 
 pub(super) fn extents<T: Real>(_: Isa, _: &[T], _: usize, _: &mut [Extent<T>]) -> bool {

@@ -38,7 +38,7 @@ use bytemuck::{Pod, cast_slice, cast_slice_mut};
 use super::super::isa::Level;
 use super::super::real::Real;
 use super::super::scalar::{self, Affine, Code, Extent, Params};
-use super::super::sums::LaneSums;
+use super::super::sums::{LANES, LaneSums};
 use super::super::table::{Columns, Facts, Groups};
 use super::{How, Isa, Stores};
 
@@ -113,6 +113,19 @@ impl<'a> Bytes<'a> {
             scalar::measure(&self.x[at..next], params, self.how.range, self.how.rounding, lanes);
             at = next;
         }
+    }
+
+    /// As [`scalar::squared_error`], of elements with common parameters.
+    #[inline(always)]
+    fn squared_error(&self, affine: Affine<f32>) -> f64 {
+        scalar::squared_error(self.x, affine, self.how.range, self.how.rounding)
+    }
+
+    /// As [`scalar::add_squared_errors`], of the same.
+    #[inline(always)]
+    fn add_squared_errors(&self, affine: Affine<f32>, lanes: &mut [f64; LANES]) {
+        let How { range, rounding, .. } = self.how;
+        scalar::add_squared_errors(self.x, affine, range, rounding, lanes);
     }
 
     /// The end of the group that begins at `at`, and its parameters: loops over
@@ -310,6 +323,23 @@ fn restore<T: Real, const SIGNED: bool>(
         Level::Scalar => return false,
     }
     true
+}
+
+/// As [`Isa::squared_error`], where there is a kernel for it.
+pub(super) fn squared_error<T: Real>(
+    isa: Isa,
+    x: &[T],
+    affine: Affine<T>,
+    how: How,
+) -> Option<f64> {
+    let work = Bytes::new(x, Params::Same(affine), how)?;
+    match isa.level() {
+        // SAFETY: such a level exists only where AVX2, FMA and F16C were detected.
+        Level::Avx2 | Level::AvxVnni => Some(unsafe { avx2::squared_error(&work) }),
+        // SAFETY: such a level exists only where AVX-512 F, BW, DQ and VL were detected.
+        Level::Avx512 | Level::Avx512Vnni => Some(unsafe { avx512::squared_error(&work) }),
+        Level::Scalar => None,
+    }
 }
 
 /// Joins the extents of each `size` elements of `x` to `extents`, where there

@@ -25,21 +25,21 @@ use crate::kernels::scalar::CodeRange;
 use crate::kernels::sums::LaneSums;
 
 /// Constants of a call.
-struct Constants {
+pub(super) struct Constants {
     /// What is added to the zero point: see the parent module.
     shift: __m256,
     /// What is subtracted from a whole `u`, beside the zero point, to give steps.
-    middle: __m256,
+    pub(super) middle: __m256,
     /// Ends of the `u` that do not saturate.
-    low: __m256,
-    high: __m256,
+    pub(super) low: __m256,
+    pub(super) high: __m256,
     low_bytes: __m256i,
     high_bytes: __m256i,
     flip: __m256i,
 }
 
 #[target_feature(enable = "avx2,fma")]
-fn constants(work: &Bytes<'_>) -> Constants {
+pub(super) fn constants(work: &Bytes<'_>) -> Constants {
     let CodeRange { min, max } = work.how.range;
     let shift = work.shift();
     let [low, high] = [min + shift, max + shift];
@@ -55,24 +55,24 @@ fn constants(work: &Bytes<'_>) -> Constants {
 }
 
 /// 32 elements on the way to their codes.
-struct Grid {
+pub(super) struct Grid {
     /// Codes and fractions.
-    u: [__m256; 4],
-    params: [Eight; 4],
+    pub(super) u: [__m256; 4],
+    pub(super) params: [Eight; 4],
     /// Whether some element is near a tie, or NaN.
-    is_near: bool,
+    pub(super) is_near: bool,
 }
 
 /// Takes 32 elements from `at` on.
 ///
-/// `SUMS` makes it another function for each of its callers, which the compiler
+/// `USER` makes it another function for each of its callers, which the compiler
 /// then inlines.
 ///
 /// # Safety
 /// `x` and, with `EACH`, the columns have at least `at + 32` elements.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn grid<const FORM: u8, const COMMON: bool, const SUMS: bool>(
+pub(super) unsafe fn grid<const FORM: u8, const COMMON: bool, const USER: u8>(
     work: &Bytes<'_>,
     cursor: &mut Cursor<'_, FORM, COMMON>,
     constants: &Constants,
@@ -165,7 +165,7 @@ fn quantize_from<const FORM: u8, const COMMON: bool>(work: &Bytes<'_>, codes: &m
         let mut cursor = Cursor::<FORM, COMMON>::new(work.params);
         for at in (0..whole).step_by(HALF) {
             // SAFETY: the elements end within `x`; `Bytes` has seen to the columns.
-            let grid = unsafe { grid::<FORM, COMMON, false>(work, &mut cursor, &constants, at) };
+            let grid = unsafe { grid::<FORM, COMMON, 0>(work, &mut cursor, &constants, at) };
             if grid.is_near {
                 quantize_slowly(&work.part(at, HALF), &mut codes[at..at + HALF]);
                 continue;
@@ -226,8 +226,7 @@ fn encode_from<const FORM: u8, const COMMON: bool>(
             for first in [0, HALF] {
                 let from = at + first;
                 // SAFETY: the elements end within `x`; `Bytes` has seen to the columns.
-                let grid =
-                    unsafe { grid::<FORM, COMMON, true>(work, &mut cursor, &constants, from) };
+                let grid = unsafe { grid::<FORM, COMMON, 1>(work, &mut cursor, &constants, from) };
                 is_near |= grid.is_near;
                 let limited =
                     grid.u.map(|u| _mm256_min_ps(_mm256_max_ps(u, constants.low), constants.high));

@@ -13,10 +13,12 @@ use crate::kernels::table::Columns;
 pub(super) use codes::{encode, quantize};
 pub(super) use extent::extents;
 pub(super) use restore::dequantize;
+pub(super) use squares::squared_error;
 
 mod codes;
 mod extent;
 mod restore;
+mod squares;
 mod sums;
 
 /// Elements of a vector.

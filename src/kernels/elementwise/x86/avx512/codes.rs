@@ -27,21 +27,21 @@ use crate::kernels::scalar::CodeRange;
 use crate::kernels::sums::LaneSums;
 
 /// Constants of a call.
-struct Constants {
+pub(super) struct Constants {
     /// What is added to the zero point: see the parent module.
     shift: __m512,
     /// What is subtracted from a whole `u`, beside the zero point, to give steps.
-    middle: __m512,
+    pub(super) middle: __m512,
     /// Ends of the `u` that do not saturate.
-    low: __m512,
-    high: __m512,
+    pub(super) low: __m512,
+    pub(super) high: __m512,
     low_bytes: __m512i,
     high_bytes: __m512i,
     flip: __m512i,
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn constants(work: &Bytes<'_>) -> Constants {
+pub(super) fn constants(work: &Bytes<'_>) -> Constants {
     let CodeRange { min, max } = work.how.range;
     let shift = work.shift();
     let [low, high] = [min + shift, max + shift];
@@ -57,24 +57,24 @@ fn constants(work: &Bytes<'_>) -> Constants {
 }
 
 /// 64 elements on the way to their codes.
-struct Grid {
+pub(super) struct Grid {
     /// Codes and fractions.
-    u: [__m512; 4],
-    params: [Sixteen; 4],
+    pub(super) u: [__m512; 4],
+    pub(super) params: [Sixteen; 4],
     /// Whether some element is near a tie, or NaN.
-    is_near: bool,
+    pub(super) is_near: bool,
 }
 
 /// Takes 64 elements from `at` on.
 ///
-/// `SUMS` makes it another function for each of its callers, which the compiler
+/// `USER` makes it another function for each of its callers, which the compiler
 /// then inlines.
 ///
 /// # Safety
 /// `x` and, with `EACH`, the columns have at least `at + 64` elements.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-unsafe fn grid<const FORM: u8, const COMMON: bool, const SUMS: bool>(
+pub(super) unsafe fn grid<const FORM: u8, const COMMON: bool, const USER: u8>(
     work: &Bytes<'_>,
     cursor: &mut Cursor<'_, FORM, COMMON>,
     constants: &Constants,
@@ -162,7 +162,7 @@ fn quantize_from<const FORM: u8, const COMMON: bool>(work: &Bytes<'_>, codes: &m
         let mut cursor = Cursor::<FORM, COMMON>::new(work.params);
         for at in (0..whole).step_by(BLOCK) {
             // SAFETY: the block ends within `x`; `Bytes` has seen to the columns.
-            let grid = unsafe { grid::<FORM, COMMON, false>(work, &mut cursor, &constants, at) };
+            let grid = unsafe { grid::<FORM, COMMON, 0>(work, &mut cursor, &constants, at) };
             if grid.is_near {
                 quantize_slowly(&work.part(at, BLOCK), &mut codes[at..at + BLOCK]);
                 continue;
@@ -220,7 +220,7 @@ fn encode_from<const FORM: u8, const COMMON: bool>(
         let mut sums = Sums::load(lanes);
         for at in (0..whole).step_by(BLOCK) {
             // SAFETY: the block ends within `x`; `Bytes` has seen to the columns.
-            let grid = unsafe { grid::<FORM, COMMON, true>(work, &mut cursor, &constants, at) };
+            let grid = unsafe { grid::<FORM, COMMON, 1>(work, &mut cursor, &constants, at) };
             let limited =
                 grid.u.map(|u| _mm512_min_ps(_mm512_max_ps(u, constants.low), constants.high));
             if stores && !grid.is_near {
