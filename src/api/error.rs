@@ -36,6 +36,8 @@ pub enum Kind {
     NotFound,
     /// The resource has no such method.
     MethodNotAllowed,
+    /// A part of a protocol that is not spoken here: do without.
+    NotImplemented,
     /// A defect of the service; nothing the caller can do.
     Internal,
 }

@@ -43,6 +43,18 @@ impl Fields {
         Self { map, origin }
     }
 
+    /// Options that can only be scalars: a string with a comma is an array, as
+    /// in a query string. Other strings stay what they are.
+    #[must_use]
+    pub fn of_scalars(mut map: Map<String, Value>, origin: Origin) -> Self {
+        for value in map.values_mut() {
+            if let Some(list) = value.as_str().filter(|text| text.contains(',')) {
+                *value = query_value(list);
+            }
+        }
+        Self::new(map, origin)
+    }
+
     /// Options from a query string: `a=1&b=x,y`. Numbers and booleans become
     /// their JSON kind, a comma makes an array.
     ///

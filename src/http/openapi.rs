@@ -21,6 +21,8 @@ use super::App;
     security((), ("bearer" = []), ("api_key" = [])),
     tags(
         (name = "tensors", description = "Quantize, restore, compare, inspect."),
+        (name = "inference protocol", description = "The same as models of the Open Inference Protocol v2 \
+            (KServe, Triton); failures are objects with `error`."),
         (name = "operations", description = "Health, metrics, description.")
     )
 )]

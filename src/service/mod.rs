@@ -4,6 +4,7 @@
 //! decodes them, computes and encodes the answer. Nothing here knows HTTP.
 
 pub mod compute;
+pub mod models;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -120,13 +121,14 @@ pub struct Outcome {
 pub struct Service {
     compute: Compute,
     limits: Arc<Limits>,
+    models: Arc<models::Models>,
 }
 
 impl Service {
     /// Over that pool and within those limits.
     #[must_use]
     pub fn new(compute: Compute, limits: Limits) -> Self {
-        Self { compute, limits: Arc::new(limits) }
+        Self { compute, limits: Arc::new(limits), models: Arc::default() }
     }
 
     /// Bounds on documents.
