@@ -18,6 +18,7 @@ use super::App;
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
     servers((url = "/", description = "this server")),
+    components(schemas(super::ProtocolError)),
     security((), ("bearer" = []), ("api_key" = [])),
     tags(
         (name = "tensors", description = "Quantize, restore, compare, inspect."),

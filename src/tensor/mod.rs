@@ -88,7 +88,7 @@ impl Tensor {
     /// [`elements`](Self::elements) need not copy.
     #[must_use]
     pub fn is_aligned(&self) -> bool {
-        self.bytes().as_ptr().addr() % self.dtype.size() == 0
+        self.bytes().as_ptr().addr().is_multiple_of(self.dtype.size())
     }
 
     /// The same elements where their type wants them.

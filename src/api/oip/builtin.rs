@@ -110,7 +110,6 @@ fn widened(zero_point: &Tensor) -> Option<Tensor> {
     Tensor::from_elements(DType::I32, zero_point.shape().clone(), &wide)
 }
 
-#[expect(clippy::cast_precision_loss, reason = "counts of elements stay below 2^53")]
 fn figures(report: &ReportDoc) -> [(&'static str, Option<f64>); 12] {
     [
         ("mse", report.mse),

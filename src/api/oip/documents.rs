@@ -213,6 +213,7 @@ pub struct ModelStatistics {
 
 /// Statistics of models.
 #[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = ModelsStatistics)]
 pub struct Statistics {
     /// One entry a model and version.
     pub model_stats: Vec<ModelStatistics>,

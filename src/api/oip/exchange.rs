@@ -10,6 +10,7 @@ use crate::api::answer::Answer;
 use crate::api::error::{Error, Kind, Place};
 use crate::api::fields::{Fields, Origin};
 use crate::api::payload::{Context, Format};
+use crate::codec::Reason;
 use crate::codec::encoding::{self, Encoding};
 use crate::codec::oip::{self, Head, Input, Output, Wanted};
 use crate::tensor::Buffer;
@@ -189,10 +190,8 @@ pub fn encode(
     let outputs = select(call, outputs)?;
     let head = Head { model, version, id: call.id.as_deref() };
     let header = oip::write(head, &outputs).map_err(|error| {
-        let kind = match error.reason {
-            crate::codec::Reason::Unsupported => Kind::NonFinite,
-            _ => Kind::InvalidOption,
-        };
+        let infinite = error.reason == Reason::Unsupported;
+        let kind = if infinite { Kind::NonFinite } else { Kind::InvalidOption };
         Error { kind, ..Error::from(error) }.at(Place::Pointer("/outputs".to_owned()))
     })?;
     let mut answer = Answer::json(header);

@@ -2,8 +2,8 @@
 
 use super::{datatype, has_json};
 use crate::codec::CodecError;
-use crate::codec::json::{write_reals_f64, write_string, write_tensor};
-use crate::tensor::{DType, Reals, Shape, Tensor};
+use crate::codec::json::{write_reals_f32, write_reals_f64, write_string, write_tensor};
+use crate::tensor::{Reals, Shape, Tensor};
 
 /// What an answer says before its tensors.
 #[derive(Clone, Copy, Debug)]
@@ -104,13 +104,13 @@ fn write_data(out: &mut Vec<u8>, tensor: &Tensor) -> Result<(), CodecError> {
     let Some(flat) = flat else {
         return Err(CodecError::too_large("too many elements for JSON"));
     };
-    let (nan, infinite) = match flat.dtype() {
-        DType::F64 | DType::F32 => match flat.reals() {
+    let (mut nan, mut infinite) = (false, false);
+    if flat.dtype().is_float() {
+        (nan, infinite) = match flat.reals() {
             Reals::F32(x) => (x.iter().any(|x| x.is_nan()), x.iter().any(|x| x.is_infinite())),
             Reals::F64(x) => (x.iter().any(|x| x.is_nan()), x.iter().any(|x| x.is_infinite())),
-        },
-        _ => (false, false),
-    };
+        };
+    }
     if infinite {
         return Err(CodecError::unsupported("infinities cannot be written as JSON"));
     }
@@ -144,8 +144,7 @@ fn write_with_nulls(out: &mut Vec<u8>, tensor: &Tensor) {
             numbers(out, &x, f64::is_nan, |out, x| write_reals_f64(out, &[x], &scalar));
         }
         Reals::F32(x) => {
-            let write =
-                |out: &mut Vec<u8>, x| crate::codec::json::write_reals_f32(out, &[x], &scalar);
+            let write = |out: &mut Vec<u8>, x| write_reals_f32(out, &[x], &scalar);
             numbers(out, &x, f32::is_nan, write);
         }
     }

@@ -18,6 +18,7 @@ const EXTENSIONS: [&str; 4] =
 
 /// Whether the server is alive.
 #[derive(Serialize, ToSchema)]
+#[schema(as = ServerLive)]
 pub(super) struct Live {
     /// It is.
     live: bool,
@@ -25,6 +26,7 @@ pub(super) struct Live {
 
 /// Whether the server takes work.
 #[derive(Serialize, ToSchema)]
+#[schema(as = ServerReady)]
 pub(super) struct Ready {
     /// It takes new work.
     ready: bool,
