@@ -4,6 +4,7 @@ mod body;
 mod connection;
 mod docs;
 mod exchange;
+mod layers;
 mod middleware;
 mod negotiate;
 mod oip;
@@ -72,6 +73,10 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(tensors::compare))
         .routes(routes!(tensors::inspect))
         .routes(routes!(tensors::matmul))
+        .routes(routes!(layers::create, layers::list))
+        .routes(routes!(layers::replace, layers::describe, layers::delete))
+        .routes(routes!(layers::forward))
+        .routes(routes!(layers::evaluate))
         .routes(routes!(ops::index))
         .routes(routes!(ops::info))
         .routes(routes!(ops::livez))
