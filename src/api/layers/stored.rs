@@ -153,6 +153,23 @@ impl Coding {
     }
 }
 
+impl Kind {
+    fn output(&self) -> Option<Output> {
+        let Some(coding) = &self.output else { return Some(Output::F32) };
+        let requantization = match &self.requantize {
+            None => None,
+            Some(name) => {
+                Some(Requantization::ALL.into_iter().find(|one| one.name() == name.as_str())?)
+            }
+        };
+        Some(Output::Codes {
+            numerics: coding.numerics()?,
+            affine: coding.affine()??,
+            requantization,
+        })
+    }
+}
+
 fn digest<'a>(parts: impl Iterator<Item = &'a [u8]>) -> String {
     let mut digest = Sha256::new();
     parts.for_each(|part| digest.update(part));
@@ -333,20 +350,7 @@ fn definition(
         Ok(weight) => weight,
         Err(error) => return Some(Err(error.to_string())),
     };
-    let requantization = match &kind.requantize {
-        None => None,
-        Some(name) => {
-            Some(Requantization::ALL.into_iter().find(|one| one.name() == name.as_str())?)
-        }
-    };
-    let output = match &kind.output {
-        None => Output::F32,
-        Some(coding) => Output::Codes {
-            numerics: coding.numerics()?,
-            affine: coding.affine()??,
-            requantization,
-        },
-    };
+    let output = kind.output()?;
     let bias = match tensors.remove("bias") {
         None => None,
         Some(bias) => match bias.reals() {

@@ -23,6 +23,10 @@ pub struct Conv {
     pub groups: usize,
 }
 
+/// Multiplies rows of a group: the group, the rows, their elements, and where
+/// `[rows, outputs]` goes.
+pub(super) type Product<'a, S, T> = dyn FnMut(usize, Range<usize>, &[S], &mut [T]) + 'a;
+
 /// A convolution of images of one size.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Plan {
@@ -128,15 +132,14 @@ impl Plan {
     }
 
     /// Makes the rows block by block and group by group, has `product` multiply
-    /// them (group, rows, their elements, `[rows, outputs]`), and puts the
-    /// result where it belongs in `[batch, out, ..]`. `pad` is the value of 0
-    /// in an image.
+    /// them, and puts the result where it belongs in `[batch, out, ..]`. `pad`
+    /// is the value of 0 in an image.
     pub(super) fn run<S: Copy + Send + Sync, T: Copy + Default>(
         &self,
         source: &[S],
         pad: &(dyn Fn(usize) -> S + Sync),
         out: &mut [T],
-        product: &mut dyn FnMut(usize, Range<usize>, &[S], &mut [T]),
+        product: &mut Product<'_, S, T>,
         cancel: &Cancel,
     ) {
         let (k, n, all) = (self.depth(), self.outputs(), self.rows());

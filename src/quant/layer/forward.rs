@@ -92,7 +92,9 @@ impl Layer {
                 Some(i) => Err(QuantError::field("data", format!("element {i} is NaN"))
                     .cure("send finite numbers, or choose nan: zero, min or max for the input")),
             },
-            policy => Ok(Source::Real(without_nan(x, policy))),
+            policy @ (NanPolicy::Zero | NanPolicy::Min | NanPolicy::Max) => {
+                Ok(Source::Real(without_nan(x, policy)))
+            }
         }
     }
 

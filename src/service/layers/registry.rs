@@ -264,8 +264,8 @@ impl Registry {
     /// Chains that a layer belongs to.
     fn users<'a>(&'a self, name: &'a Name) -> impl Iterator<Item = &'a Name> {
         self.slots.iter().filter_map(move |(own, slot)| match &slot.content {
-            Content::Chain(names) if names.contains(name) => Some(own),
-            _ => None,
+            Content::Chain(names) => names.contains(name).then_some(own),
+            Content::Loaded(_) | Content::OnDisk | Content::Unloaded => None,
         })
     }
 
