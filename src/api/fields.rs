@@ -9,9 +9,10 @@ use serde_json::{Map, Number, Value};
 use super::error::{Error, Kind, Place};
 
 /// Where the options stand in the request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Origin {
     /// In the query string.
+    #[default]
     Query,
     /// In the body, below this JSON pointer.
     Body(String),
@@ -30,7 +31,7 @@ impl Origin {
 
 /// Options that have not been read yet. Each is taken out once; what is left
 /// in the end is unknown and refused.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Fields {
     map: Map<String, Value>,
     origin: Origin,

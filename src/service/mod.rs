@@ -3,6 +3,7 @@
 //! A command carries the bytes of a request; one closure on the compute pool
 //! decodes them, computes and encodes the answer. Nothing here knows HTTP.
 
+pub mod batch;
 pub mod compute;
 pub mod layers;
 pub mod models;
@@ -18,6 +19,7 @@ use crate::codec::Limits;
 use crate::codec::encoding::Encoding;
 use crate::quant::Cancel;
 
+use batch::Batching;
 use compute::{Compute, Permit};
 use layers::Layers;
 
@@ -125,13 +127,22 @@ pub struct Service {
     limits: Arc<Limits>,
     layers: Layers,
     models: Arc<models::Models>,
+    batching: Batching,
+    lanes: Arc<batch::Lanes>,
 }
 
 impl Service {
     /// Over that pool and within those limits.
     #[must_use]
-    pub fn new(compute: Compute, limits: Limits, layers: Layers) -> Self {
-        Self { compute, limits: Arc::new(limits), layers, models: Arc::default() }
+    pub fn new(compute: Compute, limits: Limits, layers: Layers, batching: Batching) -> Self {
+        Self {
+            compute,
+            limits: Arc::new(limits),
+            layers,
+            models: Arc::default(),
+            batching,
+            lanes: Arc::default(),
+        }
     }
 
     /// The layers that are kept.

@@ -50,8 +50,8 @@ pub struct ModelMetadata {
     /// Its versions, the oldest first.
     pub versions: Vec<String>,
     /// What carries it out.
-    #[schema(example = "quantd_int8")]
-    pub platform: String,
+    #[schema(example = "quantd_builtin")]
+    pub platform: &'static str,
     /// Inputs it needs.
     pub inputs: Vec<TensorMetadata>,
     /// Outputs it gives.
@@ -86,7 +86,7 @@ pub struct ModelConfig {
     /// Its name.
     pub name: String,
     /// What carries it out.
-    pub platform: String,
+    pub platform: &'static str,
     /// `quantd`.
     pub backend: &'static str,
     /// 0: no dimension of the inputs is that of a batch by contract.

@@ -37,8 +37,8 @@ pub struct Body {
     pub encoding: Encoding,
 }
 
-/// A request, decoded.
-#[derive(Debug)]
+/// A request, decoded; by default one that holds nothing.
+#[derive(Debug, Default)]
 pub struct Call {
     id: Option<String>,
     /// Options, at `/parameters`.

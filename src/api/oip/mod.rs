@@ -7,6 +7,7 @@
 mod builtin;
 pub mod documents;
 mod exchange;
+pub mod hosted;
 mod models;
 
 pub use builtin::run;
@@ -22,6 +23,12 @@ const MAX_VERSION: usize = 18;
 #[must_use]
 pub fn is_version(text: &str) -> bool {
     (1..=MAX_VERSION).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Whether a layer of that name could not be reached as a model.
+#[must_use]
+pub fn is_reserved(name: &str) -> bool {
+    name == "stats" || find(name).is_some()
 }
 
 /// The error about a tensor that a model has not, or that a request lacks.

@@ -222,6 +222,9 @@ pub(super) enum Failures {
     /// The body did not arrive in time.
     #[response(status = 408, content_type = "application/json")]
     Timeout(ProtocolError),
+    /// A chain needs the layer.
+    #[response(status = 409, content_type = "application/json")]
+    Conflict(ProtocolError),
     /// Above a limit.
     #[response(status = 413, content_type = "application/json")]
     TooLarge(ProtocolError),
@@ -240,6 +243,9 @@ pub(super) enum Failures {
     /// No room at the moment, or stopping; try again after `Retry-After`.
     #[response(status = 503, content_type = "application/json")]
     Unavailable(ProtocolError),
+    /// No room for the layer in memory, or its file cannot be read.
+    #[response(status = 507, content_type = "application/json")]
+    Storage(ProtocolError),
 }
 
 /// Failures of the routes that take nothing.
@@ -259,6 +265,32 @@ pub(super) enum ReadFailures {
 /// Failures of the routes that read a model.
 #[derive(IntoResponses)]
 pub(super) enum ModelFailures {
+    /// No key, or not a known one.
+    #[response(status = 401, content_type = "application/json")]
+    Unauthorized(ProtocolError),
+    /// No such model or version.
+    #[response(status = 404, content_type = "application/json")]
+    NotFound(ProtocolError),
+    /// The method is not one of the route's.
+    #[response(status = 405, content_type = "application/json")]
+    MethodNotAllowed(ProtocolError),
+    /// Too large to be brought back into memory.
+    #[response(status = 413, content_type = "application/json")]
+    TooLarge(ProtocolError),
+    /// A defect of the server.
+    #[response(status = 500, content_type = "application/json")]
+    Internal(ProtocolError),
+    /// No room at the moment.
+    #[response(status = 503, content_type = "application/json")]
+    Unavailable(ProtocolError),
+    /// No room for the layer in memory, or its file cannot be read.
+    #[response(status = 507, content_type = "application/json")]
+    Storage(ProtocolError),
+}
+
+/// Failures of the routes that say whether a model is ready.
+#[derive(IntoResponses)]
+pub(super) enum ReadinessFailures {
     /// No key, or not a known one.
     #[response(status = 401, content_type = "application/json")]
     Unauthorized(ProtocolError),

@@ -71,7 +71,7 @@ async fn carry_out(
 
 async fn handle(app: App, named: Named, headers: HeaderMap, body: Body) -> Result<Response, Error> {
     let received = Instant::now();
-    let target = named.find(&app)?;
+    let target = named.find(&app).await?;
     carry_out(&app, target, (&headers, body), received).await
 }
 

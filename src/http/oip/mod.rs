@@ -86,8 +86,8 @@ struct Named {
 }
 
 impl Named {
-    fn find(&self, app: &App) -> Result<Target, Error> {
-        app.service.model(&self.model, self.version.as_deref())
+    async fn find(&self, app: &App) -> Result<Target, Error> {
+        app.service.model(&self.model, self.version.as_deref()).await
     }
 }
 

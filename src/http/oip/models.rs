@@ -7,12 +7,12 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::api::error::Error;
+use crate::api::error::{Error, Kind};
 use crate::api::oip::documents::{ModelConfig, ModelMetadata, ModelNames, Statistics};
 use crate::http::App;
 
 use super::Named;
-use super::docs::{ModelFailures, ModelPath, ReadFailures, VersionPath};
+use super::docs::{ModelFailures, ModelPath, ReadFailures, ReadinessFailures, VersionPath};
 
 /// Whether a model takes requests.
 #[derive(Serialize, ToSchema)]
@@ -27,20 +27,26 @@ pub(super) struct ModelReady {
 }
 
 fn readiness(app: &App, named: Named) -> Result<Response, Error> {
-    named.find(app)?;
-    let ready = !app.is_draining();
+    let Some(loaded) = app.service.is_model_ready(&named.model, named.version.as_deref()) else {
+        return Err(Error::new(Kind::NotFound, "no such model, or no such version of it"));
+    };
+    let error = match (app.is_draining(), loaded) {
+        (true, _) => Some("the server is stopping"),
+        (false, false) => Some("the model is unloaded"),
+        (false, true) => None,
+    };
+    let ready = error.is_none();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let error = (!ready).then_some("the server is stopping");
     Ok((status, Json(ModelReady { name: named.model, ready, error })).into_response())
 }
 
-fn described(app: &App, named: &Named) -> Result<ModelMetadata, Error> {
-    Ok(named.find(app)?.metadata())
+async fn described(app: &App, named: &Named) -> Result<ModelMetadata, Error> {
+    Ok(named.find(app).await?.metadata())
 }
 
-fn counted(app: &App, named: &Named) -> Result<Json<Statistics>, Error> {
-    let target = named.find(app)?;
-    Ok(Json(Statistics { model_stats: app.service.statistics(Some(&target)) }))
+async fn counted(app: &App, named: &Named) -> Result<Json<Statistics>, Error> {
+    let target = named.find(app).await?;
+    Ok(Json(Statistics { model_stats: vec![app.service.statistics(&target)] }))
 }
 
 /// Names of all models.
@@ -60,7 +66,7 @@ pub(super) async fn metadata(
     State(app): State<App>,
     named: Named,
 ) -> Result<Json<ModelMetadata>, Error> {
-    described(&app, &named).map(Json)
+    described(&app, &named).await.map(Json)
 }
 
 /// Inputs and outputs of a version of a model.
@@ -71,7 +77,7 @@ pub(super) async fn version_metadata(
     State(app): State<App>,
     named: Named,
 ) -> Result<Json<ModelMetadata>, Error> {
-    described(&app, &named).map(Json)
+    described(&app, &named).await.map(Json)
 }
 
 /// Whether a model takes requests.
@@ -79,8 +85,8 @@ pub(super) async fn version_metadata(
     tag = "inference protocol", params(ModelPath),
     responses(
         (status = 200, description = "It does.", body = ModelReady),
-        (status = 503, description = "The server is stopping.", body = ModelReady),
-        ModelFailures))]
+        (status = 503, description = "The server is stopping, or the model is unloaded.", body = ModelReady),
+        ReadinessFailures))]
 pub(super) async fn ready(State(app): State<App>, named: Named) -> Result<Response, Error> {
     readiness(&app, named)
 }
@@ -90,8 +96,8 @@ pub(super) async fn ready(State(app): State<App>, named: Named) -> Result<Respon
     operation_id = "v2_version_ready", tag = "inference protocol", params(VersionPath),
     responses(
         (status = 200, description = "It does.", body = ModelReady),
-        (status = 503, description = "The server is stopping.", body = ModelReady),
-        ModelFailures))]
+        (status = 503, description = "The server is stopping, or the model is unloaded.", body = ModelReady),
+        ReadinessFailures))]
 pub(super) async fn version_ready(State(app): State<App>, named: Named) -> Result<Response, Error> {
     readiness(&app, named)
 }
@@ -104,7 +110,7 @@ pub(super) async fn config(
     State(app): State<App>,
     named: Named,
 ) -> Result<Json<ModelConfig>, Error> {
-    described(&app, &named).map(ModelConfig::from).map(Json)
+    described(&app, &named).await.map(ModelConfig::from).map(Json)
 }
 
 /// A version of a model in the terms of Triton's configuration.
@@ -115,7 +121,7 @@ pub(super) async fn version_config(
     State(app): State<App>,
     named: Named,
 ) -> Result<Json<ModelConfig>, Error> {
-    described(&app, &named).map(ModelConfig::from).map(Json)
+    described(&app, &named).await.map(ModelConfig::from).map(Json)
 }
 
 /// Counts and durations of all models.
@@ -123,7 +129,7 @@ pub(super) async fn version_config(
     tag = "inference protocol",
     responses((status = 200, description = "Since the server started.", body = Statistics), ReadFailures))]
 pub(super) async fn all_statistics(State(app): State<App>) -> Json<Statistics> {
-    Json(Statistics { model_stats: app.service.statistics(None) })
+    Json(Statistics { model_stats: app.service.all_statistics() })
 }
 
 /// Counts and durations of a model.
@@ -134,7 +140,7 @@ pub(super) async fn statistics(
     State(app): State<App>,
     named: Named,
 ) -> Result<Json<Statistics>, Error> {
-    counted(&app, &named)
+    counted(&app, &named).await
 }
 
 /// Counts and durations of a version of a model.
@@ -145,5 +151,5 @@ pub(super) async fn version_statistics(
     State(app): State<App>,
     named: Named,
 ) -> Result<Json<Statistics>, Error> {
-    counted(&app, &named)
+    counted(&app, &named).await
 }

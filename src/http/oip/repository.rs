@@ -78,7 +78,7 @@ pub(super) async fn index(
 
 /// Load a model.
 ///
-/// Built-in models are always loaded. Files and configurations sent along are refused.
+/// Brings a layer back from the directory. Built-in models are always loaded. Files and configurations sent along are refused.
 #[utoipa::path(post, path = "/v2/repository/models/{model}/load", operation_id = "v2_repository_load",
     tag = "inference protocol", params(ModelPath),
     request_body(description = "May be empty.", content((Option<LoadRequest> = "application/json"))),
@@ -96,13 +96,14 @@ pub(super) async fn load(
             .at(Place::Pointer("/parameters".to_owned()))
             .cure("leave config and file: out"));
     }
-    named.find(&app)?;
+    app.service.load_model(&named.model).await?;
     Ok(Json(Map::new()))
 }
 
 /// Unload a model.
 ///
-/// Built-in models cannot be.
+/// A layer stays on the disk, and is gone where there is no directory. Built-in models cannot be
+/// unloaded.
 #[utoipa::path(post, path = "/v2/repository/models/{model}/unload",
     operation_id = "v2_repository_unload", tag = "inference protocol", params(ModelPath),
     request_body(description = "May be empty.", content((Option<UnloadRequest> = "application/json"))),
@@ -114,8 +115,6 @@ pub(super) async fn unload(
     body: Body,
 ) -> Result<Json<Map<String, Value>>, Error> {
     parameters(receive(&app, &headers, body).await?)?;
-    if named.find(&app)?.is_builtin() {
-        return Err(Error::new(Kind::InvalidOption, "the model is built in"));
-    }
+    app.service.unload_model(&named.model).await?;
     Ok(Json(Map::new()))
 }
