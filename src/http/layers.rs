@@ -57,9 +57,11 @@ async fn make(
 #[utoipa::path(
     post, path = "/v1/layers", operation_id = "make_layer", tag = "layers",
     params(docs::LayerQuery),
-    request_body(description = "Weight and bias: in JSON, or as the tensors weight and bias of a safetensors file.",
+    request_body(description = "Weight and bias: in JSON, or as the tensors weight and bias of a safetensors file, or as what quantize answered; in the other formats the weight alone.",
         content(
             (docs::LayerRequest = "application/json", example = json!(docs::layer_example())),
+            (docs::BinaryBody = "application/octet-stream"),
+            (docs::BinaryBody = "application/x-npy"),
             (docs::BinaryBody = "application/x-safetensors"))),
     responses(
         (status = 200, description = "The layer, which is there and saved.", body = LayerDoc),
@@ -80,6 +82,8 @@ pub(super) async fn create(
     request_body(description = "As for POST; the name may be left out.",
         content(
             (docs::LayerRequest = "application/json", example = json!(docs::layer_example())),
+            (docs::BinaryBody = "application/octet-stream"),
+            (docs::BinaryBody = "application/x-npy"),
             (docs::BinaryBody = "application/x-safetensors"))),
     responses(
         (status = 200, description = "The layer, which is there and saved.", body = LayerDoc),

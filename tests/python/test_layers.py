@@ -264,6 +264,26 @@ def test_every_format_gives_the_same(client):
             np.testing.assert_array_equal(read_tensor(answer), expect, f"{dtype} {kind} {accept}")
 
 
+def test_a_weight_alone_in_any_format(client):
+    """An array, or what quantize answered for one without a name."""
+    rng = seeded("alone")
+    w, x = rng.normal(size=(12, 64)).astype("f4"), rng.normal(size=(2, 64)).astype("f4")
+    make(client, "alone", weight=tensor_json(w) | {"scheme": "int4_g32"}, activation="relu")
+    expect = forward(client, "alone", x)
+    answer = client.post("/v1/quantize", encode(w, NPY), kind=NPY, params={"preset": "int4_g32", "packed": "true"}).content
+    raw = {"dtype": "F32", "shape": "12,64"}
+    for kind, body, params in [
+        (NPY, encode(w, NPY), {"scheme": "int4_g32"}),
+        (RAW, encode(w, RAW), raw | {"scheme.bits": "4", "scheme.group_size": "32"}),
+        (RAW, encode(w, RAW), raw | {"scheme": "int4_g128", "scheme.group_size": "32"}),
+        (SAFETENSORS, answer, {}),
+    ]:  # fmt: skip
+        params = params | {"name": "alone", "activation": "relu"}
+        response = client.post("/v1/layers", body, kind=kind, params=params)
+        assert response.status_code == 200, response.text
+        np.testing.assert_array_equal(forward(client, "alone", x), expect)
+
+
 @pytest.mark.parametrize("name,function", [
     ("gelu", lambda x: 0.5 * x * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))),
     ("gelu_tanh", lambda x: 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))),
@@ -406,6 +426,8 @@ HOSTILE = [
     ({"weight": W, "input": {"scale": 0.1, "granularity": "token"}}, "/input/granularity"),
     ({"weight": W, "input": 3}, "/input"),
     ({"weight": W, "input": {"calibrator": "../x"}}, "/input/calibrator"),
+    ({"weight": W, "input": {"calibrator": "x", "granularity": "token"}}, "/input/granularity"),
+    ({"weight": W, "input": {"calibrator": "x", "scale": 1}}, "/input/calibrator"),
     ({"weight": W, "input": {"calibrator": "nobody-has-made-it"}}, "/input/calibrator"),
     ({"weight": W, "output": {"calibrator": "nobody-has-made-it"}}, "/output/calibrator"),
     ({"weight": W, "output": {"signed": False}}, "/output/scale"),
@@ -496,6 +518,4 @@ def test_a_file_that_is_no_layer(client):
         check_problem(response, "malformed-body", 400)
     response = client.post("/v1/layers", write_safetensors({"weight": w}), kind=SAFETENSORS)
     check_problem(response, "invalid-option", 400, "/name")
-    response = client.post("/v1/layers", encode(w, NPY), kind=NPY, params={"name": "half-made"})
-    check_problem(response, "unsupported-media-type", 415)
     check_problem(client.request("get", "/v1/layers/half-made"), "not-found", 404)

@@ -12,16 +12,14 @@ use crate::api::name::Name;
 use crate::api::options::{Options, options_of_value};
 use crate::api::payload::{self, Context, Format, Payload};
 use crate::codec::json::{self, Member};
-use crate::codec::safetensors;
-use crate::kernels::scalar::Affine;
+use crate::codec::{npy, safetensors};
 use crate::quant::QuantError;
-use crate::quant::layer::{
-    Activation, Conv, Definition, Geometry, Input, Layer, Order, Output, Parameters, Weight,
-};
-use crate::quant::matmul::{Operand, Requantization};
-use crate::quant::params::Numerics;
+use crate::quant::layer::{Activation, Conv, Definition, Geometry, Layer, Order, Weight};
+use crate::quant::matmul::Operand;
 use crate::quant::scheme::{Granularity, Scheme};
 use crate::tensor::{Buffer, DType, Reals, Tensor};
+
+use super::coding::{self, Calibrated};
 
 /// Options of a request, in the order in which messages list them.
 pub const OPTIONS: [&str; 15] = [
@@ -45,9 +43,6 @@ pub const OPTIONS: [&str; 15] = [
 const MAX_STEP: usize = 1 << 15;
 /// Layers of one chain.
 const MAX_LINKS: usize = 256;
-
-/// Finds the parameters that a calibrator has learnt, for codes of a kind.
-pub type Calibrated<'a> = &'a dyn Fn(&Name, &Numerics) -> Result<Affine<f32>, Error>;
 
 /// What a request is to make.
 #[derive(Debug)]
@@ -99,15 +94,16 @@ pub fn run(
             decode_json(body.bytes(), context)?
         }
         Format::Safetensors => {
-            for name in ["scheme", "input", "output"] {
-                fields.nest(name)?;
-            }
+            nest(&mut fields)?;
             decode_safetensors(body, fields, context)?
         }
-        Format::Npy | Format::Raw => {
-            let detail = "a layer has several tensors, the format holds one";
-            return Err(Error::new(Kind::UnsupportedMediaType, detail)
-                .cure("send application/json or application/x-safetensors"));
+        Format::Npy => {
+            nest(&mut fields)?;
+            alone(npy::read(body, context.limits)?, fields)
+        }
+        Format::Raw => {
+            nest(&mut fields)?;
+            alone(payload::raw_tensor(body, &mut fields)?, fields)
         }
     };
     let fields = &mut request.fields;
@@ -127,6 +123,17 @@ pub fn run(
         None => Made::Layer(Box::new(layer(request, calibrated, context)?)),
     };
     Ok(Created { name, made })
+}
+
+/// A weight without a bias.
+fn alone(tensor: Tensor, mut fields: Fields) -> Request {
+    let scheme = fields.take("scheme");
+    Request { weight: Some(Given::Real(tensor, scheme)), bias: None, fields }
+}
+
+/// Gathers the fields that stand in a query as `input.scale` and so on.
+fn nest(fields: &mut Fields) -> Result<(), Error> {
+    ["scheme", "input", "output"].into_iter().try_for_each(|name| fields.nest(name))
 }
 
 fn chain(fields: &mut Fields) -> Result<Option<Vec<Name>>, Error> {
@@ -176,8 +183,8 @@ fn layer(
         (_, false) => (Geometry::Linear, Order::Rows),
         (_, true) => (Geometry::Linear, Order::Columns),
     };
-    let input = input(fields.take("input"), calibrated)?;
-    let output = output(fields.take("output"), calibrated)?;
+    let input = coding::input(fields.take("input"), calibrated)?;
+    let output = coding::output(fields.take("output"), calibrated)?;
     let names = Activation::ALL.map(Activation::name);
     let activation = fields.word("activation", &names)?.unwrap_or("none");
     let activation = Activation::ALL.into_iter().find(|one| one.name() == activation);
@@ -282,93 +289,6 @@ fn weight_scheme(scheme: Option<Value>, order: Order) -> Result<Scheme, Error> {
     Ok(scheme)
 }
 
-/// The options of an input or output, and the name of a calibrator among them.
-fn options(value: Value, pointer: &str) -> Result<(Options, Option<Name>), Error> {
-    let Value::Object(mut map) = value else {
-        return Ok((options_of_value(value, pointer)?, None));
-    };
-    let place = Place::Pointer(format!("{pointer}/calibrator"));
-    let name = match map.remove("calibrator").filter(|name| !name.is_null()) {
-        None => None,
-        Some(name) => Some(Name::new(name.as_str().unwrap_or_default(), place)?),
-    };
-    Ok((options_of_value(Value::Object(map), pointer)?, name))
-}
-
-/// What a calibrator has learnt, for codes of that kind.
-fn learnt(
-    options: &Options,
-    name: &Name,
-    pointer: &str,
-    calibrated: Calibrated<'_>,
-) -> Result<(Scheme, Affine<f32>), Error> {
-    let place = |field: &str| Place::Pointer(format!("{pointer}/{field}"));
-    if options.range.is_some() || options.scale.is_some() || options.min.is_some() {
-        let error = Error::new(Kind::InvalidOption, "given beside a range");
-        return Err(error.at(place("calibrator")).cure("leave one of them out"));
-    }
-    let scheme = options.resolve(&Origin::Body(pointer.to_owned()))?;
-    let affine = calibrated(name, &scheme.numerics).map_err(|error| Error {
-        place: error.place.or_else(|| Some(place("calibrator"))),
-        ..error
-    })?;
-    Ok((scheme, affine))
-}
-
-/// How the input becomes codes: where nothing is said, unsigned ones with a
-/// scale and a zero point for each row.
-fn input(value: Option<Value>, calibrated: Calibrated<'_>) -> Result<Input, Error> {
-    let pointer = "/input";
-    let Some(value) = value else {
-        let options =
-            Options { signed: Some(false), granularity: Some("token"), ..Options::default() };
-        let scheme = options.resolve(&Origin::Body(pointer.to_owned()))?;
-        return Input::new(&scheme)
-            .map_err(|error| located(error, &Origin::Body(pointer.to_owned())));
-    };
-    let (options, name) = options(value, pointer)?;
-    let origin = Origin::Body(pointer.to_owned());
-    let at = |error| Error::of_quant(error, |field| origin.place(field));
-    match name {
-        Some(name) => {
-            let (scheme, affine) = learnt(&options, &name, pointer, calibrated)?;
-            let input = Input::new(&scheme).map_err(at)?;
-            Ok(Input { parameters: Parameters::Static(affine), ..input })
-        }
-        None => Input::new(&options.resolve(&origin)?).map_err(at),
-    }
-}
-
-fn output(value: Option<Value>, calibrated: Calibrated<'_>) -> Result<Output, Error> {
-    let pointer = "/output";
-    let mut value = match value {
-        None => return Ok(Output::F32),
-        Some(value) if value == "F32" => return Ok(Output::F32),
-        Some(value) => value,
-    };
-    let origin = Origin::Body(pointer.to_owned());
-    let mut requantization = None;
-    if let Value::Object(map) = &mut value
-        && let Some(word) = map.remove("requantize")
-    {
-        let mut fields = Fields::new(Map::new(), origin.clone());
-        fields.insert("requantize", word);
-        let names = Requantization::ALL.map(Requantization::name);
-        let word = fields.word("requantize", &names)?;
-        requantization =
-            word.and_then(|word| Requantization::ALL.into_iter().find(|one| one.name() == word));
-    }
-    let (options, name) = options(value, pointer)?;
-    let at = |error| Error::of_quant(error, |field| origin.place(field));
-    match name {
-        Some(name) => {
-            let (scheme, affine) = learnt(&options, &name, pointer, calibrated)?;
-            Ok(Output::Codes { numerics: scheme.numerics, affine, requantization })
-        }
-        None => Output::codes(&options.resolve(&origin)?, requantization).map_err(at),
-    }
-}
-
 /// One, two or four sizes: for all sides, down and across, or each side.
 fn steps<const N: usize>(
     fields: &mut Fields,
@@ -461,7 +381,7 @@ fn json_bias(member: &Member<'_>, context: &mut Context<'_>) -> Result<Tensor, E
 }
 
 /// Tensors `weight` and `bias`, or `weight.codes`, `weight.scale`,
-/// `weight.zero_point` as `quantize` answers them for a tensor `weight`.
+/// `weight.zero_point` (or these without `weight.`) as `quantize` answers them.
 fn decode_safetensors(
     body: Arc<Buffer>,
     mut fields: Fields,
@@ -470,18 +390,22 @@ fn decode_safetensors(
     let document = safetensors::read(body, context.limits)?;
     let metadata = Metadata::read(&document.metadata, context)?;
     let mut parts: BTreeMap<String, Tensor> = document.tensors.into_iter().collect();
-    let scheme = fields.take("scheme").or_else(|| metadata.scheme("weight"));
-    let weight = match parts.remove("weight") {
-        Some(tensor) => Some(Given::Real(tensor, scheme)),
-        None if parts.contains_key("weight.codes") => {
+    // As `quantize` answers for a tensor of that name, or for one without a name.
+    let name = ["weight", ""]
+        .into_iter()
+        .find(|name| parts.contains_key(if name.is_empty() { "codes" } else { "weight.codes" }));
+    let scheme = fields.take("scheme").or_else(|| metadata.scheme(name.unwrap_or("weight")));
+    let weight = match (parts.remove("weight"), name) {
+        (Some(tensor), _) => Some(Given::Real(tensor, scheme)),
+        (None, Some(name)) => {
             let query = match &scheme {
                 Some(scheme) => options_of_value(scheme.clone(), "/weight/scheme")?,
                 None => Options::default(),
             };
-            let item = safetensors_item("weight".to_owned(), &mut parts, &metadata, &query)?;
+            let item = safetensors_item(name.to_owned(), &mut parts, &metadata, &query)?;
             Some(Given::Coded(Box::new(item), code_bits(scheme)?))
         }
-        None => None,
+        (None, None) => None,
     };
     let bias = parts.remove("bias");
     if let Some(name) = parts.keys().next() {

@@ -1,5 +1,6 @@
 //! Layers that are kept and run: what requests say, what answers and files hold.
 
+pub mod coding;
 pub mod create;
 pub mod documents;
 pub mod run;

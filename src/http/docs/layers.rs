@@ -129,10 +129,15 @@ pub(in crate::http) struct LayerRequest {
     chain: Option<Vec<String>>,
 }
 
-/// Options of a layer for a safetensors body.
+/// Options of a layer for a body that is not JSON.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(in crate::http) struct LayerQuery {
+    /// Element type of an `application/octet-stream` body.
+    dtype: Option<Dtype>,
+    /// Dimensions of such a body, such as `2,3`.
+    #[param(explode = false)]
+    shape: Option<Vec<u64>>,
     /// Name of the layer; may stand in the path instead.
     name: Option<String>,
     /// What it is. Default linear.
