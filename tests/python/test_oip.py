@@ -56,7 +56,8 @@ def test_the_server_and_its_models_are_described(sync):
         "statistics",
     }
     index = sync.get_model_repository_index()
-    names = {entry["name"] for entry in index}
+    # Other tests keep layers.
+    names = {entry["name"] for entry in index if entry["name"].startswith(("quantize_", "dequantize_", "matmul_"))}
     assert {"quantize_int8", "dequantize_int8_per_channel", "matmul_int8"} <= names
     assert all(entry["state"] == "READY" for entry in index)
     for name in names:
