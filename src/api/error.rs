@@ -34,8 +34,14 @@ pub enum Kind {
     Unauthorized,
     /// No such resource.
     NotFound,
+    /// What there is contradicts the request: another of that name, or nothing learnt yet.
+    Conflict,
+    /// No room for what is to be kept: unload something, or raise the bound.
+    Storage,
     /// The resource has no such method.
     MethodNotAllowed,
+    /// A part of a protocol that is not spoken here: do without.
+    NotImplemented,
     /// A defect of the service; nothing the caller can do.
     Internal,
 }

@@ -9,9 +9,10 @@ use serde_json::{Map, Number, Value};
 use super::error::{Error, Kind, Place};
 
 /// Where the options stand in the request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Origin {
     /// In the query string.
+    #[default]
     Query,
     /// In the body, below this JSON pointer.
     Body(String),
@@ -30,7 +31,7 @@ impl Origin {
 
 /// Options that have not been read yet. Each is taken out once; what is left
 /// in the end is unknown and refused.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Fields {
     map: Map<String, Value>,
     origin: Origin,
@@ -41,6 +42,18 @@ impl Fields {
     #[must_use]
     pub const fn new(map: Map<String, Value>, origin: Origin) -> Self {
         Self { map, origin }
+    }
+
+    /// Options that can only be scalars: a string with a comma is an array, as
+    /// in a query string. Other strings stay what they are.
+    #[must_use]
+    pub fn of_scalars(mut map: Map<String, Value>, origin: Origin) -> Self {
+        for value in map.values_mut() {
+            if let Some(list) = value.as_str().filter(|text| text.contains(',')) {
+                *value = query_value(list);
+            }
+        }
+        Self::new(map, origin)
     }
 
     /// Options from a query string: `a=1&b=x,y`. Numbers and booleans become
@@ -65,6 +78,34 @@ impl Fields {
     #[must_use]
     pub const fn origin(&self) -> &Origin {
         &self.origin
+    }
+
+    /// Gathers options called `name.field` into one object called `name`.
+    ///
+    /// # Errors
+    /// [`Kind::InvalidOption`] where `name` itself is given as well.
+    pub fn nest(&mut self, name: &str) -> Result<(), Error> {
+        let own = |key: &str| Some(key.strip_prefix(name)?.strip_prefix('.')?.to_owned());
+        let keys: Vec<String> = self.map.keys().filter(|key| own(key).is_some()).cloned().collect();
+        let mut nested = Map::new();
+        for key in keys {
+            if let (Some(field), Some(value)) = (own(&key), self.map.remove(&key)) {
+                nested.insert(field, value);
+            }
+        }
+        if nested.is_empty() {
+            return Ok(());
+        }
+        match self.take(name) {
+            None => self.insert(name, Value::Object(nested)),
+            // `scheme=int8&scheme.bits=4`: a preset, and fields beside it.
+            Some(Value::String(preset)) if !nested.contains_key("preset") => {
+                nested.insert("preset".to_owned(), Value::String(preset));
+                self.insert(name, Value::Object(nested));
+            }
+            Some(_) => return Err(self.error(name, "given beside its fields")),
+        }
+        Ok(())
     }
 
     /// Adds an option that stood elsewhere.

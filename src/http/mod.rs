@@ -4,8 +4,10 @@ mod body;
 mod connection;
 mod docs;
 mod exchange;
+mod layers;
 mod middleware;
 mod negotiate;
+mod oip;
 mod openapi;
 mod ops;
 mod problem;
@@ -17,7 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, Uri};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
@@ -28,7 +30,7 @@ use crate::api::error::{Error, Kind};
 use crate::service::Service;
 
 pub use openapi::document;
-pub use problem::{FieldProblem, Problem};
+pub use problem::{FieldProblem, Problem, ProtocolError};
 pub use server::{Server, Timeouts};
 
 /// What every handler may use. Cheap to clone.
@@ -71,6 +73,10 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(tensors::compare))
         .routes(routes!(tensors::inspect))
         .routes(routes!(tensors::matmul))
+        .routes(routes!(layers::create, layers::list))
+        .routes(routes!(layers::replace, layers::describe, layers::delete))
+        .routes(routes!(layers::forward))
+        .routes(routes!(layers::evaluate))
         .routes(routes!(ops::index))
         .routes(routes!(ops::info))
         .routes(routes!(ops::livez))
@@ -78,6 +84,7 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(ops::health))
         .routes(routes!(ops::metrics))
         .routes(routes!(ops::openapi_json))
+        .merge(oip::routes())
 }
 
 fn not_found() -> Response {
@@ -95,7 +102,10 @@ pub fn router(app: App, cors: &[String]) -> Router {
             // The pages know of no problem documents.
             if response.status() == StatusCode::NOT_FOUND { not_found() } else { response }
         })))
-        .fallback(async || not_found())
+        .fallback(async |uri: Uri| match oip::not_found(&uri) {
+            Some(error) => error.into_response(),
+            None => not_found(),
+        })
         .method_not_allowed_fallback(async || {
             Error::new(Kind::MethodNotAllowed, "the resource has no such method")
                 .cure("see the Allow header")

@@ -8,5 +8,6 @@ mod document;
 mod errors;
 mod harness;
 mod notebook;
+mod oip;
 mod products;
 mod sockets;

@@ -67,13 +67,25 @@ class Client:
         """Holds an answer against the operation's description."""
         assert response.headers.get("x-request-id"), path
         try:
-            operation = self.schema[path][method]
+            operation = self.schema[self.template(path)][method]
         except (LookupError, AttributeError):
             return
         kind = response.headers.get("content-type", "").split(";")[0]
         if response.request.method != "HEAD" and len(response.content) <= SCHEMA_CHECK_BYTES:
             operation.validate_response(response)
         assert response.status_code == 200 or kind in (PROBLEM, JSON), kind
+
+    def template(self, path):
+        """The documented path that a path is one of: itself, or one with names in braces."""
+        documented = list(self.schema)
+        if path in documented:
+            return path
+        parts = path.split("/")
+        for template in documented:
+            pairs = list(zip(template.split("/"), parts))
+            if template.count("/") == path.count("/") and all(a == b or a.startswith("{") for a, b in pairs):
+                return template
+        return path
 
     def post(self, path, body=None, kind=None, accept=None, params=None, headers=None, **options):
         """A POST; a dict is sent as JSON."""

@@ -5,6 +5,7 @@
 
 mod body;
 mod examples;
+mod layers;
 mod query;
 mod words;
 
@@ -14,6 +15,7 @@ use super::problem::Problem;
 
 pub(super) use body::*;
 pub(super) use examples::*;
+pub(super) use layers::*;
 pub(super) use query::*;
 
 /// Every failure of the tensor routes.
@@ -49,6 +51,25 @@ pub(super) enum Problems {
     /// No room at the moment, or stopping; try again after `Retry-After`.
     #[response(status = 503, content_type = "application/problem+json")]
     Unavailable(Problem),
+}
+
+/// Further failures of the routes that keep things under names.
+#[derive(IntoResponses)]
+pub(super) enum NamedProblems {
+    /// Nothing of that name.
+    #[response(status = 404, content_type = "application/problem+json")]
+    NotFound(Problem),
+    /// What there is contradicts the request.
+    #[response(status = 409, content_type = "application/problem+json")]
+    Conflict(Problem),
+}
+
+/// A further failure of the routes that keep layers.
+#[derive(IntoResponses)]
+pub(super) enum StorageProblems {
+    /// No room for the layer, in memory or on disk.
+    #[response(status = 507, content_type = "application/problem+json")]
+    Storage(Problem),
 }
 
 /// Failures of the routes that take nothing.

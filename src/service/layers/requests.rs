@@ -1,0 +1,151 @@
+//! Requests about layers, from their body to their answer.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::api::answer::Answer;
+use crate::api::error::{Error, Kind, Place};
+use crate::api::layers::create::{self, Made};
+use crate::api::layers::documents::LayerDoc;
+use crate::api::layers::stored::Stored;
+use crate::api::layers::{Hosted, run};
+use crate::api::name::Name;
+use crate::api::oip;
+use crate::api::payload::{Context, Format, Payload};
+use crate::codec::encoding::Encoding;
+use crate::quant::Cancel;
+use crate::service::batch::{Part, Run};
+use crate::service::compute::Permit;
+use crate::service::{Outcome, Service};
+use crate::tensor::{Shape, Tensor};
+
+use super::keeper::Commit;
+
+impl Service {
+    /// Makes a layer or chain of a request; `name` is the one in the path, if
+    /// there is one.
+    ///
+    /// # Errors
+    /// [`Error`] names the field at fault; nothing is made then.
+    pub async fn make_layer(
+        &self,
+        permit: Permit,
+        name: Option<Name>,
+        payload: Payload,
+    ) -> Result<Outcome, Error> {
+        let saved = self.layers().settings().directory.is_some();
+        let body = payload.body.bytes().len();
+        let work = move |context: &mut Context<'_>| {
+            let calibrated =
+                |_: &Name, _: &_| Err(Error::new(Kind::NotFound, "no calibrator of that name"));
+            let created = create::run(payload, &calibrated, context)?;
+            let name = agreed(name, created.name)?;
+            let (doc, stored) = match &created.made {
+                Made::Layer(made) => {
+                    let (definition, layer) = &**made;
+                    let stored = saved.then(|| Stored::layer(definition));
+                    (LayerDoc::of_layer(definition, layer), stored)
+                }
+                Made::Chain(names) => (LayerDoc::of_chain(), saved.then(|| Stored::chain(names))),
+            };
+            Ok(Commit { name, doc, made: created.made.into(), stored })
+        };
+        let (commit, compute, mut permit) = self.on_pool(permit, body, work).await?;
+        let doc = self.layers().commit(commit).await?;
+        let answer = Answer::document(&doc)?;
+        permit.shrink(answer.len());
+        crate::telemetry::computed("make_layer", compute);
+        Ok(Outcome { answer, compute, permit })
+    }
+
+    /// Runs a layer on the tensor of a request.
+    ///
+    /// # Errors
+    /// [`Error`] names the field at fault.
+    pub async fn run_layer(
+        &self,
+        permit: Permit,
+        hosted: Arc<Hosted>,
+        payload: Payload,
+        (format, encoding): (Format, Encoding),
+    ) -> Result<Outcome, Error> {
+        let body = payload.body.bytes().len();
+        if self.goes_together(&hosted, body) && !says_alone(&payload.query) {
+            let part =
+                Forward { payload: Some(payload), hosted: Arc::clone(&hosted), format, encoding };
+            return self.run_together(permit, body, hosted, Box::new(part)).await;
+        }
+        self.work(permit, "forward", body, move |context| {
+            run::forward(payload, format, &hosted, context)?.compressed(encoding, context.cancel)
+        })
+        .await
+    }
+
+    /// Compares a layer with its real numbers on the tensor of a request.
+    ///
+    /// # Errors
+    /// [`Error`] names the field at fault.
+    pub async fn evaluate_layer(
+        &self,
+        permit: Permit,
+        hosted: Arc<Hosted>,
+        payload: Payload,
+    ) -> Result<Outcome, Error> {
+        let body = payload.body.bytes().len();
+        let started = Instant::now();
+        self.work(permit, "evaluate", body, move |context| {
+            run::evaluate(payload, &hosted, &|| started.elapsed().as_secs_f64(), context)
+        })
+        .await
+    }
+}
+
+/// Whether a query asks for a run without others.
+fn says_alone(query: &str) -> bool {
+    query.split('&').any(|pair| pair == "batch=false")
+}
+
+/// A request to run a layer, among others.
+struct Forward {
+    payload: Option<Payload>,
+    hosted: Arc<Hosted>,
+    format: Format,
+    encoding: Encoding,
+}
+
+impl Part for Forward {
+    fn decode(&mut self, context: &mut Context<'_>) -> Result<(Tensor, bool), Error> {
+        let payload = self.payload.take();
+        let payload = payload.ok_or_else(|| Error::new(Kind::Internal, "decoded twice"))?;
+        run::input_of_run(payload, context)
+    }
+
+    fn reserve(&self, x: &Tensor, context: &mut Context<'_>) -> Result<Shape, Error> {
+        run::reserve(&self.hosted, x, self.format, context)
+    }
+
+    fn located(&self, error: Error) -> Error {
+        error
+    }
+
+    fn encode(&mut self, y: Tensor, _: Run) -> Result<Answer, Error> {
+        run::answer(&self.hosted, y, self.format)?.compressed(self.encoding, &Cancel::default())
+    }
+}
+
+/// The name in the path or in the body, or in both where they agree.
+fn agreed(path: Option<Name>, body: Option<Name>) -> Result<Name, Error> {
+    let wrong = |detail: &str| {
+        Error::new(Kind::InvalidOption, detail).at(Place::Pointer("/name".to_owned()))
+    };
+    match (path, body) {
+        (Some(path), Some(body)) if path != body => {
+            Err(wrong("not the name in the path").cure("leave it out"))
+        }
+        (Some(name), _) | (None, Some(name)) if oip::is_reserved(name.as_str()) => {
+            Err(wrong("the name of a built-in model of /v2").cure("take another one"))
+        }
+        (Some(name), _) | (None, Some(name)) => Ok(name),
+        (None, None) => Err(wrong("missing").cure("for instance \"fc1\"")),
+    }
+}
