@@ -20,9 +20,9 @@ use bytemuck::cast_slice;
 use half::{bf16, f16};
 use harness::{Call, Meter, Suite, reals};
 use quantd::codec::pack::pack;
-use quantd::kernels::Isa;
 use quantd::kernels::scalar::{Affine, Code, CodeRange, Extent, Params, Rounding};
 use quantd::kernels::table::{Spread, Table};
+use quantd::kernels::{How, Isa, Stores};
 use quantd::quant::Cancel;
 use quantd::quant::dequantize::{Codes, dequantize};
 use quantd::quant::layout::{CHUNK, Layout};
@@ -142,8 +142,10 @@ impl<C: Code> Kernel<C> {
 
     fn quantize(&mut self) {
         let Self { isa, x, layout, table, range, codes, .. } = self;
-        let (walk, how) = (Walk { isa: *isa, layout, table }, (*range, Rounding::DivideEven));
+        let walk = Walk { isa: *isa, layout, table };
         let codes: &mut [C] = codes.elements_mut();
+        let stores = Stores::of(size_of_val(codes));
+        let how = How { range: *range, rounding: Rounding::DivideEven, stores };
         each_chunk(walk, cast_slice(x.bytes()), codes, |x, params, codes| {
             walk.isa.quantize(x, params, how, codes);
         });
@@ -153,8 +155,9 @@ impl<C: Code> Kernel<C> {
         let Self { isa, x, layout, table, codes, .. } = self;
         let walk = Walk { isa: *isa, layout, table };
         let codes: &[C] = cast_slice(codes.bytes());
+        let stores = Stores::of(4 * codes.len());
         each_chunk(walk, codes, x.elements_mut(), |codes, params, x| {
-            walk.isa.dequantize(codes, params, x);
+            walk.isa.dequantize(codes, params, stores, x);
         });
     }
 

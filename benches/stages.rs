@@ -5,10 +5,10 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use quantd::kernels::Isa;
 use quantd::kernels::scalar::{self, Affine, CodeRange, Params, Rounding};
 use quantd::kernels::sums::LaneSums;
 use quantd::kernels::table::Table;
+use quantd::kernels::{How, Isa, Stores};
 use quantd::quant::Cancel;
 use quantd::quant::params::{Numerics, Profile};
 use quantd::quant::quantize::quantize;
@@ -58,7 +58,7 @@ fn kernels(criterion: &mut Criterion) {
     let table = Table::new(&vec![affine; CHUNK]);
     let (same, each) = (Params::Same(affine), Params::Each(table.columns(0..CHUNK)));
     let range = CodeRange { min: -127, max: 127 };
-    let how = (range, Rounding::DivideEven);
+    let how = How::new(range, Rounding::DivideEven);
     let mut codes = vec![0_i8; CHUNK];
     let mut restored = vec![0.0_f32; CHUNK];
     for isa in Isa::available() {
@@ -72,7 +72,9 @@ fn kernels(criterion: &mut Criterion) {
             ("quantize tflite", Rounding::DivideAway),
         ] {
             group.bench_function(name, |bencher| {
-                bencher.iter(|| isa.quantize(black_box(x), same, (range, rounding), &mut codes));
+                bencher.iter(|| {
+                    isa.quantize(black_box(x), same, How::new(range, rounding), &mut codes)
+                });
             });
         }
         group.bench_function("quantize columns", |bencher| {
@@ -87,11 +89,13 @@ fn kernels(criterion: &mut Criterion) {
                 });
             });
             group.bench_function(format!("dequantize{name}"), |bencher| {
-                bencher.iter(|| isa.dequantize(black_box(&codes), params, &mut restored));
+                bencher.iter(|| {
+                    isa.dequantize(black_box(&codes), params, Stores::Cached, &mut restored)
+                });
             });
         }
         group.bench_function("squared error", |bencher| {
-            bencher.iter(|| isa.squared_error(black_box(x), affine, range, how.1));
+            bencher.iter(|| isa.squared_error(black_box(x), affine, range, how.rounding));
         });
         group.finish();
     }
@@ -108,7 +112,8 @@ fn streaming(criterion: &mut Criterion) {
     let x = weights();
     let isa = Isa::best();
     let same = Params::Same(Affine { scale: 0.002_f32, zero_point: 0 });
-    let how = (CodeRange { min: -127, max: 127 }, Rounding::DivideEven);
+    let range = CodeRange { min: -127, max: 127 };
+    let how = How { range, rounding: Rounding::DivideEven, stores: Stores::Past };
     let mut codes = vec![0_i8; x.len()];
     let mut restored = vec![0.0_f32; x.len()];
     let mut group = criterion.benchmark_group("streaming, one thread");
@@ -125,7 +130,7 @@ fn streaming(criterion: &mut Criterion) {
         });
     });
     group.bench_function("dequantize", |bencher| {
-        bencher.iter(|| isa.dequantize(black_box(&codes), same, &mut restored));
+        bencher.iter(|| isa.dequantize(black_box(&codes), same, Stores::Past, &mut restored));
     });
     group.bench_function("copy of f32", |bencher| {
         bencher.iter(|| restored.copy_from_slice(black_box(&x)));

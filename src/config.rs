@@ -13,6 +13,7 @@ use tracing::level_filters::LevelFilter;
 
 use crate::codec::Limits;
 use crate::kernels::Isa;
+use crate::service::batch::Batching;
 use crate::service::calibrators;
 use crate::service::compute::Settings;
 use crate::service::layers::{self, Eviction};
@@ -133,6 +134,14 @@ pub struct Serve {
     /// Directory that layers are saved to, and read from at the start; none by default.
     #[arg(long, env = "QUANTD_LAYER_DIR")]
     pub layer_dir: Option<PathBuf>,
+    /// Rows of requests to one layer that are run together; 1 runs each alone.
+    #[arg(long, env = "QUANTD_BATCH_ROWS", default_value_t = 64,
+        value_parser = value_parser!(u64).range(0..=4096))]
+    pub batch_rows: u64,
+    /// Longest time that such a request waits for others while many come, in microseconds.
+    #[arg(long, env = "QUANTD_BATCH_WAIT_US", default_value_t = 200,
+        value_parser = value_parser!(u64).range(0..=1_000_000))]
+    pub batch_wait_us: u64,
     /// Time for the head of a request, in milliseconds.
     #[arg(long, env = "QUANTD_HEADER_TIMEOUT_MS", default_value_t = 10_000,
         value_parser = value_parser!(u64).range(1..=86_400_000))]
@@ -191,6 +200,8 @@ impl Serve {
             max_layer_bytes: 64 << 20,
             layer_eviction: Eviction::Refuse,
             layer_dir: None,
+            batch_rows: 64,
+            batch_wait_us: 200,
             header_timeout_ms: 10_000,
             body_timeout_ms: 30_000,
             write_timeout_ms: 30_000,
@@ -218,6 +229,15 @@ impl Serve {
         calibrators::Settings {
             max_calibrators: self.max_calibrators,
             max_bytes: usize::try_from(self.max_calibrator_bytes).unwrap_or(usize::MAX),
+        }
+    }
+
+    /// How requests to one layer are run together.
+    #[must_use]
+    pub fn batching(&self) -> Batching {
+        Batching {
+            rows: usize::try_from(self.batch_rows).unwrap_or(1),
+            wait: Duration::from_micros(self.batch_wait_us),
         }
     }
 

@@ -113,8 +113,19 @@ impl Answer {
     /// # Errors
     /// [`Kind::Internal`] if the compressor fails.
     pub fn compressed(self, encoding: Encoding, cancel: &Cancel) -> Result<Self, Error> {
+        if self.format != Format::Json {
+            return Ok(self);
+        }
+        self.compressed_as(encoding, cancel)
+    }
+
+    /// The same answer compressed whatever it holds, unless it is short.
+    ///
+    /// # Errors
+    /// [`Kind::Internal`] if the compressor fails.
+    pub fn compressed_as(self, encoding: Encoding, cancel: &Cancel) -> Result<Self, Error> {
         const WORTHWHILE: usize = 1024;
-        let wanted = encoding != Encoding::Identity && self.format == Format::Json;
+        let wanted = encoding != Encoding::Identity;
         if !wanted || self.len() < WORTHWHILE || cancel.is_cancelled() {
             return Ok(self);
         }

@@ -55,24 +55,38 @@ pub fn run(payload: Payload, format: Format, context: &mut Context<'_>) -> Resul
     let one = matches!(items.as_slice(), [item] if item.name.is_empty());
     let mut restored = Vec::with_capacity(items.len());
     for item in items {
-        let Item { name, codes, scale, zero_point, granularity, place } = item;
-        let scale = scale.ok_or_else(|| {
-            Error::new(Kind::InvalidOption, "missing")
-                .at(place.place("scale"))
-                .cure("send what /v1/quantize answered")
-        })?;
-        let default = if scale.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
-        let output = dtype.unwrap_or(default);
-        context.reserve(restored_bytes(codes.shape().len(), &scale, output, format))?;
-        let parts =
-            Codes { codes: &codes, scale: &scale, zero_point: zero_point.as_ref(), granularity };
-        let tensor = dequantize(&parts, output, context.cancel).map_err(|error| {
-            let error = Error::of_quant(error, |field| place.place(field));
-            if name.is_empty() { error } else { error.about(&name) }
-        })?;
+        let name = item.name.clone();
+        let tensor = restore(item, dtype, format, context)?;
         restored.push((name, tensor));
     }
     write(restored, one, format)
+}
+
+/// Restores one tensor for an answer of that format.
+///
+/// # Errors
+/// [`Error`] names the field at fault.
+pub(super) fn restore(
+    item: Item,
+    dtype: Option<DType>,
+    format: Format,
+    context: &mut Context<'_>,
+) -> Result<Tensor, Error> {
+    let Item { name, codes, scale, zero_point, granularity, place } = item;
+    let scale = scale.ok_or_else(|| {
+        Error::new(Kind::InvalidOption, "missing")
+            .at(place.place("scale"))
+            .cure("send what /v1/quantize answered")
+    })?;
+    let default = if scale.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
+    let output = dtype.unwrap_or(default);
+    context.reserve(restored_bytes(codes.shape().len(), &scale, output, format))?;
+    let parts =
+        Codes { codes: &codes, scale: &scale, zero_point: zero_point.as_ref(), granularity };
+    dequantize(&parts, output, context.cancel).map_err(|error| {
+        let error = Error::of_quant(error, |field| place.place(field));
+        if name.is_empty() { error } else { error.about(&name) }
+    })
 }
 
 /// Bytes of restored elements, and of the text they become as JSON.
@@ -116,18 +130,18 @@ fn write(mut restored: Vec<(String, Tensor)>, one: bool, format: Format) -> Resu
     }
 }
 
-fn output_dtype(fields: &mut Fields) -> Result<Option<DType>, Error> {
+pub(super) fn output_dtype(fields: &mut Fields) -> Result<Option<DType>, Error> {
     let names = ["F32", "F64", "F16", "BF16"];
     Ok(fields.word("output_dtype", &names)?.and_then(DType::from_name))
 }
 
 /// What of a scheme matters once the codes exist.
-struct Coding {
-    granularity: Granularity,
+pub(super) struct Coding {
+    pub(super) granularity: Granularity,
     packed: Option<(u32, bool)>,
 }
 
-fn coding(options: &Options, origin: &Origin) -> Result<Coding, Error> {
+pub(super) fn coding(options: &Options, origin: &Origin) -> Result<Coding, Error> {
     let packed = options.packed.unwrap_or(false);
     Ok(Coding {
         granularity: options.resolve_granularity(origin)?,
@@ -136,7 +150,7 @@ fn coding(options: &Options, origin: &Origin) -> Result<Coding, Error> {
 }
 
 /// Codes one a byte in their shape, whether they came so or packed.
-fn unpacked(
+pub(super) fn unpacked(
     codes: Tensor,
     shape: Option<Shape>,
     coding: &Coding,

@@ -40,6 +40,8 @@ pub enum Kind {
     Storage,
     /// The resource has no such method.
     MethodNotAllowed,
+    /// A part of a protocol that is not spoken here: do without.
+    NotImplemented,
     /// A defect of the service; nothing the caller can do.
     Internal,
 }

@@ -9,9 +9,10 @@ use serde_json::{Map, Number, Value};
 use super::error::{Error, Kind, Place};
 
 /// Where the options stand in the request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Origin {
     /// In the query string.
+    #[default]
     Query,
     /// In the body, below this JSON pointer.
     Body(String),
@@ -30,7 +31,7 @@ impl Origin {
 
 /// Options that have not been read yet. Each is taken out once; what is left
 /// in the end is unknown and refused.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Fields {
     map: Map<String, Value>,
     origin: Origin,
@@ -41,6 +42,18 @@ impl Fields {
     #[must_use]
     pub const fn new(map: Map<String, Value>, origin: Origin) -> Self {
         Self { map, origin }
+    }
+
+    /// Options that can only be scalars: a string with a comma is an array, as
+    /// in a query string. Other strings stay what they are.
+    #[must_use]
+    pub fn of_scalars(mut map: Map<String, Value>, origin: Origin) -> Self {
+        for value in map.values_mut() {
+            if let Some(list) = value.as_str().filter(|text| text.contains(',')) {
+                *value = query_value(list);
+            }
+        }
+        Self::new(map, origin)
     }
 
     /// Options from a query string: `a=1&b=x,y`. Numbers and booleans become

@@ -34,7 +34,7 @@ pub const OPTIONS: [&str; 7] = [
 const SIDES: [&str; 2] = ["a", "b"];
 
 /// An operand as it came in.
-enum Side {
+pub(super) enum Side {
     Real { tensor: Tensor, scheme: Box<Scheme> },
     Coded(Box<Item>),
 }
@@ -68,11 +68,11 @@ impl Side {
 }
 
 /// A request, decoded.
-struct Request {
-    a: Side,
-    b: Side,
-    bias: Option<Tensor>,
-    fields: Fields,
+pub(super) struct Request {
+    pub(super) a: Side,
+    pub(super) b: Side,
+    pub(super) bias: Option<Tensor>,
+    pub(super) fields: Fields,
 }
 
 /// What the fields beside the operands say.
@@ -107,8 +107,21 @@ pub fn run(payload: Payload, format: Format, context: &mut Context<'_>) -> Resul
                 .cure("send application/json or application/x-safetensors"));
         }
     };
+    let made = multiply(&mut request, format, context)?;
+    write(made, &request, format)
+}
+
+/// Makes the product for an answer of that format.
+///
+/// # Errors
+/// [`Error`] names the field or the operand at fault.
+pub(super) fn multiply(
+    request: &mut Request,
+    format: Format,
+    context: &mut Context<'_>,
+) -> Result<Multiplied, Error> {
     let origin = request.fields.origin().clone();
-    let settings = settings(&mut request, &origin)?;
+    let settings = settings(request, &origin)?;
     let product = Product {
         a: request.a.operand(),
         b: request.b.operand(),
@@ -128,9 +141,8 @@ pub fn run(payload: Payload, format: Format, context: &mut Context<'_>) -> Resul
         );
         return Err(Error::new(Kind::TooLarge, detail));
     }
-    context.reserve(working_bytes(&request, &dims, &settings, format))?;
-    let made = matmul(&product, context.cancel).map_err(located)?;
-    write(made, &request, format)
+    context.reserve(working_bytes(request, &dims, &settings, format))?;
+    matmul(&product, context.cancel).map_err(located)
 }
 
 /// Bytes of codes, packed operands, the result, the text it becomes, and the
@@ -167,7 +179,7 @@ fn locate(fault: Fault, origin: &Origin) -> Error {
     Error::of_quant(error, place)
 }
 
-fn transpose_b(fields: &mut Fields) -> Result<bool, Error> {
+pub(super) fn transpose_b(fields: &mut Fields) -> Result<bool, Error> {
     Ok(fields.bool("transpose_b")?.unwrap_or(false))
 }
 
@@ -221,7 +233,7 @@ fn codes_form(fields: &mut Fields, unsigned: bool, origin: &Origin) -> Result<Fo
 
 /// What an operand without a scheme is quantized with: activations on the
 /// whole with a zero point, weights column by column without one.
-fn scheme_or_default(
+pub(super) fn scheme_or_default(
     side: &str,
     scheme: Option<Value>,
     transpose_b: bool,

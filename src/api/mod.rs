@@ -1,4 +1,4 @@
-//! The vocabulary of `/v1`: options in, documents out, errors between.
+//! The vocabulary of requests: options in, documents out, errors between.
 //!
 //! Turns decoded fields into schemes and results into JSON or tensors. Knows
 //! nothing of HTTP; the offline command uses it as the server does.
@@ -14,6 +14,7 @@ pub mod inspect;
 pub mod layers;
 pub mod matmul;
 pub mod name;
+pub mod oip;
 pub mod options;
 pub mod payload;
 pub mod presets;

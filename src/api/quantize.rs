@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::codec::pack;
+use crate::quant::QuantError;
 use crate::quant::layout::Layout;
 use crate::quant::quantize::{Quantized, quantize, working_bytes};
 use crate::quant::scheme::Scheme;
@@ -27,14 +28,14 @@ const REPORT: usize = 1024;
 const OUTPUTS: [&str; 3] = ["codes", "scale", "zero_point"];
 
 /// One result, ready to be written.
-struct Item {
+pub(super) struct Item {
     name: String,
-    shape: Vec<usize>,
-    codes: Tensor,
-    scale: Tensor,
-    zero_point: Tensor,
+    pub(super) shape: Vec<usize>,
+    pub(super) codes: Tensor,
+    pub(super) scale: Tensor,
+    pub(super) zero_point: Tensor,
     scheme: SchemeDoc,
-    report: ReportDoc,
+    pub(super) report: ReportDoc,
 }
 
 /// Quantizes every tensor of the request.
@@ -58,24 +59,44 @@ pub fn run(payload: Payload, format: Format, context: &mut Context<'_>) -> Resul
             let error = Error::of_quant(error, |field| locate(field, &name, &place));
             if name.is_empty() { error } else { error.about(&name) }
         };
-        let slices = Layout::new(scheme.granularity, tensor.shape()).map_err(located)?.slices();
-        if per_slice && slices > MAX_SLICE_REPORTS {
-            return Err(too_many_reports(slices, &place));
+        if per_slice {
+            let layout = Layout::new(scheme.granularity, tensor.shape()).map_err(located)?;
+            if layout.slices() > MAX_SLICE_REPORTS {
+                return Err(too_many_reports(layout.slices(), &place));
+            }
         }
-        let working = working_bytes(&tensor, &scheme).map_err(located)?;
-        context.reserve(working)?;
-        context.reserve(answer_bytes(tensor.shape().len(), &scheme, slices, format))?;
-        context.reserve(REPORT * if per_slice { slices + 1 } else { 1 })?;
-        let result = quantize(&tensor, &scheme, per_slice, context.cancel).map_err(located)?;
-        drop(tensor);
-        context.release(working);
-        items.push(item(name.clone(), result, &scheme, per_slice)?);
+        let item = quantize_one(tensor, &scheme, per_slice, (format, context), located)?;
+        items.push(Item { name, ..item });
     }
     match format {
         Format::Json => write_json(&items, one),
         Format::Safetensors => write_safetensors(items, one),
         Format::Npy | Format::Raw => write_tensor(items, one, format, output.unwrap_or("codes")),
     }
+}
+
+/// Quantizes one tensor for an answer of that format, having taken room for all it needs; `located`
+/// says where the caller wrote what is wrong.
+///
+/// # Errors
+/// [`Error`] names the field or the data at fault.
+pub(super) fn quantize_one(
+    tensor: Tensor,
+    scheme: &Scheme,
+    per_slice: bool,
+    (format, context): (Format, &mut Context<'_>),
+    located: impl Fn(QuantError) -> Error,
+) -> Result<Item, Error> {
+    let layout = Layout::new(scheme.granularity, tensor.shape()).map_err(&located)?;
+    let slices = layout.slices();
+    let working = working_bytes(&tensor, scheme).map_err(&located)?;
+    context.reserve(working)?;
+    context.reserve(answer_bytes(tensor.shape().len(), scheme, slices, format))?;
+    context.reserve(REPORT * if per_slice { slices + 1 } else { 1 })?;
+    let result = quantize(&tensor, scheme, per_slice, context.cancel).map_err(&located)?;
+    drop(tensor);
+    context.release(working);
+    item(result, scheme, per_slice)
 }
 
 /// The scheme of the request, and where its fields stand.
@@ -138,7 +159,7 @@ fn answer_bytes(elements: usize, scheme: &Scheme, slices: usize, format: Format)
     codes.saturating_add(slices.saturating_mul(8 + bytes + slice))
 }
 
-fn item(name: String, result: Quantized, scheme: &Scheme, per_slice: bool) -> Result<Item, Error> {
+fn item(result: Quantized, scheme: &Scheme, per_slice: bool) -> Result<Item, Error> {
     let mut report = ReportDoc::from(&result.report);
     if per_slice {
         report.slices = Some(result.slices.iter().map(ReportDoc::from).collect());
@@ -151,7 +172,7 @@ fn item(name: String, result: Quantized, scheme: &Scheme, per_slice: bool) -> Re
         result.codes
     };
     Ok(Item {
-        name,
+        name: String::new(),
         shape,
         codes,
         scale: result.scale,

@@ -22,6 +22,7 @@
 pub mod encoding;
 pub mod json;
 pub mod npy;
+pub mod oip;
 pub mod pack;
 pub mod safetensors;
 

@@ -28,6 +28,9 @@ const FRAME: usize = 256 << 10;
 /// Bytes a second that a body must at least arrive at, beside the base time.
 const MIN_RATE: u32 = 1 << 20;
 
+/// Most zeros before a body: they move a part of it to an aligned address.
+pub(super) const MAX_LEAD: usize = 64;
+
 /// Bounds of receiving a body.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
@@ -53,16 +56,18 @@ pub(super) fn declared_length(headers: &HeaderMap, max: usize) -> Result<Option<
     }
 }
 
-/// Receives a body into one aligned buffer. `grow` is asked before a body of
+/// Receives a body into one aligned buffer, behind `lead` bytes of zeros. `grow` is asked before a body of
 /// unknown length takes more memory.
 pub(super) async fn receive(
     mut body: Body,
     length: Option<usize>,
+    lead: usize,
     bounds: Bounds,
     mut grow: impl FnMut(usize) -> Result<(), Error>,
 ) -> Result<Buffer, Error> {
     let started = Instant::now();
-    let mut buffer = Buffer::with_capacity(length.unwrap_or(0));
+    let mut buffer = Buffer::with_capacity(length.unwrap_or(0).saturating_add(lead));
+    buffer.extend(&[0; MAX_LEAD][..lead.min(MAX_LEAD)]);
     loop {
         let grace = u32::try_from(buffer.bytes().len()).unwrap_or(u32::MAX) / MIN_RATE;
         let deadline = started + bounds.timeout + Duration::from_secs(u64::from(grace));
@@ -74,7 +79,7 @@ pub(super) async fn receive(
         let frame = frame.map_err(|_| Error::new(Kind::MalformedBody, "the body broke off"))?;
         let Ok(data) = frame.into_data() else { continue };
         let total = buffer.bytes().len() + data.len();
-        if total > bounds.max_bytes {
+        if total - lead > bounds.max_bytes {
             return Err(too_large(bounds.max_bytes));
         }
         if total > buffer.capacity() {

@@ -8,6 +8,7 @@ use crate::api::error::{Error, Kind};
 use crate::api::payload::{Format, Payload};
 use crate::codec::encoding::Encoding;
 use crate::service::compute::Permit;
+use crate::tensor::Buffer;
 
 use super::App;
 use super::body::{self, Bounds};
@@ -35,6 +36,31 @@ pub(super) struct Received {
     pub(super) permit: Permit,
 }
 
+/// New work goes elsewhere from the moment the server is told to stop.
+pub(super) fn refuse_when_draining(app: &App) -> Result<(), Error> {
+    if app.is_draining() {
+        return Err(Error::new(Kind::Draining, "the server is stopping").cure("ask another one"));
+    }
+    Ok(())
+}
+
+/// Waits for the right to hold what a request needs, by `cost` from the bytes of its body, and reads
+/// the body behind `lead` bytes of zeros.
+pub(super) async fn receive_bytes(
+    app: &App,
+    headers: &HeaderMap,
+    body: Body,
+    lead: usize,
+    cost: &(dyn Fn(usize) -> usize + Sync),
+) -> Result<(Buffer, Permit), Error> {
+    let bounds = Bounds { max_bytes: app.service.limits().max_bytes, timeout: app.body_timeout };
+    let length = body::declared_length(headers, bounds.max_bytes)?;
+    let mut permit = app.service.admit(cost(length.unwrap_or(0))).await?;
+    let buffer =
+        body::receive(body, length, lead, bounds, |bytes| permit.grow(cost(bytes))).await?;
+    Ok((buffer, permit))
+}
+
 /// Receives a request: refuses it by its head where that tells enough, waits for the right to hold its
 /// bytes, then reads its body.
 pub(super) async fn receive(
@@ -44,9 +70,7 @@ pub(super) async fn receive(
     body: Body,
     terms: Terms<'_>,
 ) -> Result<Received, Error> {
-    if app.is_draining() {
-        return Err(Error::new(Kind::Draining, "the server is stopping").cure("ask another one"));
-    }
+    refuse_when_draining(app)?;
     let query = query.unwrap_or_default();
     let body_type = negotiate::body_type(headers, &query)?;
     let encoding = negotiate::body_encoding(headers)?;
@@ -55,11 +79,8 @@ pub(super) async fn receive(
         BodyType::Unnamed | BodyType::Form => Format::Json,
     };
     negotiate::reply_format(headers, terms.formats, assumed)?;
-    let bounds = Bounds { max_bytes: app.service.limits().max_bytes, timeout: app.body_timeout };
-    let length = body::declared_length(headers, bounds.max_bytes)?;
     let cost = |bytes: usize| (terms.cost)(assumed, bytes);
-    let mut permit = app.service.admit(cost(length.unwrap_or(0))).await?;
-    let buffer = body::receive(body, length, bounds, |bytes| permit.grow(cost(bytes))).await?;
+    let (buffer, permit) = receive_bytes(app, headers, body, 0, &cost).await?;
     let format = match encoding {
         Encoding::Identity => negotiate::sniff(body_type, buffer.bytes())?,
         Encoding::Gzip | Encoding::Deflate | Encoding::Zstd => assumed,

@@ -136,10 +136,10 @@ pub(super) async fn delete(
 /// numbers, or codes where the input is static.
 #[utoipa::path(
     post, path = "/v1/layers/{name}/forward", operation_id = "run_layer", tag = "layers",
-    params(docs::NamePath, docs::TensorQuery),
+    params(docs::NamePath, docs::TensorQuery, docs::RunQuery),
     request_body(description = "One tensor.",
         content(
-            (docs::TensorBody = "application/json", example = json!({"data": [[0.5, -1.0]]})),
+            (docs::RunRequest = "application/json", example = json!({"data": [[0.5, -1.0]]})),
             (docs::BinaryBody = "application/octet-stream"),
             (docs::BinaryBody = "application/x-npy"),
             (docs::BinaryBody = "application/x-safetensors"))),

@@ -4,9 +4,10 @@ use std::sync::LazyLock;
 use std::time::Instant;
 
 use axum::Router;
-use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{
+    Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header,
+};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
@@ -23,7 +24,8 @@ use crate::api::error::{Error, Kind};
 use crate::telemetry;
 
 use super::App;
-use super::problem::Problem;
+use super::oip::Plain;
+use super::problem::{self, Problem};
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -35,7 +37,10 @@ pub(super) fn wrap(router: Router<App>, app: &App, cors: &[String]) -> Router<Ap
     let compressible = SizeAbove::new(1024)
         .and(NotForContentType::const_new("application/octet-stream"))
         .and(NotForContentType::const_new("application/x-safetensors"))
-        .and(NotForContentType::const_new("application/x-npy"));
+        .and(NotForContentType::const_new("application/x-npy"))
+        .and(|_: StatusCode, _: Version, _: &HeaderMap, extensions: &Extensions| {
+            extensions.get::<Plain>().is_none()
+        });
     router.layer(
         ServiceBuilder::new()
             .layer(from_fn(identify))
@@ -62,12 +67,10 @@ async fn identify(mut request: Request, next: Next) -> Response {
         HeaderValue::from_str(&Uuid::now_v7().to_string()).unwrap_or_else(|_| FALLBACK.clone())
     });
     request.headers_mut().insert(&REQUEST_ID, id.clone());
+    let protocol = problem::speaks_protocol(request.uri().path());
     let mut response = next.run(request).await;
-    if let Some(mut problem) = response.extensions_mut().remove::<Problem>() {
-        problem.instance = id.to_str().ok().map(str::to_owned);
-        let body = serde_json::to_vec(&problem).unwrap_or_default();
-        response.headers_mut().remove(header::CONTENT_LENGTH);
-        *response.body_mut() = Body::from(body);
+    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        problem::finish(problem, id.to_str().ok(), protocol, &mut response);
     }
     response.headers_mut().insert(&REQUEST_ID, id);
     response
@@ -134,7 +137,10 @@ fn method_name(method: &Method) -> &'static str {
 
 /// Lets requests through that present the key, and health checks.
 async fn authenticate(State(app): State<App>, request: Request, next: Next) -> Response {
-    let open = matches!(request.uri().path(), "/livez" | "/readyz" | "/health");
+    let open = matches!(
+        request.uri().path(),
+        "/livez" | "/readyz" | "/health" | "/v2/health/live" | "/v2/health/ready"
+    );
     let Some(expected) = app.key_hash.filter(|_| !open) else { return next.run(request).await };
     let headers = request.headers();
     let bearer = headers
@@ -172,14 +178,15 @@ fn cors_layer(origins: &[String]) -> Option<CorsLayer> {
             header::AUTHORIZATION,
             HeaderName::from_static("api-key"),
             REQUEST_ID.clone(),
+            super::oip::HEADER_LENGTH,
         ])
-        .expose_headers([REQUEST_ID.clone()]);
+        .expose_headers([REQUEST_ID.clone(), super::oip::HEADER_LENGTH]);
     Some(layer)
 }
 
 #[cfg(test)]
 mod tests {
-    use axum::http::HeaderMap;
+    use axum::body::Body;
     use axum::routing::get;
     use http_body_util::BodyExt;
     use tower::ServiceExt;
@@ -195,7 +202,8 @@ mod tests {
         let config = Serve::for_tests();
         let compute = Compute::new(config.compute()).unwrap();
         let layers = Layers::open(config.layers(), compute.clone()).unwrap();
-        let service = Service::new(compute, config.limits(), config.calibrators(), layers);
+        let service =
+            Service::new(compute, config.limits(), config.calibrators(), layers, config.batching());
         let app = App::new(service, std::time::Duration::from_secs(1), None);
         let router =
             Router::new().route("/defect", get(async || -> &str { panic!("/secret/path") }));

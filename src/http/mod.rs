@@ -8,6 +8,7 @@ mod exchange;
 mod layers;
 mod middleware;
 mod negotiate;
+mod oip;
 mod openapi;
 mod ops;
 mod problem;
@@ -19,7 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, Uri};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
@@ -30,7 +31,7 @@ use crate::api::error::{Error, Kind};
 use crate::service::Service;
 
 pub use openapi::document;
-pub use problem::{FieldProblem, Problem};
+pub use problem::{FieldProblem, Problem, ProtocolError};
 pub use server::{Server, Timeouts};
 
 /// What every handler may use. Cheap to clone.
@@ -89,6 +90,7 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(ops::health))
         .routes(routes!(ops::metrics))
         .routes(routes!(ops::openapi_json))
+        .merge(oip::routes())
 }
 
 fn not_found() -> Response {
@@ -106,7 +108,10 @@ pub fn router(app: App, cors: &[String]) -> Router {
             // The pages know of no problem documents.
             if response.status() == StatusCode::NOT_FOUND { not_found() } else { response }
         })))
-        .fallback(async || not_found())
+        .fallback(async |uri: Uri| match oip::not_found(&uri) {
+            Some(error) => error.into_response(),
+            None => not_found(),
+        })
         .method_not_allowed_fallback(async || {
             Error::new(Kind::MethodNotAllowed, "the resource has no such method")
                 .cure("see the Allow header")

@@ -172,6 +172,20 @@ pub(super) fn reply_encoding(headers: &HeaderMap) -> Encoding {
         .map_or(Encoding::Identity, |(encoding, _)| encoding)
 }
 
+/// The content coding that the client asks for by naming it alone: a list is what libraries send by
+/// themselves, and some of them do not decompress.
+pub(super) fn asked_encoding(headers: &HeaderMap) -> Encoding {
+    match text(headers, &header::ACCEPT_ENCODING) {
+        Ok(Some(value)) => match weighted(&value).as_slice() {
+            [(name, weight)] if *weight > 0.0 => {
+                Encoding::from_name(name).unwrap_or(Encoding::Identity)
+            }
+            _ => Encoding::Identity,
+        },
+        Ok(None) | Err(_) => Encoding::Identity,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -18,11 +18,14 @@ use super::App;
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
     servers((url = "/", description = "this server")),
+    components(schemas(super::ProtocolError)),
     security((), ("bearer" = []), ("api_key" = [])),
     tags(
         (name = "tensors", description = "Quantize, restore, compare, inspect."),
         (name = "calibrators", description = "Ranges learnt over batches."),
         (name = "layers", description = "Layers that are kept, and run in integers."),
+        (name = "inference protocol", description = "The same as models of the Open Inference Protocol v2 \
+            (KServe, Triton); failures are objects with `error`."),
         (name = "operations", description = "Health, metrics, description.")
     )
 )]

@@ -1,5 +1,6 @@
 //! Failures as RFC 9457 problem documents: the only place with their statuses.
 
+use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -104,6 +105,9 @@ const fn describe(kind: Kind) -> (&'static str, &'static str, StatusCode) {
             "Method not allowed",
             StatusCode::METHOD_NOT_ALLOWED,
         ),
+        Kind::NotImplemented => {
+            ("urn:quantd:error:not-implemented", "Not implemented", StatusCode::NOT_IMPLEMENTED)
+        }
         Kind::Internal => {
             ("urn:quantd:error:internal", "Internal error", StatusCode::INTERNAL_SERVER_ERROR)
         }
@@ -140,6 +144,58 @@ impl From<Error> for Problem {
             errors: errors.into_iter().collect(),
         }
     }
+}
+
+/// A failure in the form of the Open Inference Protocol, which every path under `/v2` answers with.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct ProtocolError {
+    /// Where the fault is, what it is, and what to do instead.
+    #[schema(example = "/inputs/0/datatype: not a datatype that is taken")]
+    pub error: String,
+}
+
+impl From<&Problem> for ProtocolError {
+    fn from(problem: &Problem) -> Self {
+        let field = problem.errors.first();
+        let place = field.and_then(|field| {
+            let other = field.parameter.as_deref().or(field.header);
+            field.pointer.as_deref().or(other)
+        });
+        let mut error = match place {
+            Some(place) => format!("{place}: {}", problem.detail),
+            None => problem.detail.clone(),
+        };
+        if !problem.cure.is_empty() {
+            error.push_str("; ");
+            error.push_str(&problem.cure);
+        }
+        Self { error }
+    }
+}
+
+/// Whether failures of the path take the form of the Open Inference Protocol.
+pub(super) fn speaks_protocol(path: &str) -> bool {
+    path.strip_prefix("/v2").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Puts the document of a failure into its response: the problem with the id
+/// of the request, or the protocol's form.
+pub(super) fn finish(
+    mut problem: Problem,
+    id: Option<&str>,
+    protocol: bool,
+    response: &mut Response,
+) {
+    problem.instance = id.map(str::to_owned);
+    let headers = response.headers_mut();
+    headers.remove(header::CONTENT_LENGTH);
+    let body = if protocol {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        serde_json::to_vec(&ProtocolError::from(&problem))
+    } else {
+        serde_json::to_vec(&problem)
+    };
+    *response.body_mut() = Body::from(body.unwrap_or_default());
 }
 
 impl IntoResponse for Problem {

@@ -15,6 +15,7 @@ pub mod select;
 pub mod sums;
 pub mod table;
 
+pub use elementwise::{How, Stores};
 pub use isa::Isa;
 
 #[cfg(test)]

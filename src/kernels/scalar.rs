@@ -18,7 +18,7 @@ use bytemuck::Pod;
 
 use super::real::Real;
 use super::sums::{BLOCK, Block, LANES, LaneSums};
-use super::table::Columns;
+use super::table::{Columns, Groups};
 
 /// How a real number becomes a code (docs/NUMERICS.md, "Profiles").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,8 +163,10 @@ const DIVIDE_AWAY: u8 = 3;
 pub enum Params<'a, T> {
     /// All elements share them.
     Same(Affine<T>),
-    /// Each element has its own (the last axis is the channel, or slices are short).
+    /// Each element has its own (the last axis is the channel, or rows are short).
     Each(Columns<'a, T>),
+    /// A few neighbours share them.
+    Groups(Groups<'a, T>),
 }
 
 impl<T: Real> Params<'_, T> {
@@ -174,6 +176,7 @@ impl<T: Real> Params<'_, T> {
         match self {
             Self::Same(affine) => affine.zero_point,
             Self::Each(columns) => columns.affine(i).zero_point,
+            Self::Groups(groups) => groups.affine(i).zero_point,
         }
     }
 }
@@ -225,6 +228,12 @@ fn quantize_with<T: Real, C: Code, const ROUNDING: u8>(
                 *code = C::from_code(quantizer.saturate(quantizer.wide::<ROUNDING>(x)));
             }
         }
+        Params::Groups(groups) => {
+            for (i, (&x, code)) in x.iter().zip(codes).enumerate() {
+                let quantizer = Quantizer::at(&groups.slices, groups.slice(i), range, rounding);
+                *code = C::from_code(quantizer.saturate(quantizer.wide::<ROUNDING>(x)));
+            }
+        }
     }
 }
 
@@ -242,6 +251,12 @@ pub fn dequantize<T: Real, C: Code>(codes: &[C], params: Params<'_, T>, x: &mut 
         Params::Each(columns) => {
             for (i, (x, &code)) in x.iter_mut().zip(codes).enumerate() {
                 let Affine { scale, zero_point } = columns.affine(i);
+                *x = T::from_i32(code.to_code().wrapping_sub(zero_point)) * scale;
+            }
+        }
+        Params::Groups(groups) => {
+            for (i, (x, &code)) in x.iter_mut().zip(codes).enumerate() {
+                let Affine { scale, zero_point } = groups.affine(i);
                 *x = T::from_i32(code.to_code().wrapping_sub(zero_point)) * scale;
             }
         }
@@ -299,6 +314,17 @@ fn measure_with<T: Real, const ROUNDING: u8>(
                 lanes.add(&mut block, x.len());
             }
         }
+        Params::Groups(groups) => {
+            for (first, x) in x.chunks(BLOCK).enumerate() {
+                for (i, &x) in x.iter().enumerate() {
+                    let slice = groups.slice(first * BLOCK + i);
+                    let quantizer = Quantizer::at(&groups.slices, slice, range, rounding);
+                    let (restored, saturated) = quantizer.restore::<ROUNDING>(x);
+                    block.set(i, x, restored, saturated);
+                }
+                lanes.add(&mut block, x.len());
+            }
+        }
     }
 }
 
@@ -344,6 +370,23 @@ fn squared_error_with<T: Real, const ROUNDING: u8>(
         }
     }
     lanes.iter().sum::<f64>() + rest
+}
+
+/// Adds (x - x̂)^2 of each finite element to the lane of its index: what
+/// [`squared_error`] adds up, of elements that fill all lanes.
+#[inline(always)]
+pub(super) fn add_squared_errors<T: Real>(
+    x: &[T],
+    affine: Affine<T>,
+    range: CodeRange,
+    rounding: Rounding,
+    lanes: &mut [f64; LANES],
+) {
+    for block in x.chunks_exact(LANES) {
+        for (lane, x) in lanes.iter_mut().zip(block.chunks_exact(1)) {
+            *lane += squared_error(x, affine, range, rounding);
+        }
+    }
 }
 
 /// Extent of the finite elements of a slice, and what was not finite.

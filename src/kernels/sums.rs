@@ -83,7 +83,7 @@ impl<T: Real> Block<T> {
 
 /// Independent sums: element i of a sequence goes to lane i % `LANES`. A
 /// sequence may come in several calls, all but the last of a multiple of
-/// `BLOCK` elements.
+/// `LANES` elements.
 #[derive(Clone, Debug, Default)]
 pub struct LaneSums {
     pub(super) signal: [f64; LANES],

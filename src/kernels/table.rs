@@ -11,14 +11,33 @@ use super::isa::Op;
 use super::real::Real;
 use super::scalar::Affine;
 
-/// Zero points that kernels for 8-bit codes can do with: all 8-bit codes are.
-const ZERO_POINTS: Range<i32> = -128..256;
+/// What kernels must know of parameters before they take a short way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Facts {
+    /// Whether every reciprocal is a normal number.
+    pub(super) normal: bool,
+    /// Smallest and largest zero point.
+    pub(super) zero_points: [i32; 2],
+}
 
-/// Whether fast kernels may multiply by the reciprocal (see `elementwise`).
-#[inline(always)]
-pub(super) fn is_regular<T: Real>(affine: Affine<T>) -> bool {
-    let reciprocal = T::ONE / affine.scale;
-    reciprocal >= T::TINY && reciprocal < T::INFINITY && ZERO_POINTS.contains(&affine.zero_point)
+impl Facts {
+    /// Those of no slices at all.
+    const NONE: Self = Self { normal: true, zero_points: [i32::MAX, i32::MIN] };
+
+    /// Those of one slice.
+    #[inline(always)]
+    pub(super) fn of<T: Real>(affine: Affine<T>) -> Self {
+        let reciprocal = T::ONE / affine.scale;
+        Self {
+            normal: reciprocal >= T::TINY && reciprocal < T::INFINITY,
+            zero_points: [affine.zero_point; 2],
+        }
+    }
+
+    fn join(self, other: Self) -> Self {
+        let ([a, b], [c, d]) = (self.zero_points, other.zero_points);
+        Self { normal: self.normal && other.normal, zero_points: [a.min(c), b.max(d)] }
+    }
 }
 
 /// Parameters of slices, in the order of the slices.
@@ -27,18 +46,36 @@ pub struct Table<T> {
     scales: Vec<T>,
     reciprocals: Vec<T>,
     zero_points: Vec<i32>,
-    regular: bool,
+    facts: Facts,
 }
 
-/// Parameters of consecutive elements, element by element.
+/// Parameters of consecutive slices.
 #[derive(Clone, Copy, Debug)]
 pub struct Columns<'a, T> {
     pub(super) scales: &'a [T],
     pub(super) reciprocals: &'a [T],
     pub(super) zero_points: &'a [i32],
-    /// Whether all of them are [regular](is_regular).
+    /// Of these slices and perhaps others.
     #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "x86-64 has the kernels"))]
-    pub(super) regular: bool,
+    pub(super) facts: Facts,
+}
+
+impl<T> Default for Columns<'_, T> {
+    fn default() -> Self {
+        Self { scales: &[], reciprocals: &[], zero_points: &[], facts: Facts::NONE }
+    }
+}
+
+/// Parameters of elements of which neighbours share a slice: element `i`
+/// belongs to slice `(offset + i) / size` of these.
+#[derive(Clone, Copy, Debug)]
+pub struct Groups<'a, T> {
+    /// The slices, at least as many as the elements reach into.
+    pub slices: Columns<'a, T>,
+    /// Elements of the first slice that come before the first element, less than `size`.
+    pub offset: usize,
+    /// Elements of a slice, not 0.
+    pub size: usize,
 }
 
 /// Elements of one tile of a [`Spread`].
@@ -50,9 +87,9 @@ const STEP: usize = 16;
 /// for a call a slice.
 #[derive(Clone, Debug)]
 pub struct Spread<T> {
-    scales: Box<[T; TILE + STEP]>,
-    reciprocals: Box<[T; TILE + STEP]>,
-    zero_points: Box<[i32; TILE + STEP]>,
+    scales: [T; TILE + STEP],
+    reciprocals: [T; TILE + STEP],
+    zero_points: [i32; TILE + STEP],
     len: usize,
 }
 
@@ -67,7 +104,7 @@ impl<T: Real> Table<T> {
             scales: slices().map(|affine| affine.scale).collect(),
             reciprocals: slices().map(|affine| T::ONE / affine.scale).collect(),
             zero_points: slices().map(|affine| affine.zero_point).collect(),
-            regular: slices().all(|&affine| is_regular(affine)),
+            facts: slices().map(|&affine| Facts::of(affine)).reduce(|| Facts::NONE, Facts::join),
         }
     }
 
@@ -101,32 +138,94 @@ impl<T: Real> Table<T> {
         &self.zero_points
     }
 
-    /// Parameters of consecutive slices that have one element each.
+    /// Parameters of consecutive slices.
     #[must_use]
     pub fn columns(&self, slices: Range<usize>) -> Columns<'_, T> {
         Columns {
             scales: &self.scales[slices.clone()],
             reciprocals: &self.reciprocals[slices.clone()],
             zero_points: &self.zero_points[slices],
-            regular: self.regular,
+            facts: self.facts,
+        }
+    }
+
+    /// Puts the parameters of the elements of `span`, at most as many as make a [`TILE`].
+    pub fn put(&self, isa: Isa, span: Span, spread: &mut Spread<T>) {
+        spread.put(isa, self.columns(0..self.len()), span);
+    }
+
+    /// The elements that were put, parameters element by element.
+    #[must_use]
+    pub fn spread<'s>(&self, spread: &'s Spread<T>) -> Columns<'s, T> {
+        spread.columns(self.facts)
+    }
+}
+
+impl<'a, T: Real> Columns<'a, T> {
+    /// Parameters of slice `i`.
+    #[inline(always)]
+    pub(super) fn affine(&self, i: usize) -> Affine<T> {
+        Affine { scale: self.scales[i], zero_point: self.zero_points[i] }
+    }
+
+    /// Some of the slices.
+    #[inline(always)]
+    pub(super) fn part(&self, slices: Range<usize>) -> Self {
+        Self {
+            scales: &self.scales[slices.clone()],
+            reciprocals: &self.reciprocals[slices.clone()],
+            zero_points: &self.zero_points[slices],
+            facts: self.facts,
         }
     }
 }
 
-impl<T: Real> Columns<'_, T> {
+impl<'a, T: Real> Groups<'a, T> {
     /// Parameters of element `i`.
     #[inline(always)]
     pub(super) fn affine(&self, i: usize) -> Affine<T> {
-        Affine { scale: self.scales[i], zero_point: self.zero_points[i] }
+        self.slices.affine(self.slice(i))
+    }
+
+    /// The slice of element `i`.
+    #[inline(always)]
+    pub(super) const fn slice(&self, i: usize) -> usize {
+        (self.offset + i) / self.size
+    }
+
+    /// Those of the elements from `start` on, as many as `len`.
+    #[inline(always)]
+    pub(super) fn part(&self, start: usize, len: usize) -> Self {
+        let first = self.slice(start);
+        let slices = self.slices.part(first..self.slice(start + len.max(1) - 1) + 1);
+        Self { slices, offset: (self.offset + start) % self.size, size: self.size }
+    }
+
+    /// Hands out `len` elements in tiles, parameters element by element.
+    pub(super) fn tiles(
+        &self,
+        isa: Isa,
+        len: usize,
+        mut visit: impl FnMut(Range<usize>, Columns<'_, T>),
+    ) {
+        let mut spread = Spread::default();
+        for start in (0..len).step_by(TILE) {
+            let part = self.part(start, TILE.min(len - start));
+            spread.clear();
+            let span =
+                Span { len: TILE.min(len - start), slice: 0, offset: part.offset, size: self.size };
+            spread.put(isa, part.slices, span);
+            visit(start..start + span.len, spread.columns(self.slices.facts));
+        }
     }
 }
 
 impl<T: Real> Default for Spread<T> {
     fn default() -> Self {
         Self {
-            scales: Box::new([T::ONE; TILE + STEP]),
-            reciprocals: Box::new([T::ONE; TILE + STEP]),
-            zero_points: Box::new([0; TILE + STEP]),
+            scales: [T::ONE; TILE + STEP],
+            reciprocals: [T::ONE; TILE + STEP],
+            zero_points: [0; TILE + STEP],
             len: 0,
         }
     }
@@ -164,26 +263,26 @@ impl<T: Real> Spread<T> {
         self.len == 0
     }
 
-    /// Puts the parameters of the elements of `span`, at most as many as make a [`TILE`].
-    pub fn put(&mut self, isa: Isa, table: &Table<T>, span: Span) {
-        isa.run(Put { to: self, table, span });
+    /// Puts the parameters of the elements of `span`, at most as many as make a
+    /// [`TILE`]; its slices are counted from the first of `slices`.
+    pub(super) fn put(&mut self, isa: Isa, slices: Columns<'_, T>, span: Span) {
+        isa.run(Put { to: self, slices, span });
     }
 
     /// The elements put, parameters element by element.
-    #[must_use]
-    pub fn columns(&self, table: &Table<T>) -> Columns<'_, T> {
+    pub(super) fn columns(&self, facts: Facts) -> Columns<'_, T> {
         Columns {
             scales: &self.scales[..self.len],
             reciprocals: &self.reciprocals[..self.len],
             zero_points: &self.zero_points[..self.len],
-            regular: table.regular,
+            facts,
         }
     }
 }
 
 struct Put<'a, T> {
     to: &'a mut Spread<T>,
-    table: &'a Table<T>,
+    slices: Columns<'a, T>,
     span: Span,
 }
 
@@ -192,13 +291,13 @@ impl<T: Real> Op for Put<'_, T> {
 
     #[inline(always)]
     fn run(self) {
-        let Self { to, table, span } = self;
+        let Self { to, slices, span } = self;
         let end = to.len + span.len.min(TILE - to.len);
         if span.size == 1 {
             let (len, from) = (end - to.len, span.slice);
-            to.scales[to.len..end].copy_from_slice(&table.scales[from..from + len]);
-            to.reciprocals[to.len..end].copy_from_slice(&table.reciprocals[from..from + len]);
-            to.zero_points[to.len..end].copy_from_slice(&table.zero_points[from..from + len]);
+            to.scales[to.len..end].copy_from_slice(&slices.scales[from..from + len]);
+            to.reciprocals[to.len..end].copy_from_slice(&slices.reciprocals[from..from + len]);
+            to.zero_points[to.len..end].copy_from_slice(&slices.zero_points[from..from + len]);
             to.len = end;
             return;
         }
@@ -206,8 +305,8 @@ impl<T: Real> Op for Put<'_, T> {
         let mut slice = span.slice;
         while to.len < end {
             let stop = next.min(end);
-            let (scale, reciprocal) = (table.scales[slice], table.reciprocals[slice]);
-            let zero_point = table.zero_points[slice];
+            let (scale, reciprocal) = (slices.scales[slice], slices.reciprocals[slice]);
+            let zero_point = slices.zero_points[slice];
             // Whole steps: what is too much is overwritten by the next slice.
             for at in (to.len..stop).step_by(STEP) {
                 to.scales[at..at + STEP].copy_from_slice(&[scale; STEP]);

@@ -6,10 +6,10 @@ use bytemuck::Pod;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use crate::kernels::Isa;
 use crate::kernels::real::Real;
 use crate::kernels::scalar::{Affine, Code};
 use crate::kernels::table::{Spread, Table};
+use crate::kernels::{Isa, Stores};
 use crate::tensor::{Buffer, DType, Reals, Tensor};
 
 use super::layout::{CHUNK, Layout};
@@ -89,13 +89,14 @@ fn restore_codes<T: Real, C: Code>(
     let codes = codes.elements::<C>();
     let mut buffer = Buffer::zeroed(codes.len() * size_of::<T>());
     let walk = Walk { isa: Isa::current(), layout, table };
+    let stores = Stores::of(buffer.bytes().len());
     let chunks = codes.par_chunks(CHUNK).zip(buffer.elements_mut::<T>().par_chunks_mut(CHUNK));
     chunks.enumerate().for_each_init(Spread::default, |spread, (i, (codes, x))| {
         if cancel.is_cancelled() {
             return;
         }
         walk.pieces([i * CHUNK, i * CHUNK + codes.len()], spread, |[from, to], params| {
-            walk.isa.dequantize(&codes[from..to], params, &mut x[from..to]);
+            walk.isa.dequantize(&codes[from..to], params, stores, &mut x[from..to]);
         });
     });
     buffer

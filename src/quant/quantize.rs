@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use crate::kernels::Isa;
 use crate::kernels::real::Real;
-use crate::kernels::scalar::{Affine, Code, CodeRange, Extent, Params, Rounding};
+use crate::kernels::scalar::{Affine, Code, Extent, Params};
 use crate::kernels::sums::{ErrorSums, LaneSums};
 use crate::kernels::table::{Spread, Table};
+use crate::kernels::{How, Isa, Stores};
 use crate::tensor::{Buffer, DType, Reals, Shape, Tensor};
 
 use super::layout::{CHUNK, Layout};
@@ -18,6 +18,17 @@ use super::report::{Report, Size};
 use super::scheme::{Granularity, NanPolicy, RangeMethod, Scheme};
 use super::walk::Walk;
 use super::{Cancel, QuantError};
+
+/// Codes and parameters of one tensor.
+#[derive(Clone, Debug)]
+pub struct Encoded {
+    /// Codes in the shape of the source: I8, U8, I16 or U16.
+    pub codes: Tensor,
+    /// Scales, F32 or F64, in the shape of [`Layout::scale_dims`].
+    pub scale: Tensor,
+    /// Zero points in the shape of the scales and the type of the codes.
+    pub zero_point: Tensor,
+}
 
 /// Codes, parameters and report of one tensor.
 #[derive(Clone, Debug)]
@@ -67,6 +78,28 @@ pub fn quantize(
             let prepared = Prepared::new(&x, tensor, scheme.granularity, cancel)?;
             prepared.quantize(scheme, DType::F64, per_slice, cancel)
         }
+    }
+}
+
+/// The codes of `tensor` alone, for those who have no use for a report.
+///
+/// # Errors
+/// As [`quantize`].
+pub fn encode(tensor: &Tensor, scheme: &Scheme, cancel: &Cancel) -> Result<Encoded, QuantError> {
+    fn encode<T: Real>(
+        x: &[T],
+        tensor: &Tensor,
+        scheme: &Scheme,
+        scale_dtype: DType,
+        cancel: &Cancel,
+    ) -> Result<Encoded, QuantError> {
+        let prepared = Prepared::new(x, tensor, scheme.granularity, cancel)?;
+        let table = Table::new(&prepared.affines(scheme, cancel)?);
+        Ok(prepared.encode(scheme, &table, scale_dtype, false, cancel)?.0)
+    }
+    match tensor.reals() {
+        Reals::F32(x) => encode(&x, tensor, scheme, DType::F32, cancel),
+        Reals::F64(x) => encode(&x, tensor, scheme, DType::F64, cancel),
     }
 }
 
@@ -120,30 +153,43 @@ impl<'a, T: Real> Prepared<'a, T> {
         cancel: &Cancel,
     ) -> Result<Quantized, QuantError> {
         let table = Table::new(&self.affines(scheme, cancel)?);
+        let (encoded, sums) = self.encode(scheme, &table, scale_dtype, true, cancel)?;
+        let work = Work { prepared: self, table: &table, scheme, cancel };
+        let slices = if per_slice { work.slice_reports() } else { Vec::new() };
+        let Encoded { codes, scale, zero_point } = encoded;
+        Ok(Quantized { codes, scale, zero_point, report: self.report(&sums, scheme), slices })
+    }
+
+    /// Codes and parameters and, `with_sums`, what the codes lose.
+    fn encode(
+        &self,
+        scheme: &Scheme,
+        table: &Table<T>,
+        scale_dtype: DType,
+        with_sums: bool,
+        cancel: &Cancel,
+    ) -> Result<(Encoded, ErrorSums), QuantError> {
         let code_type = scheme.numerics.code_type();
         let dtype = code_type.dtype();
         let mut codes = Buffer::zeroed(self.x.len() * dtype.size());
-        let work = Work { prepared: self, table: &table, scheme, cancel };
+        let work = Work { prepared: self, table, scheme, cancel };
         let sums = match code_type {
-            CodeType::I8 => work.encode::<i8>(&mut codes),
-            CodeType::U8 => work.encode::<u8>(&mut codes),
-            CodeType::I16 => work.encode::<i16>(&mut codes),
-            CodeType::U16 => work.encode::<u16>(&mut codes),
+            CodeType::I8 => work.encode::<i8>(&mut codes, with_sums),
+            CodeType::U8 => work.encode::<u8>(&mut codes, with_sums),
+            CodeType::I16 => work.encode::<i16>(&mut codes, with_sums),
+            CodeType::U16 => work.encode::<u16>(&mut codes, with_sums),
         };
-        let slices = if per_slice { work.slice_reports() } else { Vec::new() };
         let shape = |dims: &[usize]| Shape::new(dims.to_vec()).ok();
         let parts = (|| {
             let scale_shape = shape(self.layout.scale_dims())?;
-            Some((
-                Tensor::view(dtype, shape(self.dims)?, Arc::new(codes), 0)?,
-                Tensor::from_elements(scale_dtype, scale_shape.clone(), table.scales())?,
-                zero_points(code_type, scale_shape, table.zero_points())?,
-            ))
+            Some(Encoded {
+                codes: Tensor::view(dtype, shape(self.dims)?, Arc::new(codes), 0)?,
+                scale: Tensor::from_elements(scale_dtype, scale_shape.clone(), table.scales())?,
+                zero_point: zero_points(code_type, scale_shape, table.zero_points())?,
+            })
         })();
-        let Some((codes, scale, zero_point)) = parts else {
-            return Err(QuantError::field("data", "the result is too large"));
-        };
-        Ok(Quantized { codes, scale, zero_point, report: self.report(&sums, scheme), slices })
+        let encoded = parts.ok_or_else(|| QuantError::field("data", "the result is too large"))?;
+        Ok((encoded, sums))
     }
 
     /// What the scheme would lose, without making codes.
@@ -307,14 +353,14 @@ struct Work<'a, T> {
 }
 
 impl<T: Real> Work<'_, T> {
-    /// Writes all codes and measures what they lose, in one pass.
-    fn encode<C: Code>(&self, codes: &mut Buffer) -> ErrorSums {
+    /// Writes all codes and, `with_sums`, measures what they lose, in one pass.
+    fn encode<C: Code>(&self, codes: &mut Buffer, with_sums: bool) -> ErrorSums {
         let codes: &mut [C] = codes.elements_mut();
         let chunks = self.prepared.x.par_chunks(CHUNK).zip(codes.par_chunks_mut(CHUNK));
         sum(chunks.enumerate().map_init(Spread::default, |spread, (i, (x, codes))| {
             let mut lanes = LaneSums::default();
             if !self.cancel.is_cancelled() {
-                self.encode_chunk(i * CHUNK, (x, codes), spread, &mut lanes);
+                self.encode_chunk(i * CHUNK, (x, codes), spread, with_sums.then_some(&mut lanes));
             }
             lanes.total()
         }))
@@ -325,12 +371,17 @@ impl<T: Real> Work<'_, T> {
         start: usize,
         (x, codes): (&[T], &mut [C]),
         spread: &mut Spread<T>,
-        lanes: &mut LaneSums,
+        mut lanes: Option<&mut LaneSums>,
     ) {
         let (walk, how) = (self.walk(), self.how());
+        let stores = Stores::of(size_of::<C>() * self.prepared.x.len());
+        let how = How { stores, ..how };
         walk.pieces([start, start + x.len()], spread, |[from, to], params| {
             let (x, codes) = (&x[from..to], &mut codes[from..to]);
-            walk.isa.encode(x, params, how, codes, lanes);
+            match &mut lanes {
+                Some(lanes) => walk.isa.encode(x, params, how, codes, lanes),
+                None => walk.isa.quantize(x, params, how, codes),
+            }
             if self.prepared.total.nan > 0 {
                 let nan = x.iter().zip(codes).enumerate().filter(|(_, (x, _))| x.is_nan());
                 nan.for_each(|(i, (_, code))| *code = C::from_code(self.nan_code(&params, i)));
@@ -357,8 +408,8 @@ impl<T: Real> Work<'_, T> {
         Walk { isa: Isa::current(), layout: &self.prepared.layout, table: self.table }
     }
 
-    fn how(&self) -> (CodeRange, Rounding) {
-        (self.scheme.numerics.code_range(), self.scheme.numerics.rounding())
+    fn how(&self) -> How {
+        How::new(self.scheme.numerics.code_range(), self.scheme.numerics.rounding())
     }
 
     fn nan_code(&self, params: &Params<'_, T>, i: usize) -> i32 {

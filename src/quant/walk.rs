@@ -3,7 +3,7 @@
 use crate::kernels::Isa;
 use crate::kernels::real::Real;
 use crate::kernels::scalar::Params;
-use crate::kernels::table::{Spread, TILE, Table};
+use crate::kernels::table::{Groups, Spread, TILE, Table};
 
 use super::layout::Layout;
 
@@ -27,8 +27,8 @@ pub struct Walk<'a, T> {
 
 impl<T: Real> Walk<'_, T> {
     /// Calls `visit` with the elements from `start` to `end`, as indices from
-    /// `start` on, and their parameters. Where slices are long, their
-    /// parameters are given once; where they are short or cut, element by element.
+    /// `start` on, and their parameters: once where slices are long, slice by
+    /// slice where rows are, and element by element where neither is.
     pub fn pieces(
         &self,
         [start, end]: [usize; 2],
@@ -45,15 +45,19 @@ impl<T: Real> Walk<'_, T> {
                 let len = in_step(own, rest);
                 visit([at - start, at - start + len], Params::Same(self.table.affine(span.slice)));
                 len
-            } else if span.size == 1 && (row >= LONG || row == rest) {
+            } else if row >= LONG || row == rest {
                 let len = in_step(row, rest);
-                let columns = self.table.columns(span.slice..span.slice + len);
-                visit([at - start, at - start + len], Params::Each(columns));
+                let slices = span.slice + (span.offset + len).div_ceil(span.size);
+                let slices = self.table.columns(span.slice..slices);
+                let params = match span.size {
+                    1 => Params::Each(slices),
+                    size => Params::Groups(Groups { slices, offset: span.offset, size }),
+                };
+                visit([at - start, at - start + len], params);
                 len
             } else {
                 let len = self.spread([at, end], spread);
-                let columns = spread.columns(self.table);
-                visit([at - start, at - start + len], Params::Each(columns));
+                visit([at - start, at - start + len], Params::Each(self.table.spread(spread)));
                 len
             };
             at += len;
@@ -67,7 +71,7 @@ impl<T: Real> Walk<'_, T> {
         while spread.len() < len {
             let mut span = self.layout.span(start + spread.len());
             span.len = span.len.min(len - spread.len());
-            spread.put(self.isa, self.table, span);
+            self.table.put(self.isa, span, spread);
         }
         len
     }

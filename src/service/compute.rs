@@ -61,7 +61,12 @@ pub struct Permit {
 }
 
 /// Counts one waiting request for as long as it lives.
-struct Waiting(Arc<AtomicUsize>);
+pub(super) struct Waiting(Arc<AtomicUsize>);
+
+/// The right to keep one thread of the pool busy; given back when dropped.
+pub(super) struct Slot {
+    _held: OwnedSemaphorePermit,
+}
 
 impl Drop for Waiting {
     fn drop(&mut self) {
@@ -136,7 +141,28 @@ impl Compute {
         total.saturating_sub(self.bytes.available_permits()) * UNIT
     }
 
-    fn wait(&self) -> Result<Waiting, Error> {
+    /// A slot, if one is free and nobody waits for it.
+    pub(super) fn try_slot(&self) -> Option<Slot> {
+        Arc::clone(&self.slots).try_acquire_owned().ok().map(|held| Slot { _held: held })
+    }
+
+    /// Waits for a slot.
+    pub(super) async fn slot(&self) -> Result<Slot, Error> {
+        let slot = Arc::clone(&self.slots).acquire_owned();
+        let slot = tokio::time::timeout(self.settings.max_queue_wait, slot).await;
+        slot.ok()
+            .and_then(Result::ok)
+            .map(|held| Slot { _held: held })
+            .ok_or_else(|| overloaded("deadline"))
+    }
+
+    /// Runs work that holds a slot.
+    pub(super) fn spawn(&self, work: impl FnOnce() + Send + 'static) {
+        self.pool.spawn(work);
+    }
+
+    /// Counts a waiting request, unless there are too many.
+    pub(super) fn wait(&self) -> Result<Waiting, Error> {
         let waiting = Waiting(Arc::clone(&self.waiting));
         telemetry::queue_depth(1.0);
         if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.settings.max_queue {

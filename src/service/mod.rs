@@ -3,9 +3,11 @@
 //! A command carries the bytes of a request; one closure on the compute pool
 //! decodes them, computes and encodes the answer. Nothing here knows HTTP.
 
+pub mod batch;
 pub mod calibrators;
 pub mod compute;
 pub mod layers;
+pub mod models;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,6 +20,7 @@ use crate::codec::Limits;
 use crate::codec::encoding::Encoding;
 use crate::quant::Cancel;
 
+use batch::Batching;
 use calibrators::Calibrators;
 use compute::{Compute, Permit};
 use layers::Layers;
@@ -126,6 +129,9 @@ pub struct Service {
     limits: Arc<Limits>,
     calibrators: Calibrators,
     layers: Layers,
+    models: Arc<models::Models>,
+    batching: Batching,
+    lanes: Arc<batch::Lanes>,
 }
 
 impl Service {
@@ -136,9 +142,17 @@ impl Service {
         limits: Limits,
         calibrators: calibrators::Settings,
         layers: Layers,
+        batching: Batching,
     ) -> Self {
-        let calibrators = Calibrators::new(calibrators);
-        Self { compute, limits: Arc::new(limits), calibrators, layers }
+        Self {
+            compute,
+            limits: Arc::new(limits),
+            calibrators: Calibrators::new(calibrators),
+            layers,
+            models: Arc::default(),
+            batching,
+            lanes: Arc::default(),
+        }
     }
 
     /// The layers that are kept.

@@ -84,6 +84,23 @@ impl Tensor {
         &self.buffer.bytes()[self.offset..self.offset + len]
     }
 
+    /// Whether the elements lie where their type wants them, so that
+    /// [`elements`](Self::elements) need not copy.
+    #[must_use]
+    pub fn is_aligned(&self) -> bool {
+        self.bytes().as_ptr().addr().is_multiple_of(self.dtype.size())
+    }
+
+    /// The same elements where their type wants them.
+    #[must_use]
+    pub fn aligned(self) -> Self {
+        if self.is_aligned() {
+            return self;
+        }
+        let buffer = Arc::new(Buffer::copy_of(self.bytes()));
+        Self { buffer, offset: 0, ..self }
+    }
+
     /// The elements as `T`, copied only when the view is not aligned for `T`.
     /// `T` must have the size of the dtype.
     #[must_use]

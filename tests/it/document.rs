@@ -22,8 +22,13 @@ fn the_document_checked_in_is_the_one_served() {
         stored == quantd::http::document(),
         "openapi/quantd.json is out of date; run: cargo run -- openapi > openapi/quantd.json"
     );
-    assert_eq!(operations().len(), 26, "an operation came or went: say so in CHANGELOG.md");
+    assert_eq!(operations().len(), 45, "an operation came or went: say so in CHANGELOG.md");
     assert!(DOCUMENT["openapi"].as_str().unwrap().starts_with("3.1."));
+}
+
+/// Whether failures of the path have the form of the inference protocol.
+fn is_protocol(path: &str) -> bool {
+    path == "/v2" || path.starts_with("/v2/")
 }
 
 #[test]
@@ -39,13 +44,15 @@ fn every_operation_is_described() {
             let content = response["content"].as_object().unwrap();
             let is_health = path.ends_with('z') || path == "/health";
             if !status.starts_with('2') && !is_health {
-                assert!(content.contains_key("application/problem+json"), "{name} {status}");
+                let failure =
+                    if is_protocol(path) { "application/json" } else { "application/problem+json" };
+                assert!(content.contains_key(failure), "{name} {status}");
             }
         }
         for parameter in operation["parameters"].as_array().into_iter().flatten() {
             assert!(parameter["description"].is_string(), "{name} {}", parameter["name"]);
         }
-        if method == "post" {
+        if method == "post" && !is_protocol(path) {
             let content = operation["requestBody"]["content"].as_object().unwrap();
             let formats = match path {
                 // Two operands do not fit a format of one tensor.
@@ -89,13 +96,18 @@ async fn every_example_runs() {
     for (path, method, operation) in operations().into_iter().filter(|(_, m, _)| *m == "post") {
         let escaped = path.replace('/', "~1");
         let request = &operation["requestBody"]["content"]["application/json"]["example"];
+        if path.starts_with("/v2/repository/") {
+            // Their bodies may be empty.
+            assert!(request.is_null(), "{path}");
+            continue;
+        }
         valid(
             &format!("/paths/{escaped}/{method}/requestBody/content/application~1json/schema"),
             request,
         );
         // What the example before has made.
-        let name = if path.starts_with("/v1/layers") { "fc1" } else { "activations" };
-        let answer = client.post(&path.replace("{name}", name), request).await;
+        let path = &filled(path, operation);
+        let answer = client.post(path, request).await;
         assert!(answer.status.is_success(), "{path}: {}", String::from_utf8_lossy(&answer.body));
         let example = &operation["responses"]["200"]["content"]["application/json"]["example"];
         if example.is_object() {
@@ -103,7 +115,17 @@ async fn every_example_runs() {
         }
         ran += 1;
     }
-    assert_eq!(ran, 11);
+    assert_eq!(ran, 13);
+}
+
+/// The path with the examples of its parameters.
+fn filled(path: &str, operation: &Value) -> String {
+    let parameters = operation["parameters"].as_array().into_iter().flatten();
+    parameters.filter(|parameter| parameter["in"] == "path").fold(path.to_owned(), |path, p| {
+        let made = if path.starts_with("/v1/calibrators") { "activations" } else { "fc1" };
+        let (name, example) = (p["name"].as_str().unwrap(), p["example"].as_str().unwrap_or(made));
+        path.replace(&format!("{{{name}}}"), example)
+    })
 }
 
 /// Equal but for digits that an example leaves out.
@@ -129,7 +151,23 @@ fn same(example: &Value, answer: &Value, place: &str) {
 #[tokio::test]
 async fn the_pages_need_no_network() {
     let client = Client::new();
-    for path in ["/", "/info", "/livez", "/readyz", "/health", "/metrics", "/openapi.json"] {
+    for path in [
+        "/",
+        "/info",
+        "/livez",
+        "/readyz",
+        "/health",
+        "/metrics",
+        "/openapi.json",
+        "/v2",
+        "/v2/",
+        "/v2/health/live",
+        "/v2/health/ready",
+        "/v2/models",
+        "/v2/models/stats",
+        "/v2/models/matmul_int8",
+        "/v2/models/matmul_int8/versions/1/config",
+    ] {
         assert_eq!(client.get(path).await.status, 200, "{path}");
     }
     assert_eq!(client.get("/openapi.json").await.json(), *DOCUMENT);

@@ -9,5 +9,6 @@ mod document;
 mod errors;
 mod harness;
 mod notebook;
+mod oip;
 mod products;
 mod sockets;

@@ -29,9 +29,9 @@ status=0
 kill -0 "$server" || { echo "the server died" >&2; cat "$work/log" >&2; exit 1; }
 # A run in which nothing was accepted proves nothing.
 metrics=$(curl -sS "$url/metrics")
-for path in quantize dequantize compare inspect; do
-  grep "_count{.*route=\"/v1/$path\"" <<<"$metrics" | grep 'method="POST"' | grep -q 'status_code="200"' || {
-    echo "no request to /v1/$path was accepted: does the document describe its body?" >&2
+for path in /v1/quantize /v1/dequantize /v1/compare /v1/inspect '/v2/models/{model}/infer'; do
+  grep "_count{.*route=\"$path\"" <<<"$metrics" | grep 'method="POST"' | grep -q 'status_code="200"' || {
+    echo "no request to $path was accepted: does the document describe its body?" >&2
     status=1
   }
 done

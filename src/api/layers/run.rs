@@ -9,7 +9,7 @@ use crate::api::error::{Error, Kind, Place};
 use crate::api::payload::{Context, Format, Payload};
 use crate::quant::QuantError;
 use crate::quant::layer::{ChainError, Comparison, chain_float};
-use crate::tensor::Tensor;
+use crate::tensor::{Shape, Tensor};
 
 use super::Hosted;
 use super::documents::{EvaluationDoc, MemoryDoc, TimeDoc};
@@ -31,13 +31,28 @@ pub fn input(payload: Payload, context: &mut Context<'_>) -> Result<Tensor, Erro
     only(request.tensors)
 }
 
-/// Takes room for a run and its answer.
-fn reserve(
+/// The only tensor of a request to run a layer, and whether it may be run
+/// together with others.
+///
+/// # Errors
+/// [`Error`] names the field at fault.
+pub fn input_of_run(payload: Payload, context: &mut Context<'_>) -> Result<(Tensor, bool), Error> {
+    let mut request = payload.decode(context)?;
+    let batch = request.fields.bool("batch")?.unwrap_or(true);
+    request.fields.finish(&[FIELDS.as_slice(), &["batch"]].concat())?;
+    Ok((only(request.tensors)?, batch))
+}
+
+/// Takes room for a run and its answer; gives the shape of the result.
+///
+/// # Errors
+/// [`Error`] about the shape, or when there is no room.
+pub fn reserve(
     hosted: &Hosted,
     x: &Tensor,
     format: Format,
     context: &mut Context<'_>,
-) -> Result<(), Error> {
+) -> Result<Shape, Error> {
     let (shape, bytes) = hosted.shape(x.shape().dims())?;
     if shape.len() > context.limits.max_elements {
         let detail = format!(
@@ -48,7 +63,8 @@ fn reserve(
         return Err(Error::new(Kind::TooLarge, detail).cure("send fewer rows at once"));
     }
     let text = if format == Format::Json { shape.len().saturating_mul(16) } else { 0 };
-    context.reserve(bytes.saturating_add(text))
+    context.reserve(bytes.saturating_add(text))?;
+    Ok(shape)
 }
 
 /// Runs the layer on the tensor of the request.
@@ -61,7 +77,7 @@ pub fn forward(
     hosted: &Hosted,
     context: &mut Context<'_>,
 ) -> Result<Answer, Error> {
-    let x = input(payload, context)?;
+    let (x, _) = input_of_run(payload, context)?;
     reserve(hosted, &x, format, context)?;
     let y = hosted.forward(&x, context.cancel)?;
     answer(hosted, y, format)

@@ -79,7 +79,7 @@ pub fn members_up_to(text: &[u8], max: usize) -> Result<Vec<Member<'_>>, CodecEr
 }
 
 /// Splits an array of at most `max` values.
-pub(super) fn elements_up_to(text: &[u8], max: usize) -> Result<Vec<&[u8]>, CodecError> {
+pub(in crate::codec) fn elements_up_to(text: &[u8], max: usize) -> Result<Vec<&[u8]>, CodecError> {
     let mut cursor = Cursor { text, rest: text };
     cursor.start(b'[', "a JSON array is expected here")?;
     let mut elements = Vec::new();

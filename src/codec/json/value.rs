@@ -91,7 +91,7 @@ fn read_number(text: &[u8], pointer: &str) -> Result<Value, CodecError> {
 
 /// An error of the scanner, under the pointer of the value it scanned: its
 /// byte offsets are those of a part of the document and would mislead.
-fn below(error: CodecError, pointer: &str) -> CodecError {
+pub(in crate::codec) fn below(error: CodecError, pointer: &str) -> CodecError {
     let inner = error.at.as_deref().filter(|at| at.starts_with('/')).unwrap_or_default();
     let at = format!("{pointer}{inner}");
     error.at(at)

@@ -6,7 +6,7 @@ use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, SchemaType};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{IntoParams, PartialSchema, ToSchema};
 
-use super::body::{Numbers, OperandBody};
+use super::body::{Numbers, OperandBody, TensorBody};
 use super::words::{Dtype, PresetName, RequantizeName};
 
 /// The name in the path.
@@ -16,6 +16,25 @@ pub(in crate::http) struct NamePath {
     /// Letters, digits and `. _ -`, a letter or digit first, at most 128.
     #[param(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
     name: String,
+}
+
+/// Options of a run.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(in crate::http) struct RunQuery {
+    /// Whether the request may be run together with others, which changes no byte of the answer.
+    /// Default true.
+    batch: Option<bool>,
+}
+
+/// One tensor, and how to run it.
+#[derive(Serialize, ToSchema)]
+pub(in crate::http) struct RunRequest {
+    #[serde(flatten)]
+    tensor: TensorBody,
+    /// Whether the request may be run together with others, which changes no byte of the answer.
+    /// Default true.
+    batch: Option<bool>,
 }
 
 /// Kinds of layers.

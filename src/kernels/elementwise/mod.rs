@@ -2,8 +2,7 @@
 //!
 //! All of them can be run as the loops of `scalar`, compiled for the
 //! instruction set ([`Isa::run`]). What a request spends its time in, f32 to
-//! 8-bit codes and extents of f32, has kernels of its own on x86-64. Restoring
-//! is left to the compiler, which fills the vectors and reaches memory's speed.
+//! 8-bit codes and back, and extents of f32, has kernels of its own on x86-64.
 
 use super::Isa;
 use super::isa::Op;
@@ -22,6 +21,47 @@ mod tests;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+/// How results are written. They are the same either way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stores {
+    /// Into the caches: for what is read again soon.
+    Cached,
+    /// Past the caches, where the kernel and the alignment of the target (64
+    /// bytes) allow it: nothing is read before it is overwritten, and what is
+    /// in the caches stays there. Pays for results that no cache can hold.
+    Past,
+}
+
+/// What numbers become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct How {
+    /// Codes that may be used.
+    pub range: CodeRange,
+    /// How a number becomes one of them.
+    pub rounding: Rounding,
+    /// How they are written.
+    pub stores: Stores,
+}
+
+impl How {
+    /// To codes that are read again soon.
+    #[must_use]
+    pub const fn new(range: CodeRange, rounding: Rounding) -> Self {
+        Self { range, rounding, stores: Stores::Cached }
+    }
+}
+
+impl Stores {
+    /// Bytes of a result from which on it goes past the caches.
+    const LARGE: usize = 16 << 20;
+
+    /// For a result of so many bytes.
+    #[must_use]
+    pub const fn of(bytes: usize) -> Self {
+        if bytes >= Self::LARGE { Self::Past } else { Self::Cached }
+    }
+}
+
 impl Isa {
     /// As [`scalar::quantize`].
     ///
@@ -31,11 +71,19 @@ impl Isa {
         self,
         x: &[T],
         params: Params<'_, T>,
-        how: (CodeRange, Rounding),
+        how: How,
         codes: &mut [C],
     ) {
         assert!(x.len() == codes.len(), "a code for each element");
-        if !kernels::quantize(self, x, params, how, codes) {
+        if kernels::quantize(self, x, params, how, codes) {
+            return;
+        }
+        if let Params::Groups(groups) = params {
+            groups.tiles(self, x.len(), |part, columns| {
+                let codes = &mut codes[part.clone()];
+                self.quantize(&x[part], Params::Each(columns), how, codes);
+            });
+        } else {
             self.run(Quantize { x, params, how, codes });
         }
     }
@@ -48,7 +96,7 @@ impl Isa {
         self,
         x: &[T],
         params: Params<'_, T>,
-        how: (CodeRange, Rounding),
+        how: How,
         codes: &mut [C],
         lanes: &mut LaneSums,
     ) {
@@ -60,14 +108,15 @@ impl Isa {
     }
 
     /// As [`scalar::measure`].
-    pub fn measure<T: Real>(
-        self,
-        x: &[T],
-        params: Params<'_, T>,
-        how: (CodeRange, Rounding),
-        lanes: &mut LaneSums,
-    ) {
-        if !kernels::measure(self, x, params, how, lanes) {
+    pub fn measure<T: Real>(self, x: &[T], params: Params<'_, T>, how: How, lanes: &mut LaneSums) {
+        if kernels::measure(self, x, params, how, lanes) {
+            return;
+        }
+        if let Params::Groups(groups) = params {
+            groups.tiles(self, x.len(), |part, columns| {
+                self.measure(&x[part], Params::Each(columns), how, lanes);
+            });
+        } else {
             self.run(Measure { x, params, how, lanes });
         }
     }
@@ -76,9 +125,25 @@ impl Isa {
     ///
     /// # Panics
     /// When the lengths differ.
-    pub fn dequantize<T: Real, C: Code>(self, codes: &[C], params: Params<'_, T>, x: &mut [T]) {
+    pub fn dequantize<T: Real, C: Code>(
+        self,
+        codes: &[C],
+        params: Params<'_, T>,
+        stores: Stores,
+        x: &mut [T],
+    ) {
         assert!(x.len() == codes.len(), "a code for each element");
-        self.run(Dequantize { codes, params, x });
+        if kernels::dequantize(self, codes, params, stores, x) {
+            return;
+        }
+        if let Params::Groups(groups) = params {
+            groups.tiles(self, codes.len(), |part, columns| {
+                let x = &mut x[part.clone()];
+                self.dequantize(&codes[part], Params::Each(columns), stores, x);
+            });
+        } else {
+            self.run(Dequantize { codes, params, x });
+        }
     }
 
     /// As [`scalar::squared_error`].
@@ -90,7 +155,8 @@ impl Isa {
         range: CodeRange,
         rounding: Rounding,
     ) -> f64 {
-        self.run(SquaredError { x, affine, range, rounding })
+        kernels::squared_error(self, x, affine, How::new(range, rounding))
+            .unwrap_or_else(|| self.run(SquaredError { x, affine, range, rounding }))
     }
 
     /// As [`scalar::extent`].
@@ -147,7 +213,7 @@ impl Isa {
 struct Quantize<'a, T, C> {
     x: &'a [T],
     params: Params<'a, T>,
-    how: (CodeRange, Rounding),
+    how: How,
     codes: &'a mut [C],
 }
 
@@ -155,14 +221,14 @@ impl<T: Real, C: Code> Op for Quantize<'_, T, C> {
     type Output = ();
     #[inline(always)]
     fn run(self) {
-        scalar::quantize(self.x, self.params, self.how.0, self.how.1, self.codes);
+        scalar::quantize(self.x, self.params, self.how.range, self.how.rounding, self.codes);
     }
 }
 
 struct Measure<'a, T> {
     x: &'a [T],
     params: Params<'a, T>,
-    how: (CodeRange, Rounding),
+    how: How,
     lanes: &'a mut LaneSums,
 }
 
@@ -170,7 +236,7 @@ impl<T: Real> Op for Measure<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run(self) {
-        scalar::measure(self.x, self.params, self.how.0, self.how.1, self.lanes);
+        scalar::measure(self.x, self.params, self.how.range, self.how.rounding, self.lanes);
     }
 }
 

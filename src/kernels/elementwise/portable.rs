@@ -2,15 +2,15 @@
 //! and says so, which leaves the work to the loops of `scalar`.
 
 use super::super::real::Real;
-use super::super::scalar::{Code, CodeRange, Extent, Params, Rounding};
+use super::super::scalar::{Affine, Code, Extent, Params};
 use super::super::sums::LaneSums;
-use super::Isa;
+use super::{How, Isa, Stores};
 
 pub(super) fn quantize<T: Real, C: Code>(
     _: Isa,
     _: &[T],
     _: Params<'_, T>,
-    _: (CodeRange, Rounding),
+    _: How,
     _: &mut [C],
 ) -> bool {
     false
@@ -20,7 +20,7 @@ pub(super) fn encode<T: Real, C: Code>(
     _: Isa,
     _: &[T],
     _: Params<'_, T>,
-    _: (CodeRange, Rounding),
+    _: How,
     _: &mut [C],
     _: &mut LaneSums,
 ) -> bool {
@@ -31,10 +31,24 @@ pub(super) fn measure<T: Real>(
     _: Isa,
     _: &[T],
     _: Params<'_, T>,
-    _: (CodeRange, Rounding),
+    _: How,
     _: &mut LaneSums,
 ) -> bool {
     false
+}
+
+pub(super) fn dequantize<T: Real, C: Code>(
+    _: Isa,
+    _: &[C],
+    _: Params<'_, T>,
+    _: Stores,
+    _: &mut [T],
+) -> bool {
+    false
+}
+
+pub(super) fn squared_error<T: Real>(_: Isa, _: &[T], _: Affine<T>, _: How) -> Option<f64> {
+    None
 }
 
 pub(super) fn extents<T: Real>(_: Isa, _: &[T], _: usize, _: &mut [Extent<T>]) -> bool {

@@ -4,7 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::kernels::sums::ErrorSums;
-use crate::kernels::table::{Span, Spread, TILE, Table};
+use crate::kernels::table::{Groups, Span, Spread, TILE, Table};
+use crate::tensor::Buffer;
 
 const ROUNDINGS: [Rounding; 4] = [
     Rounding::DivideEven,
@@ -28,31 +29,37 @@ fn total(lanes: &LaneSums) -> ([u64; 6], [u64; 3]) {
 fn check<T: Real, C: Code + PartialEq + std::fmt::Debug>(
     x: &[T],
     params: Params<'_, T>,
-    how: (CodeRange, Rounding),
+    (range, rounding): (CodeRange, Rounding),
 ) {
+    let how = How::new(range, rounding);
     let mut expect = vec![C::from_code(1); x.len()];
-    scalar::quantize(x, params, how.0, how.1, &mut expect);
+    scalar::quantize(x, params, range, rounding, &mut expect);
     let mut expect_lanes = LaneSums::default();
-    scalar::measure(x, params, how.0, how.1, &mut expect_lanes);
+    scalar::measure(x, params, range, rounding, &mut expect_lanes);
     let mut expect_back = vec![T::ZERO; x.len()];
     scalar::dequantize(&expect, params, &mut expect_back);
     for isa in Isa::available() {
         let name = isa.name();
-        let mut codes = vec![C::from_code(1); x.len()];
-        isa.quantize(x, params, how, &mut codes);
-        assert!(codes == expect, "{name} {how:?} {params:?} {x:?}");
-        let mut codes = vec![C::from_code(1); x.len()];
-        let mut lanes = LaneSums::default();
-        isa.encode(x, params, how, &mut codes, &mut lanes);
-        assert!(codes == expect, "{name} {how:?} {params:?} {x:?}");
-        assert_eq!(total(&lanes), total(&expect_lanes), "{name} {how:?} {params:?} {x:?}");
+        // At the beginning of a cache line, and beside it.
+        for (stores, at) in [(Stores::Cached, 0), (Stores::Past, 0), (Stores::Past, 1)] {
+            let mut buffer = Buffer::zeroed((at + x.len()) * size_of::<C>());
+            let codes = &mut buffer.elements_mut::<C>()[at..];
+            isa.quantize(x, params, How { stores, ..how }, codes);
+            assert!(codes == expect, "{name} {stores:?} {how:?} {params:?} {x:?}");
+            codes.fill(C::from_code(1));
+            let mut lanes = LaneSums::default();
+            isa.encode(x, params, How { stores, ..how }, codes, &mut lanes);
+            assert!(codes == expect, "{name} {stores:?} {how:?} {params:?} {x:?}");
+            assert_eq!(total(&lanes), total(&expect_lanes), "{name} {how:?} {params:?} {x:?}");
+            let mut buffer = Buffer::zeroed((at + x.len()) * size_of::<T>());
+            let back = &mut buffer.elements_mut::<T>()[at..];
+            isa.dequantize(&expect, params, stores, back);
+            let same = back.iter().zip(&expect_back).all(|(a, b)| a.order_key() == b.order_key());
+            assert!(same, "{name} {stores:?} {params:?} {expect:?}");
+        }
         let mut lanes = LaneSums::default();
         isa.measure(x, params, how, &mut lanes);
         assert_eq!(total(&lanes), total(&expect_lanes), "{name} {how:?} {params:?} {x:?}");
-        let mut back = vec![T::ONE; x.len()];
-        isa.dequantize(&codes, params, &mut back);
-        let same = back.iter().zip(&expect_back).all(|(a, b)| a.order_key() == b.order_key());
-        assert!(same, "{name} {params:?} {codes:?}");
     }
 }
 
@@ -164,6 +171,40 @@ proptest! {
     }
 
     #[test]
+    fn elements_that_share_parameters_with_their_neighbours(
+        (size, slices, tame) in (
+            prop::sample::select(vec![1, 3, 16, 32, 48, 64, 100, 128]),
+            prop::collection::vec((any_affine(), any_x(1.0, 130)), 1..8),
+            any::<bool>(),
+        ),
+        cut in 0..300_usize,
+        common in any::<bool>(),
+    ) {
+        let affines: Vec<Affine<f32>> = slices
+            .iter()
+            .map(|&(Affine { scale, zero_point }, _)| {
+                if !tame { return Affine { scale, zero_point }; }
+                let zero_point = if common { 5 } else { zero_point % 128 };
+                Affine { scale: scale.clamp(1e-30, 1e30), zero_point }
+            })
+            .collect();
+        let x: Vec<f32> = slices
+            .iter()
+            .zip(&affines)
+            .flat_map(|((_, x), affine)| x[..size].iter().map(|x| x * affine.scale))
+            .collect();
+        let table = Table::new(&affines);
+        // Whole vectors in half of the cases.
+        let cut = cut.min(x.len() - 1);
+        let cut = if cut % 2 == 0 { cut } else { cut - cut % 16 };
+        let first = cut / size;
+        let slices = table.columns(first..affines.len());
+        let groups = Groups { slices, offset: cut % size, size };
+        check_all(&x[cut..], Params::Groups(groups));
+        check_all(&x[cut..x.len() - (x.len() - cut) / 3], Params::Groups(groups));
+    }
+
+    #[test]
     fn spreading_gives_each_element_its_slice(
         sizes in prop::collection::vec((1..40_usize, 0..9_usize, 1..200_usize), 1..20),
     ) {
@@ -174,11 +215,11 @@ proptest! {
             let mut expect = Vec::new();
             for (i, &(size, offset, len)) in sizes.iter().enumerate() {
                 let span = Span { len, slice: i, offset: offset % size, size };
-                spread.put(isa, &table, span);
+                table.put(isa, span, &mut spread);
                 expect.extend((0..len).map(|k| affines[i + (span.offset + k) / size]));
             }
             expect.truncate(TILE);
-            let columns = spread.columns(&table);
+            let columns = table.spread(&spread);
             prop_assert_eq!(columns.scales.len(), expect.len());
             for (i, expect) in expect.iter().enumerate() {
                 prop_assert_eq!(columns.affine(i), *expect);

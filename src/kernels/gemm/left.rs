@@ -6,8 +6,8 @@ use rayon::prelude::*;
 
 use crate::tensor::Buffer;
 
-use super::super::Isa;
 use super::super::scalar::{Affine, Code, CodeRange, Extent, Params, Rounding};
+use super::super::{How, Isa};
 use super::Codes;
 use super::tile::{Lanes, STEP, Tile};
 
@@ -250,7 +250,7 @@ fn quantize<'a, T: Packable>(
             RowParams::Same(affine) => affine,
             RowParams::Row(affine) => affine(isa.extent(x)),
         };
-        isa.quantize(x, Params::Same(*affine), (from.range, from.rounding), codes);
+        isa.quantize(x, Params::Same(*affine), How::new(from.range, from.rounding), codes);
         T::write(codes, lanes, bytes);
     };
     if stride == 0 {

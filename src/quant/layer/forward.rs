@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use crate::kernels::Isa;
 use crate::kernels::gemm::{
     self, Codes, Dynamic, Elements, Left, Mode, Output as Target, PackedA, Requantize, RowParams,
     multiply_groups,
 };
 use crate::kernels::real::Real;
 use crate::kernels::scalar::{Affine, Code, CodeRange, Extent, Params};
+use crate::kernels::{How, Isa};
 use crate::tensor::{Buffer, DType, Reals, Shape, Tensor};
 
 use super::super::extent::extents;
@@ -253,9 +253,14 @@ impl Layer {
         parts.enumerate().for_each(|(i, (codes, x))| {
             let (range, rounding) = self.input.how();
             if self.input.numerics.signed {
-                quantize::<i8>(x, affines[i], (range, rounding), bytemuck::cast_slice_mut(codes));
+                quantize::<i8>(
+                    x,
+                    affines[i],
+                    How::new(range, rounding),
+                    bytemuck::cast_slice_mut(codes),
+                );
             } else {
-                quantize::<u8>(x, affines[i], (range, rounding), codes);
+                quantize::<u8>(x, affines[i], How::new(range, rounding), codes);
             }
         });
         Ok(Images { codes: Cow::Owned(codes), affines })
@@ -324,7 +329,7 @@ impl Layer {
         let Output::Codes { numerics, affine, .. } = self.output else { return real };
         let x = real.elements_mut::<f32>();
         let mut codes = Buffer::zeroed(x.len());
-        let how = (numerics.code_range(), numerics.rounding());
+        let how = How::new(numerics.code_range(), numerics.rounding());
         if numerics.signed {
             quantize::<i8>(x, affine, how, codes.elements_mut());
         } else {
@@ -335,12 +340,7 @@ impl Layer {
 }
 
 /// Quantizes with one scale, chunk by chunk.
-fn quantize<C: Code>(
-    x: &[f32],
-    affine: Affine<f32>,
-    how: (CodeRange, crate::kernels::scalar::Rounding),
-    codes: &mut [C],
-) {
+fn quantize<C: Code>(x: &[f32], affine: Affine<f32>, how: How, codes: &mut [C]) {
     let isa = Isa::current();
     let parts = x.par_chunks(CHUNK).zip(codes.par_chunks_mut(CHUNK));
     parts.for_each(|(x, codes)| isa.quantize(x, Params::Same(affine), how, codes));

@@ -6,7 +6,7 @@ use crate::kernels::real::Real;
 use crate::tensor::{DType, Reals, Tensor};
 
 use super::super::layout::resolve_axis;
-use super::super::quantize::quantize;
+use super::super::quantize::encode;
 use super::super::scheme::{Granularity, Scheme};
 use super::super::{Cancel, QuantError};
 use super::Fault;
@@ -79,7 +79,7 @@ impl Coded {
                     let error = QuantError::field("bits", "products are of codes of up to 8 bits");
                     return Err(fault(error.cure("use bits 2 to 8")));
                 }
-                let made = quantize(tensor, scheme, false, cancel).map_err(fault)?;
+                let made = encode(tensor, scheme, cancel).map_err(fault)?;
                 let zero_points = integers(&made.zero_point).unwrap_or_default();
                 let scales = Some(reals(&made.scale));
                 let found = Some([made.scale, made.zero_point]);

@@ -195,6 +195,12 @@ impl Layers {
         self.get(name, None).await
     }
 
+    /// Whether a layer, or one of a chain, has to be [loaded](Self::load) before it runs.
+    #[must_use]
+    pub fn is_unloaded(&self, name: &Name) -> bool {
+        lock(&self.registry).is_unloaded(name)
+    }
+
     /// The description of a layer or chain.
     ///
     /// # Errors

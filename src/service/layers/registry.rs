@@ -109,6 +109,18 @@ impl Registry {
         self.slots.get(name).is_some_and(|slot| matches!(slot.content, Content::OnDisk))
     }
 
+    /// Whether a layer, or one of a chain, is left alone until it is loaded again.
+    pub(super) fn is_unloaded(&self, name: &Name) -> bool {
+        self.slots.get(name).is_some_and(|slot| match &slot.content {
+            Content::Unloaded => true,
+            Content::Chain(names) => names.iter().any(|name| {
+                let own = self.slots.get(name);
+                own.is_some_and(|slot| matches!(slot.content, Content::Unloaded))
+            }),
+            Content::Loaded(_) | Content::OnDisk => false,
+        })
+    }
+
     /// Version of what is made next under that name.
     pub(super) fn next_version(&self, name: &Name) -> u64 {
         self.slots.get(name).map_or(0, |slot| slot.doc.version) + 1

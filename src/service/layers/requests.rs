@@ -10,14 +10,17 @@ use crate::api::layers::documents::LayerDoc;
 use crate::api::layers::stored::Stored;
 use crate::api::layers::{Hosted, run};
 use crate::api::name::Name;
+use crate::api::oip;
 use crate::api::payload::{Context, Format, Payload};
 use crate::codec::encoding::Encoding;
 use crate::quant::Cancel;
 use crate::quant::calibrate::Affine;
 use crate::quant::params::Numerics;
+use crate::service::batch::{Part, Run};
 use crate::service::calibrators::Calibrators;
 use crate::service::compute::Permit;
 use crate::service::{Outcome, Service};
+use crate::tensor::{Shape, Tensor};
 
 use super::keeper::Commit;
 
@@ -73,6 +76,11 @@ impl Service {
         (format, encoding): (Format, Encoding),
     ) -> Result<Outcome, Error> {
         let body = payload.body.bytes().len();
+        if self.goes_together(&hosted, body) && !says_alone(&payload.query) {
+            let part =
+                Forward { payload: Some(payload), hosted: Arc::clone(&hosted), format, encoding };
+            return self.run_together(permit, body, hosted, Box::new(part)).await;
+        }
         self.work(permit, "forward", body, move |context| {
             run::forward(payload, format, &hosted, context)?.compressed(encoding, context.cancel)
         })
@@ -122,6 +130,39 @@ fn learnt(
     }
 }
 
+/// Whether a query asks for a run without others.
+fn says_alone(query: &str) -> bool {
+    query.split('&').any(|pair| pair == "batch=false")
+}
+
+/// A request to run a layer, among others.
+struct Forward {
+    payload: Option<Payload>,
+    hosted: Arc<Hosted>,
+    format: Format,
+    encoding: Encoding,
+}
+
+impl Part for Forward {
+    fn decode(&mut self, context: &mut Context<'_>) -> Result<(Tensor, bool), Error> {
+        let payload = self.payload.take();
+        let payload = payload.ok_or_else(|| Error::new(Kind::Internal, "decoded twice"))?;
+        run::input_of_run(payload, context)
+    }
+
+    fn reserve(&self, x: &Tensor, context: &mut Context<'_>) -> Result<Shape, Error> {
+        run::reserve(&self.hosted, x, self.format, context)
+    }
+
+    fn located(&self, error: Error) -> Error {
+        error
+    }
+
+    fn encode(&mut self, y: Tensor, _: Run) -> Result<Answer, Error> {
+        run::answer(&self.hosted, y, self.format)?.compressed(self.encoding, &Cancel::default())
+    }
+}
+
 /// The name in the path or in the body, or in both where they agree.
 fn agreed(path: Option<Name>, body: Option<Name>) -> Result<Name, Error> {
     let wrong = |detail: &str| {
@@ -130,6 +171,9 @@ fn agreed(path: Option<Name>, body: Option<Name>) -> Result<Name, Error> {
     match (path, body) {
         (Some(path), Some(body)) if path != body => {
             Err(wrong("not the name in the path").cure("leave it out"))
+        }
+        (Some(name), _) | (None, Some(name)) if oip::is_reserved(name.as_str()) => {
+            Err(wrong("the name of a built-in model of /v2").cure("take another one"))
         }
         (Some(name), _) | (None, Some(name)) => Ok(name),
         (None, None) => Err(wrong("missing").cure("for instance \"fc1\"")),

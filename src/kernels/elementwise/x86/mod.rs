@@ -1,124 +1,213 @@
-//! x86-64: f32 to 8-bit codes, and extents of f32.
+//! x86-64: f32 to 8-bit codes and back, and extents of f32.
 //!
-//! # Division by a reciprocal
-//! Dividing takes several times as long as all the rest of quantizing, so the
-//! kernels multiply by `r = fl(1 / s)` and look whether that may matter. With
-//! `u = 2^-24`, `r` normal and `Q = x / s`: `fl(x r)` and `fl(Q)` differ by less than
-//! `(1 + u)^2 - 1 + u < 3.1 u |Q|`, or, where they underflow, by less than 2^-148.
-//! Codes and zero points are within -128..=255, so that all quotients that are
-//! not saturated either way have `|Q| < 512`. Where the zero point is added
-//! before rounding, both sums are below 512 and each is rounded by at most
-//! 2^-16 = 256 u (below 256: half of that, and only that matters here, as the
-//! codes end at 255). In all, the two numbers to be rounded differ by less than
-//! `3.1 u 512 + 256 u < 2048 u = 2^-13`. They then have the same nearest integer
-//! unless the computed one is within 2^-13 of a tie, and whether halves go
-//! to even or away makes no difference either. A block in which some element is
-//! that close to a tie, one in fifty of random ones, is done again by division;
-//! a call whose parameters are not [regular](super::table::is_regular) is left
-//! to the loops of `scalar`.
+//! # A code in one instruction
+//! Dividing, rounding, converting and limiting each take as long as the memory
+//! that they work on, so the kernels do all of it with one fused multiply-add.
+//! With `r = fl(1 / s)`, `z'` the zero point counted from the smallest code of
+//! the type, and `w = 2^-14`,
+//!
+//! ```text
+//! u = fma(x, r, 256 + z' + 1/2 + w)
+//! ```
+//!
+//! A `u` in [256, 512) has 8 bits of integer and 15 of fraction behind its
+//! exponent. The integer is the code, and the fraction says how far the quotient
+//! is from a tie. Shifted right by 15 bits such a number is 0x8700 and the code;
+//! smaller `u` give less and larger ones more, so that a subtraction and a
+//! narrowing that saturate limit the code to 0..=255 as well.
+//!
+//! # Where that is not exact
+//! The code to be found is that of `fl(x / s)` (or `fl(x r)`), whole steps from
+//! `z`. Let `Q = x / s` and `e = 2^-15`, the last bit of `u`. Where the code does not
+//! saturate, `|Q| <= 256` because zero points are codes. Then `r` moves the
+//! product by less than `2^-24 |Q| <= e / 2`, rounding `u` by `e / 2`, and the rounding of
+//! the definition's own quotient by `e / 4`, with another `e / 4` where it adds the zero
+//! point before it rounds: less than `3 e / 2` in all. `w = 2 e` puts quotients of less
+//! than `e` or just `e` beside a tie, and all that may have been moved across it,
+//! at fractions of 0 to `3 e`: if the upper 13 bits of a fraction are 0, the block is
+//! left to the loops of `scalar`, as it is when there is a NaN in it. That is
+//! one block of 64 random elements in 128. A call whose reciprocals are not normal, or whose
+//! zero points are no codes, is left to `scalar` altogether.
 #![expect(unsafe_code, reason = "functions with target features are called after their detection")]
 
 use std::any::TypeId;
+use std::ops::Range;
 
 use bytemuck::{Pod, cast_slice, cast_slice_mut};
 
 use super::super::isa::Level;
 use super::super::real::Real;
-use super::super::scalar::{self, Affine, Code, CodeRange, Extent, Params, Rounding};
-use super::super::sums::LaneSums;
-use super::super::table::{Columns, is_regular};
-use super::Isa;
+use super::super::scalar::{self, Affine, Code, Extent, Params};
+use super::super::sums::{LANES, LaneSums};
+use super::super::table::{Columns, Facts, Groups};
+use super::{How, Isa, Stores};
 
 mod avx2;
 mod avx512;
 
 /// Elements that the kernels quantize at a time.
 const BLOCK: usize = 64;
-/// How close to a tie a quotient may not be.
-const TIE: f32 = 0.5 - 1.0 / 8192.0;
+/// Elements that have one set of parameters at least: the largest vector.
+const VECTOR: usize = 16;
+/// What is added to a quotient and its zero point.
+const SHIFT: f32 = 256.0 + 0.5 + 2.0 / 32_768.0;
+/// Bits of a fraction that are 0 near a tie.
+const NEAR: i32 = 0x7ffc;
 /// Bytes between what is read and what is asked for: the prefetchers of the
 /// processors stop at the end of a page.
 const AHEAD: usize = 4096;
+/// The parameters are the same for all elements, each element's own, or those of groups.
+const SAME: u8 = 0;
+const EACH: u8 = 1;
+const GROUPS: u8 = 2;
 
 /// Elements that become 8-bit codes, and how: what the kernels are made for.
 #[derive(Clone, Copy)]
 struct Bytes<'a> {
     x: &'a [f32],
     params: Params<'a, f32>,
-    range: CodeRange,
-    rounding: Rounding,
+    how: How,
 }
 
 impl<'a> Bytes<'a> {
     /// `None` where the kernels do not do.
-    fn new<T: Real>(
-        x: &'a [T],
-        params: Params<'a, T>,
-        (range, rounding): (CodeRange, Rounding),
-    ) -> Option<Self> {
-        let params = match params {
-            Params::Same(affine) if is_regular(affine) => {
-                let scale = *same::<T, f32>(&[affine.scale])?.first()?;
-                Params::Same(Affine { scale, zero_point: affine.zero_point })
-            }
-            Params::Each(columns) if columns.regular && columns.len() >= x.len() => {
-                Params::Each(Columns {
-                    scales: same(columns.scales)?,
-                    reciprocals: same(columns.reciprocals)?,
-                    zero_points: columns.zero_points,
-                    regular: true,
-                })
-            }
-            Params::Same(_) | Params::Each(_) => return None,
-        };
-        let small = range.min >= -128 && range.max <= if range.min < 0 { 127 } else { 255 };
-        small.then_some(Self { x: same(x)?, params, range, rounding })
+    fn new<T: Real>(x: &'a [T], params: Params<'a, T>, how: How) -> Option<Self> {
+        let (x, range) = (same(x)?, how.range);
+        let params = vectors(params, x.len())?;
+        let facts = params.facts();
+        let codes = if range.min < 0 { -128..=127 } else { 0..=255 };
+        let within = |ends: [i32; 2]| ends.iter().all(|end| codes.contains(end));
+        let short_way = facts.normal && within(facts.zero_points) && within([range.min, range.max]);
+        short_way.then_some(Self { x, params, how })
+    }
+
+    /// 128 where codes are signed: what makes them count from 0.
+    const fn shift(&self) -> i32 {
+        if self.how.range.min < 0 { 128 } else { 0 }
     }
 
     /// Some of the elements.
     #[inline(always)]
     fn part(&self, start: usize, len: usize) -> Self {
-        let params = match self.params {
-            Params::Same(affine) => Params::Same(affine),
-            Params::Each(columns) => Params::Each(columns.part(start, len)),
-        };
-        Self { x: &self.x[start..start + len], params, ..*self }
+        Self { x: &self.x[start..start + len], params: self.params.part(start, len), ..*self }
     }
 
     /// As [`scalar::quantize`], to codes whose low bytes are wanted.
     #[inline(always)]
     fn quantize(&self, codes: &mut [u8]) {
-        scalar::quantize(self.x, self.params, self.range, self.rounding, codes);
+        let mut at = 0;
+        while at < self.x.len() {
+            let (next, params) = self.slice(at);
+            let codes = &mut codes[at..next];
+            scalar::quantize(&self.x[at..next], params, self.how.range, self.how.rounding, codes);
+            at = next;
+        }
     }
 
     /// As [`scalar::measure`].
     #[inline(always)]
     fn measure(&self, lanes: &mut LaneSums) {
-        scalar::measure(self.x, self.params, self.range, self.rounding, lanes);
+        let mut at = 0;
+        while at < self.x.len() {
+            let (next, params) = self.slice(at);
+            scalar::measure(&self.x[at..next], params, self.how.range, self.how.rounding, lanes);
+            at = next;
+        }
+    }
+
+    /// As [`scalar::squared_error`], of elements with common parameters.
+    #[inline(always)]
+    fn squared_error(&self, affine: Affine<f32>) -> f64 {
+        scalar::squared_error(self.x, affine, self.how.range, self.how.rounding)
+    }
+
+    /// As [`scalar::add_squared_errors`], of the same.
+    #[inline(always)]
+    fn add_squared_errors(&self, affine: Affine<f32>, lanes: &mut [f64; LANES]) {
+        let How { range, rounding, .. } = self.how;
+        scalar::add_squared_errors(self.x, affine, range, rounding, lanes);
+    }
+
+    /// The end of the group that begins at `at`, and its parameters: loops over
+    /// one group vectorize. Groups are whole vectors, which keeps the lanes of
+    /// sums in step. Anything else is taken as it is.
+    #[inline(always)]
+    fn slice(&self, at: usize) -> (usize, Params<'a, f32>) {
+        let Params::Groups(groups) = self.params else { return (self.x.len(), self.params) };
+        let next = groups.size * (groups.slice(at) + 1) - groups.offset;
+        (next.min(self.x.len()), Params::Same(groups.affine(at)))
     }
 }
 
-impl<T> Columns<'_, T> {
-    /// Number of elements.
+/// The parameters of `len` elements where they are of f32 and do not change
+/// within a vector.
+fn vectors<'a, T: Real>(params: Params<'a, T>, len: usize) -> Option<Params<'a, f32>> {
+    match params {
+        Params::Same(affine) => {
+            let scale = *same::<T, f32>(&[affine.scale])?.first()?;
+            Some(Params::Same(Affine { scale, zero_point: affine.zero_point }))
+        }
+        Params::Each(columns) if columns.len() >= len => Some(Params::Each(columns.of_f32()?)),
+        Params::Groups(Groups { slices, offset, size })
+            if offset % VECTOR == 0
+                && size % VECTOR == 0
+                && offset < size
+                && slices.len() >= (offset + len).div_ceil(size) =>
+        {
+            Some(Params::Groups(Groups { slices: slices.of_f32()?, offset, size }))
+        }
+        Params::Each(_) | Params::Groups(_) => None,
+    }
+}
+
+impl<T: Real> Params<'_, T> {
+    /// What is known of all of them.
+    fn facts(&self) -> Facts {
+        match self {
+            Self::Same(affine) => Facts::of(*affine),
+            Self::Each(columns) => columns.facts,
+            Self::Groups(groups) => groups.slices.facts,
+        }
+    }
+
+    /// Those of some of the elements.
+    #[inline(always)]
+    fn part(&self, start: usize, len: usize) -> Self {
+        match self {
+            Self::Same(affine) => Self::Same(*affine),
+            Self::Each(columns) => Self::Each(columns.part(start..start + len)),
+            Self::Groups(groups) => Self::Groups(groups.part(start, len)),
+        }
+    }
+}
+
+impl Facts {
+    /// Whether all slices have one zero point.
+    const fn is_common(self) -> bool {
+        self.zero_points[0] == self.zero_points[1]
+    }
+}
+
+impl<'a, T: Real> Columns<'a, T> {
+    /// Number of slices.
     fn len(&self) -> usize {
         self.scales.len().min(self.reciprocals.len()).min(self.zero_points.len())
     }
 
-    /// Parameters of some of the elements.
-    #[inline(always)]
-    fn part(&self, start: usize, len: usize) -> Self {
-        Self {
-            scales: &self.scales[start..start + len],
-            reciprocals: &self.reciprocals[start..start + len],
-            zero_points: &self.zero_points[start..start + len],
-            regular: self.regular,
-        }
+    fn of_f32(&self) -> Option<Columns<'a, f32>> {
+        let (scales, reciprocals) = (same(self.scales)?, same(self.reciprocals)?);
+        Some(Columns { scales, reciprocals, zero_points: self.zero_points, facts: self.facts })
     }
 }
 
 /// The slice itself where its type is `U`.
 fn same<T: Pod, U: Pod>(x: &[T]) -> Option<&[U]> {
     (TypeId::of::<T>() == TypeId::of::<U>()).then(|| cast_slice(x))
+}
+
+/// The slice itself where its type is `U`.
+fn same_mut<T: Pod, U: Pod>(x: &mut [T]) -> Option<&mut [U]> {
+    (TypeId::of::<T>() == TypeId::of::<U>()).then(|| cast_slice_mut(x))
 }
 
 /// Codes of one byte as the bytes they are.
@@ -131,7 +220,7 @@ pub(super) fn quantize<T: Real, C: Code>(
     isa: Isa,
     x: &[T],
     params: Params<'_, T>,
-    how: (CodeRange, Rounding),
+    how: How,
     codes: &mut [C],
 ) -> bool {
     let (Some(work), Some(codes)) = (Bytes::new(x, params, how), bytes(codes)) else {
@@ -156,12 +245,12 @@ pub(super) fn encode<T: Real, C: Code>(
     isa: Isa,
     x: &[T],
     params: Params<'_, T>,
-    how: (CodeRange, Rounding),
+    how: How,
     codes: &mut [C],
     lanes: &mut LaneSums,
 ) -> bool {
     match (Bytes::new(x, params, how), bytes(codes)) {
-        (Some(work), Some(codes)) => with_sums::<true>(isa, &work, codes, lanes),
+        (Some(work), Some(codes)) => with_sums(isa, &work, Some(codes), lanes),
         _ => false,
     }
 }
@@ -171,30 +260,86 @@ pub(super) fn measure<T: Real>(
     isa: Isa,
     x: &[T],
     params: Params<'_, T>,
-    how: (CodeRange, Rounding),
+    how: How,
     lanes: &mut LaneSums,
 ) -> bool {
-    Bytes::new(x, params, how).is_some_and(|work| with_sums::<false>(isa, &work, &mut [], lanes))
+    Bytes::new(x, params, how).is_some_and(|work| with_sums(isa, &work, None, lanes))
 }
 
-fn with_sums<const STORE: bool>(
-    isa: Isa,
-    work: &Bytes<'_>,
-    codes: &mut [u8],
-    lanes: &mut LaneSums,
-) -> bool {
+fn with_sums(isa: Isa, work: &Bytes<'_>, codes: Option<&mut [u8]>, lanes: &mut LaneSums) -> bool {
     match isa.level() {
         Level::Avx2 | Level::AvxVnni => {
             // SAFETY: such a level exists only where AVX2, FMA and F16C were detected.
-            unsafe { avx2::encode::<STORE>(work, codes, lanes) };
+            unsafe { avx2::encode(work, codes, lanes) };
         }
         Level::Avx512 | Level::Avx512Vnni => {
             // SAFETY: such a level exists only where AVX-512 F, BW, DQ and VL were detected.
-            unsafe { avx512::encode::<STORE>(work, codes, lanes) };
+            unsafe { avx512::encode(work, codes, lanes) };
         }
         Level::Scalar => return false,
     }
     true
+}
+
+/// As [`Isa::dequantize`], where there is a kernel for it; says whether there is.
+pub(super) fn dequantize<T: Real, C: Code>(
+    isa: Isa,
+    codes: &[C],
+    params: Params<'_, T>,
+    stores: Stores,
+    x: &mut [T],
+) -> bool {
+    if let Some(codes) = same::<C, u8>(codes) {
+        restore::<T, false>(isa, codes, params, stores, x)
+    } else if let Some(codes) = same::<C, i8>(codes) {
+        restore::<T, true>(isa, cast_slice(codes), params, stores, x)
+    } else {
+        false
+    }
+}
+
+/// The same for codes whose bytes are given and which are `SIGNED` or not.
+fn restore<T: Real, const SIGNED: bool>(
+    isa: Isa,
+    codes: &[u8],
+    params: Params<'_, T>,
+    stores: Stores,
+    x: &mut [T],
+) -> bool {
+    /// Differences of codes and such zero points are exact in f32.
+    const SMALL: Range<i32> = -(1 << 20)..1 << 20;
+    let params = vectors(params, codes.len())
+        .filter(|params| params.facts().zero_points.iter().all(|end| SMALL.contains(end)));
+    let (Some(params), Some(x)) = (params, same_mut(x)) else { return false };
+    match isa.level() {
+        Level::Avx2 | Level::AvxVnni => {
+            // SAFETY: such a level exists only where AVX2, FMA and F16C were detected.
+            unsafe { avx2::dequantize::<SIGNED>(codes, params, stores, x) };
+        }
+        Level::Avx512 | Level::Avx512Vnni => {
+            // SAFETY: such a level exists only where AVX-512 F, BW, DQ and VL were detected.
+            unsafe { avx512::dequantize::<SIGNED>(codes, params, stores, x) };
+        }
+        Level::Scalar => return false,
+    }
+    true
+}
+
+/// As [`Isa::squared_error`], where there is a kernel for it.
+pub(super) fn squared_error<T: Real>(
+    isa: Isa,
+    x: &[T],
+    affine: Affine<T>,
+    how: How,
+) -> Option<f64> {
+    let work = Bytes::new(x, Params::Same(affine), how)?;
+    match isa.level() {
+        // SAFETY: such a level exists only where AVX2, FMA and F16C were detected.
+        Level::Avx2 | Level::AvxVnni => Some(unsafe { avx2::squared_error(&work) }),
+        // SAFETY: such a level exists only where AVX-512 F, BW, DQ and VL were detected.
+        Level::Avx512 | Level::Avx512Vnni => Some(unsafe { avx512::squared_error(&work) }),
+        Level::Scalar => None,
+    }
 }
 
 /// Joins the extents of each `size` elements of `x` to `extents`, where there

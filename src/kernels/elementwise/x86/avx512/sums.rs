@@ -3,8 +3,10 @@
 
 use std::arch::x86_64::*;
 
-use super::LARGER;
 use crate::kernels::sums::{LANES, LaneSums};
+
+/// `vrange`: the larger magnitude, without its sign.
+const LARGER: i32 = 0b1011;
 
 /// The lanes of the sums, in registers.
 pub(super) struct Sums {
@@ -15,9 +17,11 @@ pub(super) struct Sums {
     clipped: [__m512d; 2],
     max_abs: [__m512d; 2],
     /// How many came back as 0, in 32-bit lanes.
-    pub(super) zeroed: __m512i,
+    zeroed: __m512i,
     /// How many codes are saturated.
-    pub(super) clipped_count: u64,
+    clipped_count: u64,
+    /// How many there are in all.
+    pub(super) count: u64,
 }
 
 impl Sums {
@@ -33,6 +37,7 @@ impl Sums {
             max_abs: load(&lanes.max_abs),
             zeroed: _mm512_setzero_si512(),
             clipped_count: 0,
+            count: 0,
         }
     }
 
@@ -40,8 +45,8 @@ impl Sums {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
     pub(super) fn reload(&mut self, lanes: &LaneSums) {
-        let Self { zeroed, clipped_count, .. } = *self;
-        *self = Self { zeroed, clipped_count, ..Self::load(lanes) };
+        let Self { zeroed, clipped_count, count, .. } = *self;
+        *self = Self { zeroed, clipped_count, count, ..Self::load(lanes) };
     }
 
     #[inline]
@@ -55,10 +60,20 @@ impl Sums {
         store(self.max_abs, &mut lanes.max_abs);
     }
 
+    /// Stores the sums and adds the counts.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    pub(super) fn finish(&self, lanes: &mut LaneSums) {
+        self.store(lanes);
+        lanes.count += self.count;
+        lanes.clipped_count += self.clipped_count;
+        lanes.zeroed_count += u64::from(_mm512_reduce_add_epi32(self.zeroed).cast_unsigned());
+    }
+
     /// Adds 16 finite elements; with `CLIP`, some codes are saturated.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    pub(super) fn add<const CLIP: bool>(
+    pub(super) fn add<const CLIP: bool, const FORM: u8, const COMMON: bool>(
         &mut self,
         x: __m512,
         restored: __m512,

@@ -1,0 +1,61 @@
+//! Whatever a request holds, the answer is an answer or an error, and never a panic.
+#![no_main]
+
+use arbitrary::Arbitrary;
+use libfuzzer_sys::fuzz_target;
+use quantd::api::payload::{Context, Format, Payload};
+use quantd::codec::Limits;
+use quantd::codec::encoding::Encoding;
+use quantd::quant::Cancel;
+use quantd::service::{Command, Operation, execute};
+use quantd::tensor::Buffer;
+
+#[derive(Arbitrary, Debug)]
+struct Input<'a> {
+    operation: u8,
+    format: u8,
+    answer: u8,
+    encoding: u8,
+    query: &'a str,
+    body: &'a [u8],
+}
+
+const FORMATS: [Format; 4] = [Format::Json, Format::Npy, Format::Safetensors, Format::Raw];
+const OPERATIONS: [Operation; 5] = [
+    Operation::Quantize,
+    Operation::Dequantize,
+    Operation::Compare,
+    Operation::Inspect,
+    Operation::Matmul,
+];
+
+fuzz_target!(|input: Input<'_>| {
+    let pick = |byte: u8, count: usize| usize::from(byte) % count;
+    let operation = OPERATIONS[pick(input.operation, OPERATIONS.len())];
+    let answers = operation.formats();
+    let command = Command {
+        operation,
+        payload: Payload {
+            body: Buffer::copy_of(input.body),
+            format: FORMATS[pick(input.format, FORMATS.len())],
+            // Mostly none: random bytes are no compressed stream.
+            encoding: if input.encoding > 250 { Encoding::Gzip } else { Encoding::Identity },
+            query: input.query.to_owned(),
+        },
+        format: answers[pick(input.answer, answers.len())],
+        encoding: Encoding::Identity,
+    };
+    let limits = Limits {
+        max_bytes: 1 << 20,
+        max_tensors: 64,
+        max_elements: 1 << 16,
+        max_header_bytes: 1 << 16,
+    };
+    let mut context = Context {
+        limits: &limits,
+        cancel: &Cancel::default(),
+        spare: 64 << 20,
+        grow: &mut |_| Ok(()),
+    };
+    drop(execute(command, &mut context));
+});

@@ -1,0 +1,244 @@
+//! The built-in models, carried out by what serves `/v1`.
+
+use serde_json::Value;
+
+use crate::api::dequantize::{self, Item, coding, output_dtype, unpacked};
+use crate::api::documents::ReportDoc;
+use crate::api::error::{Error, Kind, Place};
+use crate::api::fields::Origin;
+use crate::api::matmul::{self, Request, Side};
+use crate::api::options::{Options, SCHEME_FIELDS};
+use crate::api::payload::{self, Context};
+use crate::api::quantize;
+use crate::codec::oip::{Input, Output};
+use crate::quant::matmul::Report as ProductReport;
+use crate::quant::scheme::Granularity;
+use crate::tensor::{DType, Reals, Shape, Tensor};
+
+use super::exchange::Call;
+use super::models::{Model, Operation};
+
+/// Carries a request to a built-in model out; gives all its outputs.
+///
+/// # Errors
+/// [`Error`] names the parameter or the input at fault.
+pub fn run(
+    model: &Model,
+    call: &mut Call,
+    context: &mut Context<'_>,
+) -> Result<Vec<Output>, Error> {
+    match model.operation {
+        Operation::Quantize(preset) => run_quantize(preset, call, context),
+        Operation::Dequantize(preset) => run_dequantize(preset, call, context),
+        Operation::Matmul => run_matmul(call, context),
+    }
+}
+
+fn output(name: &'static str, tensor: Tensor) -> Output {
+    Output { name, tensor, parameters: Vec::new(), binary: false }
+}
+
+/// A scalar as the vector of one element that the protocol's clients expect.
+fn vector(tensor: Tensor) -> Tensor {
+    if tensor.shape().rank() > 0 {
+        return tensor;
+    }
+    let one = Shape::vector(1).ok().and_then(|shape| tensor.clone().reshaped(shape));
+    one.unwrap_or(tensor)
+}
+
+fn internal() -> Error {
+    Error::new(Kind::Internal, "a result does not fit its shape")
+}
+
+/// The scheme fields among the parameters, over those of the preset.
+fn options(preset: &str, call: &mut Call) -> Result<Options, Error> {
+    for name in ["preset", "scheme"] {
+        if call.fields.take(name).is_some() {
+            return Err(call
+                .fields
+                .error(name, "the name of the model says it")
+                .cure("call another model, or set the fields of the scheme one by one"));
+        }
+    }
+    call.fields.insert("preset", Value::String(preset.to_owned()));
+    Options::take(&mut call.fields)
+}
+
+fn run_quantize(
+    preset: &str,
+    call: &mut Call,
+    context: &mut Context<'_>,
+) -> Result<Vec<Output>, Error> {
+    let known = ["x"];
+    let origin = call.fields.origin().clone();
+    let scheme = options(preset, call)?.resolve(&origin)?;
+    call.fields.clone().finish(&SCHEME_FIELDS[1..18])?;
+    let Input { tensor, .. } = call.require("x", &known)?;
+    call.finish_inputs(&known)?;
+    let located = |error| {
+        Error::of_quant(error, |field| match field {
+            "data" => Place::Pointer("/inputs/0/data".to_owned()),
+            field => origin.place(field),
+        })
+    };
+    let made = quantize::quantize_one(tensor, &scheme, false, (call.format(), context), located)?;
+    let mut q = output("q", made.codes);
+    if scheme.packed {
+        let letter = if scheme.numerics.signed { 'I' } else { 'U' };
+        let dims: Vec<_> = made.shape.iter().map(usize::to_string).collect();
+        q.parameters = vec![
+            ("quantd_dtype", format!("{letter}{}", scheme.numerics.bits)),
+            ("quantd_packing", format!("int{}_lo_hi", scheme.numerics.bits)),
+            ("quantd_shape", format!("[{}]", dims.join(","))),
+        ];
+    }
+    Ok(vec![
+        q,
+        output("scale", vector(made.scale)),
+        output("zero_point", vector(widened(&made.zero_point).ok_or_else(internal)?)),
+        metrics(&figures(&made.report)).ok_or_else(internal)?,
+    ])
+}
+
+/// Zero points as I32, whatever the type of the codes.
+fn widened(zero_point: &Tensor) -> Option<Tensor> {
+    // Exact: codes have at most 16 bits.
+    let Reals::F32(reals) = zero_point.reals() else { return None };
+    #[expect(clippy::cast_possible_truncation, reason = "codes have at most 16 bits")]
+    let wide: Vec<i32> = reals.iter().map(|&zero_point| zero_point as i32).collect();
+    Tensor::from_elements(DType::I32, zero_point.shape().clone(), &wide)
+}
+
+fn figures(report: &ReportDoc) -> [(&'static str, Option<f64>); 12] {
+    [
+        ("mse", report.mse),
+        ("mse_clipped", report.mse_clipped),
+        ("mse_rounded", report.mse_rounded),
+        ("max_abs_error", report.max_abs_error),
+        ("sqnr_db", report.sqnr_db),
+        ("cosine", report.cosine),
+        ("clipped", Some(report.clipped as f64)),
+        ("nan", Some(report.nan as f64)),
+        ("inf", Some(report.inf as f64)),
+        ("zeroed", Some(report.zeroed as f64)),
+        ("bits_per_element", report.bits_per_element),
+        ("compression_ratio", report.compression_ratio),
+    ]
+}
+
+fn product_figures(report: &ProductReport) -> [(&'static str, Option<f64>); 4] {
+    [
+        ("mse", report.mse),
+        ("max_abs_error", report.max_abs_error),
+        ("sqnr_db", report.sqnr_db),
+        ("cosine", report.cosine),
+    ]
+}
+
+/// Figures as one vector, named by a parameter; NaN where a figure is none.
+fn metrics(figures: &[(&'static str, Option<f64>)]) -> Option<Output> {
+    let values: Vec<f64> = figures.iter().map(|(_, value)| value.unwrap_or(f64::NAN)).collect();
+    let names: Vec<_> = figures.iter().map(|(name, _)| *name).collect();
+    let shape = Shape::vector(values.len()).ok()?;
+    Some(Output {
+        parameters: vec![("metric_names", names.join(","))],
+        ..output("metrics", Tensor::from_elements(DType::F64, shape, &values)?)
+    })
+}
+
+fn run_dequantize(
+    preset: &str,
+    call: &mut Call,
+    context: &mut Context<'_>,
+) -> Result<Vec<Output>, Error> {
+    let known = ["q", "scale", "zero_point"];
+    let dtype = output_dtype(&mut call.fields)?;
+    let shape = payload::shape(&mut call.fields)?;
+    let mut options = options(preset, call)?;
+    let own = ["output_dtype", "shape"];
+    let known_fields: Vec<_> = own.into_iter().chain(SCHEME_FIELDS[1..18].to_vec()).collect();
+    call.fields.clone().finish(&known_fields)?;
+    let q = call.require("q", &known)?;
+    let scale = call.require("scale", &known)?;
+    let zero_point = call.take("zero_point").map(|input| input.tensor);
+    call.finish_inputs(&known)?;
+    let place = Place::Pointer("/inputs/0".to_owned());
+    let shape = match shape_of(&q, &place)? {
+        Some(packed) => {
+            options.packed = Some(true);
+            Some(packed)
+        }
+        None => shape,
+    };
+    let coding = coding(&options, call.fields.origin())?;
+    let codes = unpacked(q.tensor, shape, &coding, &place)?;
+    let item = Item {
+        name: String::new(),
+        codes,
+        scale: Some(scale.tensor),
+        zero_point,
+        granularity: coding.granularity,
+        place: call.fields.origin().clone(),
+    };
+    let restored = dequantize::restore(item, dtype, call.format(), context)?;
+    Ok(vec![output("x", restored)])
+}
+
+/// The shape that packed codes say they have, as the answer of a quantizing
+/// model says it.
+fn shape_of(q: &Input, place: &Place) -> Result<Option<Shape>, Error> {
+    let Some(text) = q.parameters.get("quantd_shape") else { return Ok(None) };
+    let inner = text.as_str().and_then(|text| text.strip_prefix('[')?.strip_suffix(']'));
+    let dims = inner.map(|inner| inner.split(',').filter(|dim| !dim.is_empty()));
+    let dims: Option<Vec<usize>> = dims.and_then(|dims| dims.map(|dim| dim.parse().ok()).collect());
+    match dims.and_then(|dims| Shape::new(dims).ok()) {
+        Some(shape) => Ok(Some(shape)),
+        None => Err(Error::new(Kind::InvalidOption, "quantd_shape is no shape")
+            .at(place.clone())
+            .cure("write it as \"[2,3]\"")),
+    }
+}
+
+fn run_matmul(call: &mut Call, context: &mut Context<'_>) -> Result<Vec<Output>, Error> {
+    let known = ["a", "b", "bias", "a_scale", "a_zero_point", "b_scale", "b_zero_point"];
+    let transposed = matmul::transpose_b(&mut call.fields.clone())?;
+    let a = side("a", call, transposed, &known)?;
+    let b = side("b", call, transposed, &known)?;
+    let bias = call.take("bias").map(|input| input.tensor);
+    call.finish_inputs(&known)?;
+    let mut request = Request { a, b, bias, fields: call.fields.clone() };
+    let made = matmul::multiply(&mut request, call.format(), context)?;
+    let mut outputs = vec![output("y", made.result)];
+    if let Some(report) = made.report {
+        outputs.push(metrics(&product_figures(&report)).ok_or_else(internal)?);
+    }
+    Ok(outputs)
+}
+
+/// An operand: codes when its elements are 8-bit integers, else real numbers.
+fn side(name: &str, call: &mut Call, transposed: bool, known: &[&str]) -> Result<Side, Error> {
+    let Input { tensor, .. } = call.require(name, known)?;
+    let field = format!("{name}_scheme");
+    let scheme = call.fields.take(&field);
+    let pointer = format!("/parameters/{field}");
+    if tensor.dtype().is_float() {
+        let scheme = matmul::scheme_or_default(name, scheme, transposed, &pointer)?;
+        return Ok(Side::Real { tensor, scheme: Box::new(scheme) });
+    }
+    if scheme.is_some() {
+        return Err(call.fields.error(&field, "the operand is quantized already"));
+    }
+    let scale = call.take(&format!("{name}_scale")).map(|input| input.tensor);
+    let zero_point = call.take(&format!("{name}_zero_point")).map(|input| input.tensor);
+    let several = |tensor: &Option<Tensor>| tensor.as_ref().is_some_and(|t| t.shape().len() > 1);
+    // Columns of B are what can have scales of their own without being named.
+    let granularity = match (name, several(&scale) || several(&zero_point)) {
+        ("b", true) => Granularity::Channel { axis: if transposed { -2 } else { -1 } },
+        (_, true) => Granularity::Token,
+        (_, false) => Granularity::Tensor,
+    };
+    let place = Origin::Body(format!("/{name}"));
+    let name = String::new();
+    Ok(Side::Coded(Box::new(Item { name, codes: tensor, scale, zero_point, granularity, place })))
+}

@@ -1,0 +1,332 @@
+//! A request: header, then binary elements in the order of the inputs.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use super::{Input, MAX_NAME, Request, Wanted, datatype, has_json};
+use crate::codec::json::{self, below, elements_up_to, members, read_value};
+use crate::codec::{CodecError, Limits};
+use crate::tensor::{Buffer, DType, Shape, Tensor};
+
+/// Bytes of the text of one object of parameters, of a shape, or of the id.
+const MAX_SMALL_TEXT: usize = 16 << 10;
+/// Most outputs that one request asks for.
+const MAX_OUTPUTS: usize = 64;
+
+/// Reads the request that `body` holds from `start` on, whose header has
+/// `header` bytes; without it all is header.
+///
+/// Members that the protocol does not know are left alone: clients add some.
+///
+/// # Errors
+/// [`CodecError`] names the member or the input at fault.
+pub fn read(
+    body: &Arc<Buffer>,
+    start: usize,
+    header: Option<usize>,
+    limits: &Limits,
+) -> Result<Request, CodecError> {
+    let all = body.bytes().get(start..).unwrap_or_default();
+    let len = header.unwrap_or(all.len());
+    let Some((text, _)) = all.split_at_checked(len) else {
+        let detail = format!("the JSON is said to have {len} bytes, the body has {}", all.len());
+        return Err(CodecError::malformed(detail));
+    };
+    let mut source = Source { body, next: start.saturating_add(len), limits };
+    let mut request = Request::default();
+    let mut has_inputs = false;
+    for member in members(text)? {
+        let value = member.value;
+        match member.key.as_ref() {
+            _ if value == b"null" => {}
+            "id" => request.id = Some(string(value, "/id")?),
+            "parameters" => request.parameters = parameters(value, "/parameters")?,
+            "outputs" => request.outputs = outputs(value)?,
+            "inputs" => {
+                request.inputs = source.inputs(value)?;
+                has_inputs = true;
+            }
+            _ => {}
+        }
+    }
+    if !has_inputs {
+        return Err(CodecError::malformed("missing").at("/inputs").cure(
+            "send [{\"name\": \"x\", \"shape\": [2], \"datatype\": \"FP32\", \"data\": [1, 2]}]",
+        ));
+    }
+    source.finish()?;
+    Ok(request)
+}
+
+/// The one input of a request without a header: the whole body from `start` on
+/// is its elements. `dims` are those of the model; a negative one takes what is
+/// there.
+///
+/// # Errors
+/// The model has more than one variable dimension, or the body is no whole
+/// number of elements.
+pub fn raw(
+    body: &Arc<Buffer>,
+    start: usize,
+    dtype: DType,
+    dims: &[i64],
+    limits: &Limits,
+) -> Result<Tensor, CodecError> {
+    let found = body.bytes().len().saturating_sub(start);
+    let fixed = dims.iter().filter_map(|&dim| usize::try_from(dim).ok());
+    let row = fixed.fold(dtype.size(), usize::saturating_mul);
+    if dims.iter().filter(|dim| **dim < 0).count() > 1 {
+        let detail = "the model's input has more than one variable dimension";
+        return Err(CodecError::malformed(detail).cure("send a JSON header with the shape"));
+    }
+    let rows = found.checked_div(row).unwrap_or(0);
+    if rows.checked_mul(row) != Some(found) {
+        let detail = format!("the body has {found} bytes, not a multiple of {row}");
+        return Err(CodecError::malformed(detail));
+    }
+    let dims = dims.iter().map(|&dim| usize::try_from(dim).unwrap_or(rows)).collect();
+    let shape = Shape::new(dims).map_err(|error| CodecError::malformed(error.to_string()))?;
+    check_elements(&shape, limits)?;
+    let wrong =
+        || CodecError::malformed(format!("the body has {found} bytes, not those of {shape}"));
+    if shape.len().checked_mul(dtype.size()) != Some(found) {
+        return Err(wrong());
+    }
+    Tensor::view(dtype, shape.clone(), Arc::clone(body), start).ok_or_else(wrong)
+}
+
+fn check_elements(shape: &Shape, limits: &Limits) -> Result<(), CodecError> {
+    if shape.len() <= limits.max_elements {
+        return Ok(());
+    }
+    let detail = format!("the tensor has more than {} elements", limits.max_elements);
+    Err(CodecError::too_large(detail).cure("split the tensor"))
+}
+
+/// Where binary elements are taken from.
+struct Source<'a> {
+    body: &'a Arc<Buffer>,
+    next: usize,
+    limits: &'a Limits,
+}
+
+impl Source<'_> {
+    fn inputs(&mut self, text: &[u8]) -> Result<Vec<Input>, CodecError> {
+        let items = elements_up_to(text, self.limits.max_tensors);
+        let items = items.map_err(|error| below(error, "/inputs"))?;
+        let mut names = HashSet::new();
+        let mut inputs = Vec::with_capacity(items.len());
+        for (i, item) in items.into_iter().enumerate() {
+            let pointer = format!("/inputs/{i}");
+            let input = self.input(item, &pointer)?;
+            if !names.insert(input.name.clone()) {
+                let detail = format!("input {:?} is given twice", input.name);
+                return Err(CodecError::malformed(detail).at(format!("{pointer}/name")));
+            }
+            inputs.push(input);
+        }
+        Ok(inputs)
+    }
+
+    fn input(&mut self, text: &[u8], pointer: &str) -> Result<Input, CodecError> {
+        let members = members(text).map_err(|error| below(error, pointer))?;
+        let find = |key: &str| {
+            let member = members.iter().find(|member| member.key == key);
+            member.map(|member| member.value).filter(|value| *value != b"null")
+        };
+        let name = name(find("name"), pointer)?;
+        let about = |error: CodecError| {
+            let detail = format!("input {name:?}: {}", error.detail);
+            CodecError { detail: detail.into(), ..error }
+        };
+        let at = format!("{pointer}/datatype");
+        let dtype = dtype(find("datatype"), &at).map_err(about)?;
+        let shape = shape(find("shape"), &format!("{pointer}/shape")).map_err(about)?;
+        check_elements(&shape, self.limits).map_err(|error| about(error.at(pointer)))?;
+        let at = format!("{pointer}/parameters");
+        let mut parameters = match find("parameters") {
+            Some(text) => parameters(text, &at).map_err(about)?,
+            None => Map::new(),
+        };
+        if parameters.keys().any(|key| key.starts_with("shared_memory_")) {
+            let detail = "shared memory is not supported";
+            return Err(about(CodecError::malformed(detail).at(at).cure("send the bytes")));
+        }
+        let size = parameters.remove("binary_data_size");
+        let is_view = size.is_some();
+        let tensor = match (find("data"), size) {
+            (Some(_), Some(_)) => {
+                Err(CodecError::malformed("has both data and binary_data_size").at(pointer))
+            }
+            (None, Some(size)) => self.binary(&size, dtype, shape, &at),
+            (data, None) => self.numbers(data, dtype, &shape, &format!("{pointer}/data")),
+        };
+        Ok(Input { tensor: tensor.map_err(about)?, name, is_view, parameters })
+    }
+
+    /// The next elements of the body.
+    fn binary(
+        &mut self,
+        size: &Value,
+        dtype: DType,
+        shape: Shape,
+        pointer: &str,
+    ) -> Result<Tensor, CodecError> {
+        let bad = |detail: String| {
+            Err(CodecError::malformed(detail).at(format!("{pointer}/binary_data_size")))
+        };
+        let Some(size) = size.as_u64().and_then(|size| usize::try_from(size).ok()) else {
+            return bad("binary_data_size is not a number of bytes".to_owned());
+        };
+        let expected = shape.len().saturating_mul(dtype.size());
+        if size != expected {
+            return bad(format!(
+                "binary_data_size is {size}, shape {shape} of {} takes {expected} bytes",
+                datatype(dtype)
+            ));
+        }
+        let left = self.body.bytes().len().saturating_sub(self.next);
+        let view = Tensor::view(dtype, shape, Arc::clone(self.body), self.next);
+        let Some(view) = view.filter(|_| size <= left) else {
+            return bad(format!("binary_data_size is {size}, the body has {left} bytes left"));
+        };
+        self.next = self.next.saturating_add(size);
+        Ok(view)
+    }
+
+    fn numbers(
+        &self,
+        data: Option<&[u8]>,
+        dtype: DType,
+        shape: &Shape,
+        pointer: &str,
+    ) -> Result<Tensor, CodecError> {
+        // Clients write null for an empty tensor.
+        let Some(data) = data.or(shape.is_empty().then_some(b"[]")) else {
+            return Err(CodecError::malformed("has neither data nor binary_data_size").at(pointer));
+        };
+        if !has_json(dtype) {
+            let detail = format!("{} data via JSON is not supported", datatype(dtype));
+            return Err(CodecError::malformed(detail)
+                .at(pointer)
+                .cure("send it as binary data, with parameters.binary_data_size"));
+        }
+        json::read_tensor(data, dtype, Some(shape), pointer, self.limits)
+    }
+
+    /// All of the body must have been used.
+    fn finish(&self) -> Result<(), CodecError> {
+        match self.body.bytes().len().saturating_sub(self.next) {
+            0 => Ok(()),
+            left => Err(CodecError::malformed(format!(
+                "unexpected additional input data: {left} bytes of the body belong to no input"
+            ))),
+        }
+    }
+}
+
+fn outputs(text: &[u8]) -> Result<Vec<Wanted>, CodecError> {
+    let items = elements_up_to(text, MAX_OUTPUTS).map_err(|error| below(error, "/outputs"))?;
+    let mut outputs: Vec<Wanted> = Vec::with_capacity(items.len());
+    for (i, item) in items.into_iter().enumerate() {
+        let pointer = format!("/outputs/{i}");
+        let members = members(item).map_err(|error| below(error, &pointer))?;
+        let find = |key: &str| {
+            let member = members.iter().find(|member| member.key == key);
+            member.map(|member| member.value).filter(|value| *value != b"null")
+        };
+        let name = name(find("name"), &pointer)?;
+        if outputs.iter().any(|output| output.name == name) {
+            let detail = format!("output {name:?} is given twice");
+            return Err(CodecError::malformed(detail).at(format!("{pointer}/name")));
+        }
+        let at = format!("{pointer}/parameters");
+        let parameters = match find("parameters") {
+            Some(text) => parameters(text, &at)?,
+            None => Map::new(),
+        };
+        let unsupported =
+            |key: &&String| *key == "classification" || key.starts_with("shared_memory_");
+        if let Some(key) = parameters.keys().find(unsupported) {
+            let detail = format!("output {name:?}: {key} is not supported");
+            return Err(CodecError::malformed(detail).at(at));
+        }
+        let binary = match parameters.get("binary_data") {
+            None => None,
+            Some(Value::Bool(binary)) => Some(*binary),
+            Some(_) => {
+                let detail = format!("output {name:?}: binary_data is not a boolean");
+                return Err(CodecError::malformed(detail).at(format!("{at}/binary_data")));
+            }
+        };
+        outputs.push(Wanted { name, binary });
+    }
+    Ok(outputs)
+}
+
+fn small(text: &[u8], pointer: &str) -> Result<Value, CodecError> {
+    if text.len() > MAX_SMALL_TEXT {
+        let detail = format!("the value is longer than {MAX_SMALL_TEXT} bytes");
+        return Err(CodecError::too_large(detail).at(pointer));
+    }
+    read_value(text, pointer)
+}
+
+fn string(text: &[u8], pointer: &str) -> Result<String, CodecError> {
+    match small(text, pointer)? {
+        Value::String(text) => Ok(text),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+            Err(CodecError::malformed("not a string").at(pointer))
+        }
+    }
+}
+
+fn name(text: Option<&[u8]>, pointer: &str) -> Result<String, CodecError> {
+    let pointer = format!("{pointer}/name");
+    let Some(text) = text else { return Err(CodecError::malformed("missing").at(pointer)) };
+    let name = string(text, &pointer)?;
+    if name.len() > MAX_NAME || name.chars().any(char::is_control) {
+        let detail = format!("not a name of at most {MAX_NAME} bytes");
+        return Err(CodecError::malformed(detail).at(pointer));
+    }
+    Ok(name)
+}
+
+fn dtype(text: Option<&[u8]>, pointer: &str) -> Result<DType, CodecError> {
+    let text = text.map(|text| string(text, pointer)).transpose()?.unwrap_or_default();
+    DType::ALL.into_iter().find(|dtype| datatype(*dtype) == text).ok_or_else(|| {
+        let known: Vec<_> = DType::ALL.into_iter().map(datatype).collect();
+        CodecError::malformed("not a datatype that is taken")
+            .at(pointer)
+            .cure(format!("use one of: {}", known.join(", ")))
+    })
+}
+
+fn shape(text: Option<&[u8]>, pointer: &str) -> Result<Shape, CodecError> {
+    let bad = |detail: String| CodecError::malformed(detail).at(pointer);
+    let Some(text) = text else { return Err(bad("shape is missing".to_owned())) };
+    let Value::Array(dims) = small(text, pointer)? else {
+        return Err(bad("shape is not an array of sizes".to_owned()));
+    };
+    let size = |dim: &Value| dim.as_u64().and_then(|dim| usize::try_from(dim).ok());
+    let dims: Option<Vec<usize>> = dims.iter().map(size).collect();
+    let dims = dims.ok_or_else(|| bad("shape is not an array of sizes".to_owned()))?;
+    Shape::new(dims).map_err(|error| bad(error.to_string()))
+}
+
+/// Strings, numbers and booleans by name.
+fn parameters(text: &[u8], pointer: &str) -> Result<Map<String, Value>, CodecError> {
+    let Value::Object(mut map) = small(text, pointer)? else {
+        return Err(CodecError::malformed("parameters are not an object").at(pointer));
+    };
+    map.retain(|_, value| !value.is_null());
+    if let Some((key, _)) = map.iter().find(|(_, value)| value.is_array() || value.is_object()) {
+        let key: String = key.chars().filter(|c| !c.is_control()).take(MAX_NAME).collect();
+        return Err(CodecError::malformed("a parameter is a string, a number or a boolean")
+            .at(format!("{pointer}/{key}"))
+            .cure("write a list as a string, such as \"128,128\""));
+    }
+    Ok(map)
+}

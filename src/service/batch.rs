@@ -1,0 +1,393 @@
+//! Small requests to one layer, run as one product.
+//!
+//! Requests queue in the lane of their layer. The first one calls a leader,
+//! a piece of work on the compute pool that decodes what has come, multiplies
+//! all rows at once, answers, and looks again until nothing is left: under load
+//! requests find a leader at work, and none of them starts one. Rows do not
+//! influence one another, so that an answer has the same bytes as alone; what
+//! fails together is run again one by one.
+
+use std::collections::{HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+use crate::api::answer::Answer;
+use crate::api::error::{Error, Kind};
+use crate::api::layers::Hosted;
+use crate::api::name::Name;
+use crate::api::payload::Context;
+use crate::codec::Limits;
+use crate::quant::Cancel;
+use crate::tensor::{Buffer, DType, Shape, Tensor};
+
+use super::compute::{Compute, Permit, Slot, Waiting};
+use super::{Outcome, Service};
+
+/// Bytes of a body for each number of a row that may still be run with others.
+const NUMBER: usize = 24;
+
+/// How requests are run together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batching {
+    /// Rows of one product; with 1 or less every request runs alone.
+    pub rows: usize,
+    /// How long a request waits for as many others as came together last time.
+    pub wait: Duration,
+}
+
+/// What a request makes of its body and of its result.
+pub(super) trait Part: Send {
+    /// The input, and whether it may be run with others.
+    fn decode(&mut self, context: &mut Context<'_>) -> Result<(Tensor, bool), Error>;
+    /// Takes room for a run on `x` and its answer; gives the shape of the result.
+    fn reserve(&self, x: &Tensor, context: &mut Context<'_>) -> Result<Shape, Error>;
+    /// The same error in the terms of the request.
+    fn located(&self, error: Error) -> Error;
+    /// The answer; the run on `rows` rows in all took from `started` to `ended`.
+    fn encode(&mut self, y: Tensor, run: Run) -> Result<Answer, Error>;
+}
+
+/// A run, as the statistics count it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Run {
+    /// Rows of this request.
+    pub(super) rows: usize,
+    /// Rows of all requests that ran together; 0 for all of them but one.
+    pub(super) executed: usize,
+    /// When the leader took the request up.
+    pub(super) begun: Instant,
+    /// When its input was decoded.
+    pub(super) decoded: Instant,
+    /// What the product took.
+    pub(super) took: Duration,
+}
+
+/// A request that waits for a leader.
+struct Item {
+    part: Box<dyn Part>,
+    permit: Permit,
+    body: usize,
+    queued: Instant,
+    waiting: Option<Waiting>,
+    reply: oneshot::Sender<Result<(Answer, Duration, Permit), Error>>,
+}
+
+/// A request whose input is decoded.
+struct Ready {
+    item: Item,
+    x: Tensor,
+    shape: Shape,
+    begun: Instant,
+    decoded: Instant,
+}
+
+#[derive(Default)]
+struct Queue {
+    items: VecDeque<Item>,
+    /// Whether a leader is at work, or called.
+    led: bool,
+    /// Requests that ran together last.
+    last: usize,
+}
+
+/// The requests to one version of a layer.
+#[derive(Default)]
+struct Lane {
+    queue: Mutex<Queue>,
+    arrived: Condvar,
+}
+
+/// The lanes of all layers.
+#[derive(Default)]
+pub(super) struct Lanes {
+    /// By name: the version, and its lane.
+    found: Mutex<HashMap<Name, (u64, Arc<Lane>)>>,
+}
+
+impl std::fmt::Debug for Lanes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lanes").finish_non_exhaustive()
+    }
+}
+
+/// What a leader needs.
+#[derive(Clone)]
+struct Leader {
+    lane: Arc<Lane>,
+    hosted: Arc<Hosted>,
+    compute: Compute,
+    limits: Arc<Limits>,
+    batching: Batching,
+    runtime: Handle,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What it protects is changed in steps that leave nothing half done.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn defect<T>(_: T) -> Error {
+    Error::new(Kind::Internal, "the request met a defect of the server")
+}
+
+/// Numbers of a row, where rows can be run together.
+pub(super) fn row(hosted: &Hosted) -> Option<usize> {
+    match hosted.input().dims.as_slice() {
+        [None, Some(row)] if hosted.is_row_independent() => Some(*row),
+        _ => None,
+    }
+}
+
+impl Lanes {
+    fn of(&self, hosted: &Hosted, exists: impl Fn(&Name) -> bool) -> Arc<Lane> {
+        let mut found = lock(&self.found);
+        if let Some((version, lane)) = found.get(&hosted.name)
+            && *version == hosted.version
+        {
+            return Arc::clone(lane);
+        }
+        found.retain(|name, _| exists(name));
+        let lane = Arc::<Lane>::default();
+        found.insert(hosted.name.clone(), (hosted.version, Arc::clone(&lane)));
+        lane
+    }
+}
+
+impl Service {
+    /// Whether a request of `body` bytes to `hosted` may be run with others.
+    pub(super) fn goes_together(&self, hosted: &Hosted, body: usize) -> bool {
+        let rows = self.batching.rows;
+        rows > 1
+            && row(hosted).is_some_and(|row| {
+                body <= row.saturating_mul(rows).saturating_mul(NUMBER).saturating_add(4096)
+            })
+    }
+
+    /// Runs a request to `hosted` together with those that come at the same time.
+    ///
+    /// # Errors
+    /// [`Error`] of the request, or when too many wait.
+    pub(super) async fn run_together(
+        &self,
+        permit: Permit,
+        body: usize,
+        hosted: Arc<Hosted>,
+        part: Box<dyn Part>,
+    ) -> Result<Outcome, Error> {
+        let lane = self.lanes.of(&hosted, |name| self.layers().describe(name).is_ok());
+        let (reply, answer) = oneshot::channel();
+        let mut item = Item { part, permit, body, queued: Instant::now(), waiting: None, reply };
+        let is_led = {
+            let mut queue = lock(&lane.queue);
+            if queue.led {
+                item.waiting = Some(self.compute.wait()?);
+            }
+            queue.items.push_back(item);
+            std::mem::replace(&mut queue.led, true)
+        };
+        if is_led {
+            lane.arrived.notify_one();
+        } else {
+            let leader = Leader {
+                lane,
+                hosted,
+                compute: self.compute.clone(),
+                limits: Arc::clone(&self.limits),
+                batching: self.batching,
+                runtime: Handle::current(),
+            };
+            leader.call();
+        }
+        let (answer, compute, permit) = answer.await.map_err(defect)??;
+        crate::telemetry::computed("forward", compute);
+        Ok(Outcome { answer, compute, permit })
+    }
+}
+
+impl Leader {
+    /// Starts on the pool, once there is a slot.
+    fn call(self) {
+        let compute = self.compute.clone();
+        if let Some(slot) = compute.try_slot() {
+            compute.spawn(move || self.lead(slot));
+            return;
+        }
+        let runtime = self.runtime.clone();
+        runtime.spawn(async move {
+            match self.compute.slot().await {
+                Ok(slot) => compute.spawn(move || self.lead(slot)),
+                Err(error) => self.refuse(&error),
+            }
+        });
+    }
+
+    /// Answers all that wait with an error.
+    fn refuse(&self, error: &Error) {
+        let mut queue = lock(&self.lane.queue);
+        queue.led = false;
+        for item in queue.items.drain(..) {
+            drop(item.reply.send(Err(error.clone())));
+        }
+    }
+
+    /// Works until nobody waits. After each run whoever waits for the slot has
+    /// it first.
+    fn lead(self, mut slot: Slot) {
+        while let Some(items) = self.next() {
+            self.run(items);
+            drop(slot);
+            slot = match self.compute.try_slot() {
+                Some(slot) => slot,
+                None => return self.call(),
+            };
+        }
+    }
+
+    /// The requests that run next; none ends the leader.
+    fn next(&self) -> Option<Vec<Item>> {
+        let mut queue = lock(&self.lane.queue);
+        let deadline = queue.items.front().map(|first| first.queued + self.batching.wait);
+        let expected = queue.last.min(self.batching.rows);
+        while queue.items.len() < expected {
+            let left = deadline.and_then(|at| at.checked_duration_since(Instant::now()));
+            let Some(left) = left.filter(|left| !left.is_zero()) else { break };
+            let waited = self.lane.arrived.wait_timeout(queue, left);
+            queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        let count = queue.items.len().min(self.batching.rows);
+        if count == 0 {
+            queue.led = false;
+            return None;
+        }
+        queue.last = count;
+        Some(queue.items.drain(..count).collect())
+    }
+
+    fn run(&self, items: Vec<Item>) {
+        let (mut group, mut rows) = (Vec::with_capacity(items.len()), 0);
+        let mut alone = Vec::new();
+        for item in items {
+            let Some((ready, together)) = self.decode(item) else { continue };
+            let own = self.rows(&ready);
+            if !together || own > self.batching.rows || ready.x.dtype() != DType::F32 {
+                alone.push(ready);
+                continue;
+            }
+            if rows + own > self.batching.rows {
+                self.run_group(std::mem::take(&mut group));
+                rows = 0;
+            }
+            rows += own;
+            group.push(ready);
+        }
+        self.run_group(group);
+        alone.into_iter().for_each(|ready| self.run_alone(ready));
+    }
+
+    fn rows(&self, ready: &Ready) -> usize {
+        let row = row(&self.hosted).unwrap_or(1).max(1);
+        (ready.x.shape().len() / row).max(1)
+    }
+
+    /// Decodes a request, or answers it: its client may have left, it may have
+    /// waited too long, or it is wrong.
+    fn decode(&self, mut item: Item) -> Option<(Ready, bool)> {
+        item.waiting = None;
+        if item.reply.is_closed() {
+            crate::telemetry::cancelled();
+            return None;
+        }
+        let begun = Instant::now();
+        crate::telemetry::queue_wait(begun - item.queued);
+        let cancel = Cancel::default();
+        let made = catch_unwind(AssertUnwindSafe(|| {
+            let Item { part, permit, body, .. } = &mut item;
+            let spare = permit.held_bytes().saturating_sub(*body);
+            let mut grow = |bytes| permit.grow_by(bytes);
+            let mut context =
+                Context { limits: &self.limits, cancel: &cancel, spare, grow: &mut grow };
+            let (x, together) = part.decode(&mut context)?;
+            let shape = part.reserve(&x, &mut context)?;
+            Ok((x, shape, together))
+        }));
+        match made.unwrap_or_else(|panic| Err(defect(panic))) {
+            Ok((x, shape, together)) => {
+                let decoded = Instant::now();
+                Some((Ready { item, x, shape, begun, decoded }, together))
+            }
+            Err(error) => {
+                drop(item.reply.send(Err(error)));
+                None
+            }
+        }
+    }
+
+    /// One product of all rows; one by one where that fails.
+    fn run_group(&self, mut group: Vec<Ready>) {
+        if group.len() < 2 {
+            return group.into_iter().for_each(|ready| self.run_alone(ready));
+        }
+        let started = Instant::now();
+        let made = catch_unwind(AssertUnwindSafe(|| self.product(&group)));
+        let Ok(Some(y)) = made else {
+            return group.into_iter().for_each(|ready| self.run_alone(ready));
+        };
+        let took = started.elapsed();
+        let (bytes, mut start) = (y.bytes(), 0);
+        let mut executed = group.iter().map(|ready| self.rows(ready)).sum();
+        for ready in group.drain(..) {
+            let end = start + ready.shape.len() * y.dtype().size();
+            let own = bytes.get(start..end).map(Buffer::copy_of);
+            start = end;
+            let own =
+                own.and_then(|own| Tensor::view(y.dtype(), ready.shape.clone(), Arc::new(own), 0));
+            let result = own.ok_or_else(|| defect(()));
+            self.answer(ready, result, (std::mem::take(&mut executed), took));
+        }
+    }
+
+    fn product(&self, group: &[Ready]) -> Option<Tensor> {
+        let row = row(&self.hosted)?;
+        let elements: usize = group.iter().map(|ready| ready.x.shape().len()).sum();
+        let mut x = Buffer::with_capacity(elements * size_of::<f32>());
+        group.iter().for_each(|ready| x.extend(ready.x.bytes()));
+        let shape = Shape::new(vec![elements.checked_div(row)?, row]).ok()?;
+        let x = Tensor::view(DType::F32, shape, Arc::new(x), 0)?;
+        self.hosted.forward(&x, &Cancel::default()).ok()
+    }
+
+    fn run_alone(&self, ready: Ready) {
+        let started = Instant::now();
+        let cancel = Cancel::default();
+        let made = catch_unwind(AssertUnwindSafe(|| self.hosted.forward(&ready.x, &cancel)));
+        let made = made.unwrap_or_else(|panic| Err(defect(panic)));
+        let rows = self.rows(&ready);
+        let made = made.map_err(|error| ready.item.part.located(error));
+        self.answer(ready, made, (rows, started.elapsed()));
+    }
+
+    fn answer(
+        &self,
+        ready: Ready,
+        made: Result<Tensor, Error>,
+        (executed, took): (usize, Duration),
+    ) {
+        let rows = self.rows(&ready);
+        let Ready { item, x, begun, decoded, .. } = ready;
+        let Item { mut part, mut permit, reply, .. } = item;
+        drop(x);
+        let run = Run { rows, executed, begun, decoded, took };
+        let encoded = catch_unwind(AssertUnwindSafe(|| part.encode(made?, run)));
+        let result = encoded.unwrap_or_else(|panic| Err(defect(panic)));
+        let result = result.map(|answer| {
+            permit.shrink(answer.len());
+            (answer, begun.elapsed(), permit)
+        });
+        // Nobody listens any more when the client has gone.
+        drop(reply.send(result));
+    }
+}
