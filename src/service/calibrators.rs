@@ -298,7 +298,7 @@ impl Calibrators {
         }
         // Elements in their compute type and once more slice by slice, what the
         // batch teaches, and a copy of what was known for those who read it.
-        let elements = batch.tensor.shape().len().saturating_mul(16);
+        let elements = batch.tensor.shape().len().saturating_mul(24);
         context.reserve(bytes.saturating_mul(2).saturating_add(elements))?;
         let learnt = Calibration::of_batch(plan, &batch.tensor, context.cancel)
             .map_err(|error| batch.error(error))?;
