@@ -15,6 +15,7 @@ use crate::codec::Limits;
 use crate::kernels::Isa;
 use crate::service::calibrators;
 use crate::service::compute::Settings;
+use crate::service::layers::{self, Eviction};
 use crate::telemetry::LogFormat;
 
 /// Quantization of neural-network tensors as a service.
@@ -123,6 +124,15 @@ pub struct Serve {
     /// Instruction set of the kernels: auto, or one that the machine has. Results are the same with all.
     #[arg(long, env = "QUANTD_ISA", default_value = "auto", value_parser = isa)]
     pub isa: Isa,
+    /// Bytes of the layers that are kept in memory; 0 takes 20 % of the memory there is.
+    #[arg(long, env = "QUANTD_MAX_LAYER_BYTES", default_value_t = 0)]
+    pub max_layer_bytes: u64,
+    /// What happens when they are not enough: the new layer is refused, or the one not used for longest makes room.
+    #[arg(long, env = "QUANTD_LAYER_EVICTION", value_enum, default_value_t = Eviction::Refuse)]
+    pub layer_eviction: Eviction,
+    /// Directory that layers are saved to, and read from at the start; none by default.
+    #[arg(long, env = "QUANTD_LAYER_DIR")]
+    pub layer_dir: Option<PathBuf>,
     /// Time for the head of a request, in milliseconds.
     #[arg(long, env = "QUANTD_HEADER_TIMEOUT_MS", default_value_t = 10_000,
         value_parser = value_parser!(u64).range(1..=86_400_000))]
@@ -178,6 +188,9 @@ impl Serve {
             max_queue_wait_ms: 2000,
             threads: 2,
             isa: Isa::current(),
+            max_layer_bytes: 64 << 20,
+            layer_eviction: Eviction::Refuse,
+            layer_dir: None,
             header_timeout_ms: 10_000,
             body_timeout_ms: 30_000,
             write_timeout_ms: 30_000,
@@ -205,6 +218,20 @@ impl Serve {
         calibrators::Settings {
             max_calibrators: self.max_calibrators,
             max_bytes: usize::try_from(self.max_calibrator_bytes).unwrap_or(usize::MAX),
+        }
+    }
+
+    /// Bounds on layers, and where they are saved.
+    #[must_use]
+    pub fn layers(&self) -> layers::Settings {
+        let max_bytes = match self.max_layer_bytes {
+            0 => available_memory() / 10 * 2,
+            bytes => bytes,
+        };
+        layers::Settings {
+            max_bytes: usize::try_from(max_bytes).unwrap_or(usize::MAX),
+            eviction: self.layer_eviction,
+            directory: self.layer_dir.clone(),
         }
     }
 

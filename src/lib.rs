@@ -24,6 +24,7 @@ use config::Serve;
 use http::{App, Server, Timeouts};
 use service::Service;
 use service::compute::Compute;
+use service::layers::Layers;
 
 /// A server that is bound and wired but does not serve yet.
 #[derive(Debug)]
@@ -50,7 +51,8 @@ impl Quantd {
             );
         }
         let compute = Compute::new(config.compute()).map_err(io::Error::other)?;
-        let service = Service::new(compute, config.limits(), config.calibrators());
+        let layers = Layers::open(config.layers(), compute.clone())?;
+        let service = Service::new(compute, config.limits(), config.calibrators(), layers);
         let body_timeout = Duration::from_millis(config.body_timeout_ms);
         let app = App::new(service, body_timeout, config.api_key.as_deref());
         let timeouts = Timeouts {

@@ -36,6 +36,8 @@ pub enum Kind {
     NotFound,
     /// What there is contradicts the request: another of that name, or nothing learnt yet.
     Conflict,
+    /// No room for what is to be kept: unload something, or raise the bound.
+    Storage,
     /// The resource has no such method.
     MethodNotAllowed,
     /// A defect of the service; nothing the caller can do.

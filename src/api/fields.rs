@@ -67,6 +67,34 @@ impl Fields {
         &self.origin
     }
 
+    /// Gathers options called `name.field` into one object called `name`.
+    ///
+    /// # Errors
+    /// [`Kind::InvalidOption`] where `name` itself is given as well.
+    pub fn nest(&mut self, name: &str) -> Result<(), Error> {
+        let own = |key: &str| Some(key.strip_prefix(name)?.strip_prefix('.')?.to_owned());
+        let keys: Vec<String> = self.map.keys().filter(|key| own(key).is_some()).cloned().collect();
+        let mut nested = Map::new();
+        for key in keys {
+            if let (Some(field), Some(value)) = (own(&key), self.map.remove(&key)) {
+                nested.insert(field, value);
+            }
+        }
+        if nested.is_empty() {
+            return Ok(());
+        }
+        match self.take(name) {
+            None => self.insert(name, Value::Object(nested)),
+            // `scheme=int8&scheme.bits=4`: a preset, and fields beside it.
+            Some(Value::String(preset)) if !nested.contains_key("preset") => {
+                nested.insert("preset".to_owned(), Value::String(preset));
+                self.insert(name, Value::Object(nested));
+            }
+            Some(_) => return Err(self.error(name, "given beside its fields")),
+        }
+        Ok(())
+    }
+
     /// Adds an option that stood elsewhere.
     pub fn insert(&mut self, name: &str, value: Value) {
         self.map.insert(name.to_owned(), value);

@@ -11,6 +11,7 @@ pub mod documents;
 pub mod error;
 pub mod fields;
 pub mod inspect;
+pub mod layers;
 pub mod matmul;
 pub mod name;
 pub mod options;

@@ -187,13 +187,15 @@ mod tests {
     use crate::config::Serve;
     use crate::service::Service;
     use crate::service::compute::Compute;
+    use crate::service::layers::Layers;
 
     use super::*;
 
     async fn ask(path: &str, headers: HeaderMap) -> (StatusCode, HeaderMap, serde_json::Value) {
         let config = Serve::for_tests();
         let compute = Compute::new(config.compute()).unwrap();
-        let service = Service::new(compute, config.limits(), config.calibrators());
+        let layers = Layers::open(config.layers(), compute.clone()).unwrap();
+        let service = Service::new(compute, config.limits(), config.calibrators(), layers);
         let app = App::new(service, std::time::Duration::from_secs(1), None);
         let router =
             Router::new().route("/defect", get(async || -> &str { panic!("/secret/path") }));

@@ -5,6 +5,7 @@ mod calibrators;
 mod connection;
 mod docs;
 mod exchange;
+mod layers;
 mod middleware;
 mod negotiate;
 mod openapi;
@@ -77,6 +78,10 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(calibrators::feed))
         .routes(routes!(calibrators::merge))
         .routes(routes!(calibrators::export))
+        .routes(routes!(layers::create, layers::list))
+        .routes(routes!(layers::replace, layers::describe, layers::delete))
+        .routes(routes!(layers::forward))
+        .routes(routes!(layers::evaluate))
         .routes(routes!(ops::index))
         .routes(routes!(ops::info))
         .routes(routes!(ops::livez))

@@ -22,6 +22,7 @@ use super::App;
     tags(
         (name = "tensors", description = "Quantize, restore, compare, inspect."),
         (name = "calibrators", description = "Ranges learnt over batches."),
+        (name = "layers", description = "Layers that are kept, and run in integers."),
         (name = "operations", description = "Health, metrics, description.")
     )
 )]

@@ -27,7 +27,7 @@ pub(super) struct Index {
     /// The `OpenAPI` document.
     openapi: &'static str,
     /// Every operation on tensors, and what is kept on the server.
-    operations: [&'static str; 6],
+    operations: [&'static str; 7],
     /// A call that works.
     example: &'static str,
 }
@@ -50,6 +50,7 @@ pub(super) async fn index() -> Json<Index> {
             "/v1/inspect",
             "/v1/matmul",
             "/v1/calibrators",
+            "/v1/layers",
         ],
         example: r#"curl -d '{"data":[[0.1,-2.0],[3.3,0]],"scheme":"int8"}' localhost:8080/v1/quantize"#,
     })

@@ -96,6 +96,9 @@ const fn describe(kind: Kind) -> (&'static str, &'static str, StatusCode) {
         }
         Kind::NotFound => ("urn:quantd:error:not-found", "Not found", StatusCode::NOT_FOUND),
         Kind::Conflict => ("urn:quantd:error:conflict", "Conflict", StatusCode::CONFLICT),
+        Kind::Storage => {
+            ("urn:quantd:error:storage", "No room to keep it", StatusCode::INSUFFICIENT_STORAGE)
+        }
         Kind::MethodNotAllowed => (
             "urn:quantd:error:method-not-allowed",
             "Method not allowed",

@@ -10,6 +10,7 @@ pub mod dequantize;
 mod extent;
 mod gather;
 pub mod inspect;
+pub mod layer;
 pub mod layout;
 pub mod matmul;
 pub mod params;

@@ -117,6 +117,12 @@ impl Compute {
         })
     }
 
+    /// Runs `work` on the pool and waits for it, without a permit: for the start
+    /// of the server, when nothing else runs.
+    pub fn install<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.pool.install(work)
+    }
+
     /// The bounds.
     #[must_use]
     pub const fn settings(&self) -> &Settings {

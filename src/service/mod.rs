@@ -5,6 +5,7 @@
 
 pub mod calibrators;
 pub mod compute;
+pub mod layers;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,6 +20,7 @@ use crate::quant::Cancel;
 
 use calibrators::Calibrators;
 use compute::{Compute, Permit};
+use layers::Layers;
 
 /// What to do with the tensors of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,14 +125,26 @@ pub struct Service {
     compute: Compute,
     limits: Arc<Limits>,
     calibrators: Calibrators,
+    layers: Layers,
 }
 
 impl Service {
     /// Over that pool and within those limits.
     #[must_use]
-    pub fn new(compute: Compute, limits: Limits, calibrators: calibrators::Settings) -> Self {
+    pub fn new(
+        compute: Compute,
+        limits: Limits,
+        calibrators: calibrators::Settings,
+        layers: Layers,
+    ) -> Self {
         let calibrators = Calibrators::new(calibrators);
-        Self { compute, limits: Arc::new(limits), calibrators }
+        Self { compute, limits: Arc::new(limits), calibrators, layers }
+    }
+
+    /// The layers that are kept.
+    #[must_use]
+    pub const fn layers(&self) -> &Layers {
+        &self.layers
     }
 
     /// Bounds on documents.
@@ -180,22 +194,34 @@ impl Service {
         body: usize,
         work: impl FnOnce(&mut Context<'_>) -> Result<Answer, Error> + Send + 'static,
     ) -> Result<Outcome, Error> {
+        let (answer, compute, mut permit) = self.on_pool(permit, body, work).await?;
+        // What the request held is gone; the answer is what is left.
+        permit.shrink(answer.len());
+        crate::telemetry::computed(name, compute);
+        Ok(Outcome { answer, compute, permit })
+    }
+
+    /// Does work on the pool and says how long it took; the permit covers the
+    /// `body` that the work holds and what it makes.
+    async fn on_pool<T: Send + 'static>(
+        &self,
+        permit: Permit,
+        body: usize,
+        work: impl FnOnce(&mut Context<'_>) -> Result<T, Error> + Send + 'static,
+    ) -> Result<(T, Duration, Permit), Error> {
         let limits = Arc::clone(&self.limits);
         let work = move |cancel: &Cancel, permit: &mut Permit| {
             let started = Instant::now();
             let spare = permit.held_bytes().saturating_sub(body);
             let mut grow = |bytes| permit.grow_by(bytes);
             let mut context = Context { limits: &limits, cancel, spare, grow: &mut grow };
-            let answer = work(&mut context)?;
+            let made = work(&mut context)?;
             if cancel.is_cancelled() {
                 return Err(Error::new(Kind::Internal, "cancelled"));
             }
-            // What the request held is gone; the answer is what is left.
-            permit.shrink(answer.len());
-            Ok((answer, started.elapsed()))
+            Ok((made, started.elapsed()))
         };
-        let ((answer, compute), permit) = self.compute.run(permit, work).await?;
-        crate::telemetry::computed(name, compute);
-        Ok(Outcome { answer, compute, permit })
+        let ((made, compute), permit) = self.compute.run(permit, work).await?;
+        Ok((made, compute, permit))
     }
 }

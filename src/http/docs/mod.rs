@@ -6,6 +6,7 @@
 mod body;
 mod calibrators;
 mod examples;
+mod layers;
 mod query;
 mod words;
 
@@ -16,6 +17,7 @@ use super::problem::Problem;
 pub(super) use body::*;
 pub(super) use calibrators::*;
 pub(super) use examples::*;
+pub(super) use layers::*;
 pub(super) use query::*;
 
 /// Every failure of the tensor routes.
@@ -62,6 +64,14 @@ pub(super) enum NamedProblems {
     /// What there is contradicts the request.
     #[response(status = 409, content_type = "application/problem+json")]
     Conflict(Problem),
+}
+
+/// A further failure of the routes that keep layers.
+#[derive(IntoResponses)]
+pub(super) enum StorageProblems {
+    /// No room for the layer, in memory or on disk.
+    #[response(status = 507, content_type = "application/problem+json")]
+    Storage(Problem),
 }
 
 /// Failures of the routes that take nothing.

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use crate::tensor::{Buffer, DType, Shape, Tensor};
 
 use super::{Cancel, QuantError};
-use operand::{Coded, ColumnParameters, RowParameters};
+use operand::RowParameters;
+pub(in crate::quant) use operand::{Coded, ColumnParameters};
 use run::Work;
 
 pub use operand::Operand;

@@ -56,18 +56,18 @@ impl Operand<'_> {
 
 /// Codes of an operand and what they mean.
 #[derive(Clone, Debug)]
-pub(super) struct Coded {
-    pub(super) codes: Tensor,
+pub(in crate::quant) struct Coded {
+    pub(in crate::quant) codes: Tensor,
     /// In the order of the slices; `None` when the caller gave none.
-    pub(super) scales: Option<Vec<f32>>,
-    pub(super) zero_points: Vec<i32>,
+    pub(in crate::quant) scales: Option<Vec<f32>>,
+    pub(in crate::quant) zero_points: Vec<i32>,
     /// Scale and zero point as they were found, where the operand was real.
     pub(super) found: Option<[Tensor; 2]>,
 }
 
 impl Coded {
     /// Quantizes an operand, or takes its codes as they are.
-    pub(super) fn new(
+    pub(in crate::quant) fn new(
         side: &'static str,
         operand: &Operand<'_>,
         cancel: &Cancel,
@@ -182,7 +182,7 @@ impl RowParameters {
 
 /// How the parameters of the right operand lie over its columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ColumnParameters {
+pub(in crate::quant) enum ColumnParameters {
     /// All columns share them.
     Same,
     /// One a column, shared by all batches.
@@ -194,7 +194,7 @@ pub(super) enum ColumnParameters {
 impl ColumnParameters {
     /// Of a granularity over these dimensions; columns of the product lie
     /// along `axis`, K along the other one of the last two.
-    pub(super) fn new(
+    pub(in crate::quant) fn new(
         granularity: Granularity,
         dims: &[usize],
         axis: usize,

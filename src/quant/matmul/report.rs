@@ -55,29 +55,45 @@ pub(super) fn report(work: &Work<'_>, result: &Tensor) -> Result<Report, Fault> 
         compare(&real, &made[index * n..][..n], product.relu)
     };
     let rows: Vec<Sums> = (0..batch.len() * m).into_par_iter().map(row).collect();
-    // In their order, whichever thread made them.
-    let sums = rows.iter().fold(Sums::default(), |total, row| Sums {
-        signal: total.signal + row.signal,
-        result: total.result + row.result,
-        product: total.product + row.product,
-        error: total.error + row.error,
-        max_abs: total.max_abs.max(row.max_abs),
-    });
-    let cells = made.len();
-    let finite = |x: f64| (cells > 0 && x.is_finite()).then_some(x);
-    let norms = (sums.signal * sums.result).sqrt();
-    let cosine = if norms > 0.0 {
-        (sums.product / norms).clamp(-1.0, 1.0)
-    } else {
-        // At least one of them is zero: alike only if both are.
-        f64::from(u8::from(sums.signal + sums.result <= 0.0))
-    };
-    Ok(Report {
-        mse: finite(sums.error / cells as f64),
-        max_abs_error: finite(sums.max_abs),
-        sqnr_db: finite(10.0 * libm::log10(sums.signal / sums.error)),
-        cosine: finite(cosine),
-    })
+    Ok(Report::new(rows, made.len()))
+}
+
+impl Report {
+    /// Of so many cells whose sums were made in parts.
+    fn new(parts: Vec<Sums>, cells: usize) -> Self {
+        // In their order, whichever thread made them.
+        let sums = parts.into_iter().fold(Sums::default(), |total, part| Sums {
+            signal: total.signal + part.signal,
+            result: total.result + part.result,
+            product: total.product + part.product,
+            error: total.error + part.error,
+            max_abs: total.max_abs.max(part.max_abs),
+        });
+        let finite = |x: f64| (cells > 0 && x.is_finite()).then_some(x);
+        let norms = (sums.signal * sums.result).sqrt();
+        let cosine = if norms > 0.0 {
+            (sums.product / norms).clamp(-1.0, 1.0)
+        } else {
+            // At least one of them is zero: alike only if both are.
+            f64::from(u8::from(sums.signal + sums.result <= 0.0))
+        };
+        Self {
+            mse: finite(sums.error / cells as f64),
+            max_abs_error: finite(sums.max_abs),
+            sqnr_db: finite(10.0 * libm::log10(sums.signal / sums.error)),
+            cosine: finite(cosine),
+        }
+    }
+
+    /// How far `made` is from `real`, of the same length.
+    pub(in crate::quant) fn between(real: &[f32], made: &[f32]) -> Self {
+        /// Elements that a thread compares at a time.
+        const PART: usize = 1 << 14;
+        let wide = |part: &[f32]| part.iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
+        let parts = real.par_chunks(PART).zip(made.par_chunks(PART));
+        let parts = parts.map(|(real, made)| compare(&wide(real), &wide(made), false));
+        Self::new(parts.collect(), made.len())
+    }
 }
 
 fn real(operand: &Operand<'_>) -> Option<Vec<f64>> {

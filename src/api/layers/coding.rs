@@ -1,0 +1,109 @@
+//! How inputs and outputs of layers become codes: schemes, or what a calibrator learnt.
+
+use serde_json::{Map, Value};
+
+use crate::api::error::{Error, Kind, Place};
+use crate::api::fields::{Fields, Origin};
+use crate::api::name::Name;
+use crate::api::options::{Options, options_of_value};
+use crate::kernels::scalar::Affine;
+use crate::quant::layer::{Input, Output, Parameters};
+use crate::quant::matmul::Requantization;
+use crate::quant::params::Numerics;
+use crate::quant::scheme::{Granularity, Scheme};
+
+/// Finds the parameters that a calibrator has learnt, for codes of a kind, or of
+/// its own where none is given.
+pub type Calibrated<'a> =
+    &'a dyn Fn(&Name, Option<&Numerics>) -> Result<(Numerics, Affine<f32>), Error>;
+
+/// The options of an input or output, and the name of a calibrator among them.
+fn options(value: Value, pointer: &str) -> Result<(Options, Option<Name>), Error> {
+    let Value::Object(mut map) = value else {
+        return Ok((options_of_value(value, pointer)?, None));
+    };
+    let place = Place::Pointer(format!("{pointer}/calibrator"));
+    let name = match map.remove("calibrator").filter(|name| !name.is_null()) {
+        None => None,
+        Some(name) => Some(Name::new(name.as_str().unwrap_or_default(), place)?),
+    };
+    Ok((options_of_value(Value::Object(map), pointer)?, name))
+}
+
+/// What a calibrator has learnt, and the codes that it is for.
+fn learnt(
+    options: &Options,
+    name: &Name,
+    pointer: &str,
+    calibrated: Calibrated<'_>,
+) -> Result<(Scheme, Affine<f32>), Error> {
+    let place = |field: &str| Place::Pointer(format!("{pointer}/{field}"));
+    if options.range.is_some() || options.scale.is_some() || options.min.is_some() {
+        let error = Error::new(Kind::InvalidOption, "given beside a range");
+        return Err(error.at(place("calibrator")).cure("leave one of them out"));
+    }
+    let scheme = options.resolve(&Origin::Body(pointer.to_owned()))?;
+    if scheme.granularity != Granularity::Tensor {
+        let error = Error::new(Kind::InvalidOption, "static parameters are for all rows");
+        return Err(error.at(place("granularity")).cure("use tensor, or leave calibrator out"));
+    }
+    let beside = Options { granularity: None, nan: None, ..options.clone() };
+    let wanted = Some(&scheme.numerics).filter(|_| beside != Options::default());
+    let (numerics, affine) = calibrated(name, wanted)
+        .map_err(|error| Error { place: Some(place("calibrator")), ..error })?;
+    Ok((Scheme { numerics, ..scheme }, affine))
+}
+
+/// How the input becomes codes: where nothing is said, unsigned ones with a
+/// scale and a zero point for each row.
+pub(super) fn input(value: Option<Value>, calibrated: Calibrated<'_>) -> Result<Input, Error> {
+    let pointer = "/input";
+    let origin = Origin::Body(pointer.to_owned());
+    let at = |error| Error::of_quant(error, |field| origin.place(field));
+    let (options, name) = match value {
+        Some(value) => options(value, pointer)?,
+        None => {
+            let (signed, granularity) = (Some(false), Some("token"));
+            (Options { signed, granularity, ..Options::default() }, None)
+        }
+    };
+    match name {
+        Some(name) => {
+            let (scheme, affine) = learnt(&options, &name, pointer, calibrated)?;
+            let input = Input::new(&scheme).map_err(at)?;
+            Ok(Input { parameters: Parameters::Static(affine), ..input })
+        }
+        None => Input::new(&options.resolve(&origin)?).map_err(at),
+    }
+}
+
+/// How the result leaves: as F32 where nothing is said.
+pub(super) fn output(value: Option<Value>, calibrated: Calibrated<'_>) -> Result<Output, Error> {
+    let pointer = "/output";
+    let mut value = match value {
+        None => return Ok(Output::F32),
+        Some(value) if value == "F32" => return Ok(Output::F32),
+        Some(value) => value,
+    };
+    let origin = Origin::Body(pointer.to_owned());
+    let mut requantization = None;
+    if let Value::Object(map) = &mut value
+        && let Some(word) = map.remove("requantize")
+    {
+        let mut fields = Fields::new(Map::new(), origin.clone());
+        fields.insert("requantize", word);
+        let names = Requantization::ALL.map(Requantization::name);
+        let word = fields.word("requantize", &names)?;
+        requantization =
+            word.and_then(|word| Requantization::ALL.into_iter().find(|one| one.name() == word));
+    }
+    let (options, name) = options(value, pointer)?;
+    let at = |error| Error::of_quant(error, |field| origin.place(field));
+    match name {
+        Some(name) => {
+            let (scheme, affine) = learnt(&options, &name, pointer, calibrated)?;
+            Ok(Output::Codes { numerics: scheme.numerics, affine, requantization })
+        }
+        None => Output::codes(&options.resolve(&origin)?, requantization).map_err(at),
+    }
+}

@@ -1,0 +1,421 @@
+//! Requests that make a layer: weights, bias and options.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use crate::api::dequantize::{Item, Metadata, json_item, safetensors_item};
+use crate::api::error::{Error, Kind, Place};
+use crate::api::fields::{Fields, Origin};
+use crate::api::name::Name;
+use crate::api::options::{Options, options_of_value};
+use crate::api::payload::{self, Context, Format, Payload};
+use crate::codec::json::{self, Member};
+use crate::codec::{npy, safetensors};
+use crate::quant::QuantError;
+use crate::quant::layer::{Activation, Conv, Definition, Geometry, Layer, Order, Weight};
+use crate::quant::matmul::Operand;
+use crate::quant::scheme::{Granularity, Scheme};
+use crate::tensor::{Buffer, DType, Reals, Tensor};
+
+use super::coding::{self, Calibrated};
+
+/// Options of a request, in the order in which messages list them.
+pub const OPTIONS: [&str; 15] = [
+    "name",
+    "kind",
+    "chain",
+    "weight",
+    "bias",
+    "scheme",
+    "transpose",
+    "input",
+    "output",
+    "activation",
+    "stride",
+    "padding",
+    "dilation",
+    "groups",
+    "keep_float",
+];
+/// Largest step or padding.
+const MAX_STEP: usize = 1 << 15;
+/// Layers of one chain.
+const MAX_LINKS: usize = 256;
+
+/// What a request is to make.
+#[derive(Debug)]
+pub struct Created {
+    /// The name that the body gives.
+    pub name: Option<Name>,
+    /// What it is.
+    pub made: Made,
+}
+
+/// A layer, or the names of a chain.
+#[derive(Debug)]
+pub enum Made {
+    /// A layer and what it was made of.
+    Layer(Box<(Definition, Layer)>),
+    /// The names of the layers of a chain.
+    Chain(Vec<Name>),
+}
+
+/// Weights as they came in.
+enum Given {
+    Real(Tensor, Option<Value>),
+    Coded(Box<Item>, u32),
+}
+
+/// A request, decoded.
+struct Request {
+    weight: Option<Given>,
+    bias: Option<Tensor>,
+    fields: Fields,
+}
+
+/// Makes what the request describes.
+///
+/// # Errors
+/// [`Error`] names the field at fault.
+pub fn run(
+    payload: Payload,
+    calibrated: Calibrated<'_>,
+    context: &mut Context<'_>,
+) -> Result<Created, Error> {
+    let (body, input, query) = payload.inflate(context)?;
+    let mut fields = Fields::from_query(&query)?;
+    let mut request = match input {
+        Format::Json => {
+            fields
+                .finish(&[])
+                .map_err(|error| error.cure("put the options of a JSON request into its body"))?;
+            decode_json(body.bytes(), context)?
+        }
+        Format::Safetensors => {
+            nest(&mut fields)?;
+            decode_safetensors(body, fields, context)?
+        }
+        Format::Npy => {
+            nest(&mut fields)?;
+            alone(npy::read(body, context.limits)?, fields)
+        }
+        Format::Raw => {
+            nest(&mut fields)?;
+            alone(payload::raw_tensor(body, &mut fields)?, fields)
+        }
+    };
+    let fields = &mut request.fields;
+    let place = fields.origin().place("name");
+    let name = match fields.take("name") {
+        None => None,
+        Some(name) => Some(Name::new(name.as_str().unwrap_or_default(), place)?),
+    };
+    let made = match chain(fields)? {
+        Some(chain) => {
+            if request.weight.is_some() {
+                return Err(fields.error("weight", "a chain has no weights of its own"));
+            }
+            request.fields.finish(&OPTIONS)?;
+            Made::Chain(chain)
+        }
+        None => Made::Layer(Box::new(layer(request, calibrated, context)?)),
+    };
+    Ok(Created { name, made })
+}
+
+/// A weight without a bias.
+fn alone(tensor: Tensor, mut fields: Fields) -> Request {
+    let scheme = fields.take("scheme");
+    Request { weight: Some(Given::Real(tensor, scheme)), bias: None, fields }
+}
+
+/// Gathers the fields that stand in a query as `input.scale` and so on.
+fn nest(fields: &mut Fields) -> Result<(), Error> {
+    ["scheme", "input", "output"].into_iter().try_for_each(|name| fields.nest(name))
+}
+
+fn chain(fields: &mut Fields) -> Result<Option<Vec<Name>>, Error> {
+    let place = fields.origin().place("chain");
+    let kind = fields.clone().take("kind");
+    let Some(value) = fields.take("chain") else {
+        if kind.is_some_and(|kind| kind == "chain") {
+            return Err(fields.error("chain", "missing").cure("for instance [\"fc1\", \"fc2\"]"));
+        }
+        return Ok(None);
+    };
+    if fields.word("kind", &["chain"])?.is_none() && kind.is_some() {
+        return Err(fields.error("chain", "given beside another kind"));
+    }
+    let items = match value {
+        Value::Array(items) if (1..=MAX_LINKS).contains(&items.len()) => items,
+        one @ Value::String(_) => vec![one],
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+            return Err(fields
+                .error("chain", format!("not a list of 1 to {MAX_LINKS} names"))
+                .cure("for instance [\"fc1\", \"fc2\"]"));
+        }
+    };
+    let name = |item: &Value| Name::new(item.as_str().unwrap_or_default(), place.clone());
+    items.iter().map(name).collect::<Result<_, _>>().map(Some)
+}
+
+fn layer(
+    request: Request,
+    calibrated: Calibrated<'_>,
+    context: &mut Context<'_>,
+) -> Result<(Definition, Layer), Error> {
+    let Request { weight, bias, mut fields } = request;
+    let Some(given) = weight else {
+        return Err(fields
+            .error("weight", "missing")
+            .cure("send a tensor, such as {\"data\": [[1, 2]]}, or codes; or a chain"));
+    };
+    let origin = fields.origin().clone();
+    let kind = fields.word("kind", &["linear", "conv2d"])?.unwrap_or("linear");
+    let transpose = fields.bool("transpose")?.unwrap_or(false);
+    let (geometry, order) = match (kind, transpose) {
+        ("conv2d", false) => (Geometry::Conv(conv(&mut fields)?), Order::Kernels),
+        ("conv2d", true) => {
+            return Err(fields.error("transpose", "does not apply to kernels"));
+        }
+        (_, false) => (Geometry::Linear, Order::Rows),
+        (_, true) => (Geometry::Linear, Order::Columns),
+    };
+    let input = coding::input(fields.take("input"), calibrated)?;
+    let output = coding::output(fields.take("output"), calibrated)?;
+    let names = Activation::ALL.map(Activation::name);
+    let activation = fields.word("activation", &names)?.unwrap_or("none");
+    let activation = Activation::ALL.into_iter().find(|one| one.name() == activation);
+    let keep_float = fields.bool("keep_float")?.unwrap_or(true);
+    fields.finish(&OPTIONS)?;
+    let elements = match &given {
+        Given::Real(tensor, _) => tensor.shape().len(),
+        Given::Coded(item, _) => item.codes.shape().len(),
+    };
+    // Codes, the same in another order, packed as words, and real numbers.
+    context.reserve(elements.saturating_mul(1 + 2 + 2 + 8).saturating_add(1 << 12))?;
+    let (weight, float) = weights(&given, order, keep_float, context)?;
+    let bias = bias.map(|bias| real(&bias));
+    let activation = activation.unwrap_or(Activation::None);
+    let definition = Definition { geometry, weight, bias, float, input, output, activation };
+    let layer = Layer::new(&definition).map_err(|error| located(error, &origin))?;
+    Ok((definition, layer))
+}
+
+/// Where the caller wrote what is wrong.
+fn located(error: QuantError, origin: &Origin) -> Error {
+    Error::of_quant(error, |field| match field {
+        "requantize" => Place::Pointer("/output/requantize".to_owned()),
+        "shape" => Place::Pointer("/weight/shape".to_owned()),
+        field => origin.place(field),
+    })
+}
+
+/// The weights as codes, and as real numbers where those are kept.
+fn weights(
+    given: &Given,
+    order: Order,
+    keep_float: bool,
+    context: &Context<'_>,
+) -> Result<(Weight, Option<Tensor>), Error> {
+    let at = |error: QuantError| {
+        Error::of_quant(error, |field| match field {
+            "data" | "codes" | "shape" | "scale" | "zero_point" => {
+                Place::Pointer(format!("/weight/{field}"))
+            }
+            field => Place::Pointer(format!("/weight/scheme/{field}")),
+        })
+    };
+    let (weight, real_weight) = match given {
+        Given::Real(tensor, scheme) => {
+            let scheme = weight_scheme(scheme.clone(), order)?;
+            let operand = Operand::Real { tensor, scheme: &scheme };
+            let weight = Weight::new(&operand, order, 8, context.cancel).map_err(at)?;
+            (weight, keep_float.then(|| real(tensor)))
+        }
+        Given::Coded(item, bits) => {
+            let operand = Operand::Coded {
+                codes: &item.codes,
+                scale: item.scale.as_ref(),
+                zero_point: item.zero_point.as_ref(),
+                granularity: item.granularity,
+            };
+            let weight = Weight::new(&operand, order, *bits, context.cancel).map_err(at)?;
+            let float = keep_float.then(|| weight.restored());
+            return Ok((weight.clone(), float.and_then(|float| float_tensor(&weight, &float))));
+        }
+    };
+    let float = real_weight.map(|float| match (order, weight.codes().shape().dims()) {
+        (Order::Columns, &[n, k]) => (0..n * k).map(|i| float[i % k * n + i / k]).collect(),
+        _ => float,
+    });
+    let float = float.and_then(|float| float_tensor(&weight, &float));
+    Ok((weight, float))
+}
+
+fn float_tensor(weight: &Weight, float: &[f32]) -> Option<Tensor> {
+    Tensor::from_elements(DType::F32, weight.codes().shape().clone(), float)
+}
+
+/// The elements in f32.
+fn real(tensor: &Tensor) -> Vec<f32> {
+    use crate::kernels::real::Real;
+    match tensor.reals() {
+        Reals::F32(x) => x.into_owned(),
+        Reals::F64(x) => x.iter().map(|&x| <f32 as Real>::from_f64(x)).collect(),
+    }
+}
+
+/// How weights without a scheme are quantized: 8 bits, one scale an output.
+fn weight_scheme(scheme: Option<Value>, order: Order) -> Result<Scheme, Error> {
+    let pointer = "/weight/scheme";
+    let options = match scheme {
+        Some(scheme) => options_of_value(scheme, pointer)?,
+        None => Options::default(),
+    };
+    let is_bare = options == Options::default();
+    let mut scheme = options.resolve(&Origin::Body(pointer.to_owned()))?;
+    if is_bare {
+        let axis = if order == Order::Columns { 1 } else { 0 };
+        scheme.granularity = Granularity::Channel { axis };
+    }
+    if scheme.numerics.bits > 8 {
+        return Err(Error::new(Kind::InvalidOption, "layers have weights of up to 8 bits")
+            .at(Place::Pointer(format!("{pointer}/bits")))
+            .cure("use bits 2 to 8"));
+    }
+    Ok(scheme)
+}
+
+/// One, two or four sizes: for all sides, down and across, or each side.
+fn steps<const N: usize>(
+    fields: &mut Fields,
+    name: &str,
+    default: usize,
+) -> Result<[usize; N], Error> {
+    let sizes = fields.sizes(name)?;
+    let given = match sizes.as_deref() {
+        None => Some([default; N]),
+        Some(&[one]) => Some([one; N]),
+        Some(&[down, across]) => Some(std::array::from_fn(|i| [down, across][i % 2])),
+        Some(all) => <[usize; N]>::try_from(all).ok(),
+    };
+    given.filter(|given| given.iter().all(|&step| step <= MAX_STEP)).ok_or_else(|| {
+        let count = if N == 4 { "one, two or four sizes" } else { "one or two sizes" };
+        fields.error(name, format!("not {count} up to {MAX_STEP}")).cure("for instance [1, 1]")
+    })
+}
+
+fn conv(fields: &mut Fields) -> Result<Conv, Error> {
+    let groups = fields.integer("groups", 1, 1 << 31)?.unwrap_or(1);
+    Ok(Conv {
+        stride: steps(fields, "stride", 1)?,
+        padding: steps(fields, "padding", 0)?,
+        dilation: steps(fields, "dilation", 1)?,
+        groups: usize::try_from(groups).unwrap_or(1),
+    })
+}
+
+fn decode_json(text: &[u8], context: &mut Context<'_>) -> Result<Request, Error> {
+    let members = json::members(text)?;
+    let find = |key: &str| members.iter().find(|member| member.key == key);
+    let mut fields = Fields::new(Map::new(), Origin::Body(String::new()));
+    for member in members.iter().filter(|m| !["weight", "bias"].contains(&&*m.key)) {
+        let value = context.read_option(member.value, &payload::pointer("", &member.key))?;
+        fields.insert(&member.key, value);
+    }
+    let weight = find("weight").map(|member| json_weight(member, context)).transpose()?;
+    let bias = find("bias").filter(|member| member.value != b"null");
+    let bias = bias.map(|member| json_bias(member, context)).transpose()?;
+    // The scheme of weights stands beside them; in a query there is no such place.
+    if fields.clone().take("scheme").is_some() {
+        return Err(fields.error("scheme", "does not apply here").cure("put it into weight"));
+    }
+    Ok(Request { weight, bias, fields })
+}
+
+fn json_weight(member: &Member<'_>, context: &mut Context<'_>) -> Result<Given, Error> {
+    let base = "/weight";
+    let members = json::members(member.value)
+        .map_err(|error| Error::from(error).at(Place::Pointer(base.to_owned())))?;
+    let scheme = members.iter().find(|member| member.key == "scheme");
+    let scheme = scheme.map(|m| context.read_option(m.value, "/weight/scheme")).transpose()?;
+    let scheme = scheme.filter(|scheme| !scheme.is_null());
+    if members.iter().any(|member| member.key == "codes") {
+        let item = json_item(&members, base, context)?;
+        return Ok(Given::Coded(Box::new(item), code_bits(scheme)?));
+    }
+    let (tensor, rest) = payload::tensor_of_members(&members, base, context)?;
+    match rest.iter().find(|member| member.key != "scheme") {
+        None => Ok(Given::Real(tensor, scheme)),
+        Some(member) => Err(Error::new(Kind::InvalidOption, "unknown field")
+            .at(Place::Pointer(payload::pointer(base, &member.key)))
+            .cure("known here: data, data_b64, shape, dtype, scheme, or codes with scale and zero_point")),
+    }
+}
+
+/// Bits of codes that come with that scheme.
+fn code_bits(scheme: Option<Value>) -> Result<u32, Error> {
+    let options = scheme.map(|scheme| options_of_value(scheme, "/weight/scheme")).transpose()?;
+    Ok(options.and_then(|options| options.bits).unwrap_or(8))
+}
+
+/// Bare numbers, or a tensor.
+fn json_bias(member: &Member<'_>, context: &mut Context<'_>) -> Result<Tensor, Error> {
+    let place = || Place::Pointer("/bias".to_owned());
+    if member.value.first() != Some(&b'{') {
+        let tensor = json::read_tensor(member.value, DType::F32, None, "/bias", context.limits)?;
+        context.reserve(tensor.bytes().len())?;
+        return Ok(tensor);
+    }
+    let members = json::members(member.value).map_err(|error| Error::from(error).at(place()))?;
+    let (tensor, rest) = payload::tensor_of_members(&members, "/bias", context)?;
+    match rest.first() {
+        None => Ok(tensor),
+        Some(member) => Err(Error::new(Kind::InvalidOption, "unknown field")
+            .at(Place::Pointer(payload::pointer("/bias", &member.key)))
+            .cure("known here: data, data_b64, shape, dtype")),
+    }
+}
+
+/// Tensors `weight` and `bias`, or `weight.codes`, `weight.scale`,
+/// `weight.zero_point` (or these without `weight.`) as `quantize` answers them.
+fn decode_safetensors(
+    body: Arc<Buffer>,
+    mut fields: Fields,
+    context: &mut Context<'_>,
+) -> Result<Request, Error> {
+    let document = safetensors::read(body, context.limits)?;
+    let metadata = Metadata::read(&document.metadata, context)?;
+    let mut parts: BTreeMap<String, Tensor> = document.tensors.into_iter().collect();
+    // As `quantize` answers for a tensor of that name, or for one without a name.
+    let name = ["weight", ""]
+        .into_iter()
+        .find(|name| parts.contains_key(if name.is_empty() { "codes" } else { "weight.codes" }));
+    let scheme = fields.take("scheme").or_else(|| metadata.scheme(name.unwrap_or("weight")));
+    let weight = match (parts.remove("weight"), name) {
+        (Some(tensor), _) => Some(Given::Real(tensor, scheme)),
+        (None, Some(name)) => {
+            let query = match &scheme {
+                Some(scheme) => options_of_value(scheme.clone(), "/weight/scheme")?,
+                None => Options::default(),
+            };
+            let item = safetensors_item(name.to_owned(), &mut parts, &metadata, &query)?;
+            Some(Given::Coded(Box::new(item), code_bits(scheme)?))
+        }
+        (None, None) => None,
+    };
+    let bias = parts.remove("bias");
+    if let Some(name) = parts.keys().next() {
+        let detail = format!("tensor {name:?} is no part of a layer");
+        return Err(Error::new(Kind::MalformedBody, detail)
+            .cure("known here: weight, bias, and codes, scale, zero_point of weight"));
+    }
+    if weight.is_none() && fields.clone().take("chain").is_none() {
+        let detail = "no tensor called weight, and none called weight.codes";
+        return Err(Error::new(Kind::MalformedBody, detail).cure("name the tensor weight"));
+    }
+    Ok(Request { weight, bias, fields })
+}

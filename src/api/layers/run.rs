@@ -1,0 +1,174 @@
+//! Requests that run a layer.
+
+use std::collections::BTreeMap;
+
+use crate::api::answer::{Answer, ObjectWriter};
+use crate::api::compare::only;
+use crate::api::documents::ProductReportDoc;
+use crate::api::error::{Error, Kind, Place};
+use crate::api::payload::{Context, Format, Payload};
+use crate::quant::QuantError;
+use crate::quant::layer::{ChainError, Comparison, chain_float};
+use crate::tensor::Tensor;
+
+use super::Hosted;
+use super::documents::{EvaluationDoc, MemoryDoc, TimeDoc};
+
+/// What a request of one tensor may have beside it.
+const FIELDS: [&str; 4] = ["data", "data_b64", "shape", "dtype"];
+/// Runs of an evaluation.
+const MAX_RUNS: u32 = 20;
+/// Time after which no further run is begun, seconds.
+const ENOUGH: f64 = 0.5;
+
+/// The only tensor of the request.
+///
+/// # Errors
+/// [`Error`] names the field at fault.
+pub fn input(payload: Payload, context: &mut Context<'_>) -> Result<Tensor, Error> {
+    let request = payload.decode(context)?;
+    request.fields.finish(&FIELDS)?;
+    only(request.tensors)
+}
+
+/// Takes room for a run and its answer.
+fn reserve(
+    hosted: &Hosted,
+    x: &Tensor,
+    format: Format,
+    context: &mut Context<'_>,
+) -> Result<(), Error> {
+    let (shape, bytes) = hosted.shape(x.shape().dims())?;
+    if shape.len() > context.limits.max_elements {
+        let detail = format!(
+            "the result has {} elements, {} are allowed",
+            shape.len(),
+            context.limits.max_elements
+        );
+        return Err(Error::new(Kind::TooLarge, detail).cure("send fewer rows at once"));
+    }
+    let text = if format == Format::Json { shape.len().saturating_mul(16) } else { 0 };
+    context.reserve(bytes.saturating_add(text))
+}
+
+/// Runs the layer on the tensor of the request.
+///
+/// # Errors
+/// [`Error`] names the field at fault.
+pub fn forward(
+    payload: Payload,
+    format: Format,
+    hosted: &Hosted,
+    context: &mut Context<'_>,
+) -> Result<Answer, Error> {
+    let x = input(payload, context)?;
+    reserve(hosted, &x, format, context)?;
+    let y = hosted.forward(&x, context.cancel)?;
+    answer(hosted, y, format)
+}
+
+/// The result as an answer.
+///
+/// # Errors
+/// [`Kind::Internal`] if it cannot be written, which none of ours is.
+pub fn answer(hosted: &Hosted, y: Tensor, format: Format) -> Result<Answer, Error> {
+    let affine = hosted.links().last().and_then(|link| link.layer.output().affine());
+    let version = hosted.version.to_string();
+    let mut facts = vec![
+        ("quantd-layer", hosted.name.as_str().to_owned()),
+        ("quantd-layer-version", version.clone()),
+    ];
+    if let Some(affine) = affine {
+        facts.push(("quantd-scale", affine.scale.to_string()));
+        facts.push(("quantd-zero-point", affine.zero_point.to_string()));
+    }
+    match format {
+        Format::Json => {
+            let mut writer = ObjectWriter::begin(Vec::new());
+            writer.value("layer", &hosted.name.as_str())?;
+            writer.value("version", &hosted.version)?;
+            writer.value("dtype", &y.dtype().name())?;
+            writer.value("shape", &y.shape().dims())?;
+            writer.tensor("data", &y);
+            if let Some(affine) = affine {
+                writer.value("scale", &affine.scale)?;
+                writer.value("zero_point", &affine.zero_point)?;
+            }
+            Ok(Answer::json(writer.end()))
+        }
+        Format::Safetensors => {
+            let facts = facts
+                .into_iter()
+                .map(|(name, value)| (name.trim_start_matches("quantd-").replace('-', "_"), value));
+            let metadata: BTreeMap<String, String> = facts.collect();
+            Ok(Answer::safetensors(vec![("data".to_owned(), y)], &metadata))
+        }
+        Format::Npy | Format::Raw => Ok(Answer::tensor(y, format, facts)),
+    }
+}
+
+/// Runs the layer in integers and in real numbers on the tensor of the
+/// request; `now` gives seconds from any start.
+///
+/// # Errors
+/// [`Error`] names the field at fault; `/keep_float` where the real weights
+/// were not kept.
+pub fn evaluate(
+    payload: Payload,
+    hosted: &Hosted,
+    now: &dyn Fn() -> f64,
+    context: &mut Context<'_>,
+) -> Result<Answer, Error> {
+    let x = input(payload, context)?;
+    // Twice, with the results compared in f64.
+    reserve(hosted, &x, Format::Json, context)?;
+    reserve(hosted, &x, Format::Json, context)?;
+    let layers = hosted.layers();
+    let mut best = [f64::INFINITY; 2];
+    let (started, mut runs) = (now(), 0);
+    let (real, made) = loop {
+        let start = now();
+        let made = hosted.forward(&x, context.cancel)?;
+        let between = now();
+        let real =
+            chain_float(&layers, &x, context.cancel).map_err(|error| unkept(hosted, error))?;
+        let times = [between - start, now() - between];
+        best = [best[0].min(times[0]), best[1].min(times[1])];
+        runs += 1;
+        if runs == MAX_RUNS || now() - started > ENOUGH || context.cancel.is_cancelled() {
+            break (real, made);
+        }
+    };
+    let Some(last) = layers.last() else {
+        return Err(Error::new(Kind::Internal, "a chain without layers"));
+    };
+    let comparison = Comparison::of(&real, &made, last);
+    let memory: MemoryDoc = layers.iter().map(|layer| MemoryDoc::from(*layer)).sum();
+    let [integer, float] = best;
+    let time = TimeDoc {
+        integer_ms: integer * 1e3,
+        float_ms: float * 1e3,
+        speed_up: Some(float / integer).filter(|speed_up| speed_up.is_finite()),
+        runs,
+    };
+    Answer::document(&EvaluationDoc {
+        layer: hosted.name.as_str().to_owned(),
+        version: hosted.version,
+        shape: made.shape().dims().to_vec(),
+        error: ProductReportDoc::from(&comparison),
+        memory,
+        compression_ratio: memory.float_bytes as f64 / memory.packed_bytes.max(1) as f64,
+        time,
+    })
+}
+
+fn unkept(hosted: &Hosted, error: ChainError) -> Error {
+    let ChainError { link, error: QuantError { field, detail, cure } } = error;
+    if field != "keep_float" {
+        return hosted.located(ChainError { link, error: QuantError { field, detail, cure } });
+    }
+    let name = hosted.links().nth(link).map_or("", |link| link.name.as_str()).to_owned();
+    Error::new(Kind::Conflict, format!("layer {name:?}: {detail}"))
+        .at(Place::Pointer("/keep_float".to_owned()))
+        .cure(cure)
+}

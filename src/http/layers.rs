@@ -1,0 +1,200 @@
+//! `/v1/layers`: layers that are kept, and run.
+
+use std::time::Instant;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Path, RawQuery, State};
+use axum::http::HeaderMap;
+use axum::response::Response;
+
+use crate::api::error::{Error, Place};
+use crate::api::layers::documents::{EvaluationDoc, LayerDoc, LayersDoc};
+use crate::api::name::Name;
+use crate::api::payload::Format;
+
+use super::exchange::{self, Received, Terms};
+use super::{App, body, docs};
+
+/// Answers of documents.
+const DOCUMENTS: &[Format] = &[Format::Json];
+/// Answers of tensors.
+const TENSORS: &[Format] = &[Format::Json, Format::Safetensors, Format::Npy, Format::Raw];
+
+/// The body, what it decodes to, and the answer.
+const fn cost(format: Format, body: usize) -> usize {
+    let factor = match format {
+        Format::Json => 3,
+        Format::Safetensors | Format::Npy | Format::Raw => 2,
+    };
+    body.saturating_mul(factor).saturating_add(64 << 10)
+}
+
+fn named(name: &str) -> Result<Name, Error> {
+    Name::new(name, Place::Parameter("name".to_owned()))
+}
+
+async fn make(
+    app: App,
+    name: Option<Name>,
+    headers: HeaderMap,
+    query: Option<String>,
+    body: Body,
+) -> Result<Response, Error> {
+    let terms = Terms { formats: DOCUMENTS, cost: &cost };
+    let Received { payload, permit, .. } =
+        exchange::receive(&app, &headers, query, body, terms).await?;
+    let started = Instant::now();
+    let outcome = app.service.make_layer(permit, name, payload).await?;
+    Ok(body::respond("make_layer", outcome, started.elapsed()))
+}
+
+/// Make a layer.
+///
+/// Weights, quantized here or by `quantize`, with bias, activation and the way
+/// input and output become codes; or a chain of layers. One of the same name
+/// is replaced at once, its version is one higher; what runs ends on the old one.
+#[utoipa::path(
+    post, path = "/v1/layers", operation_id = "make_layer", tag = "layers",
+    params(docs::LayerQuery),
+    request_body(description = "Weight and bias: in JSON, or as the tensors weight and bias of a safetensors file, or as what quantize answered; in the other formats the weight alone.",
+        content(
+            (docs::LayerRequest = "application/json", example = json!(docs::layer_example())),
+            (docs::BinaryBody = "application/octet-stream"),
+            (docs::BinaryBody = "application/x-npy"),
+            (docs::BinaryBody = "application/x-safetensors"))),
+    responses(
+        (status = 200, description = "The layer, which is there and saved.", body = LayerDoc),
+        docs::Problems, docs::NamedProblems, docs::StorageProblems))]
+pub(super) async fn create(
+    State(app): State<App>,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+    body: Body,
+) -> Result<Response, Error> {
+    make(app, None, headers, query, body).await
+}
+
+/// Make a layer of that name.
+#[utoipa::path(
+    put, path = "/v1/layers/{name}", operation_id = "put_layer", tag = "layers",
+    params(docs::NamePath, docs::LayerQuery),
+    request_body(description = "As for POST; the name may be left out.",
+        content(
+            (docs::LayerRequest = "application/json", example = json!(docs::layer_example())),
+            (docs::BinaryBody = "application/octet-stream"),
+            (docs::BinaryBody = "application/x-npy"),
+            (docs::BinaryBody = "application/x-safetensors"))),
+    responses(
+        (status = 200, description = "The layer, which is there and saved.", body = LayerDoc),
+        docs::Problems, docs::NamedProblems, docs::StorageProblems))]
+pub(super) async fn replace(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+    body: Body,
+) -> Result<Response, Error> {
+    make(app, Some(named(&name)?), headers, query, body).await
+}
+
+/// List all layers.
+#[utoipa::path(get, path = "/v1/layers", operation_id = "list_layers", tag = "layers",
+    responses((status = 200, description = "In the order of their names.", body = LayersDoc),
+        docs::ReadProblems))]
+pub(super) async fn list(State(app): State<App>) -> Json<LayersDoc> {
+    Json(app.service.layers().list())
+}
+
+/// Describe a layer.
+#[utoipa::path(get, path = "/v1/layers/{name}", operation_id = "describe_layer", tag = "layers",
+    params(docs::NamePath),
+    responses((status = 200, description = "The layer.", body = LayerDoc),
+        docs::Problems, docs::NamedProblems))]
+pub(super) async fn describe(
+    State(app): State<App>,
+    Path(name): Path<String>,
+) -> Result<Json<LayerDoc>, Error> {
+    app.service.layers().describe(&named(&name)?).map(Json)
+}
+
+/// Remove a layer, its file included.
+#[utoipa::path(delete, path = "/v1/layers/{name}", operation_id = "delete_layer", tag = "layers",
+    params(docs::NamePath),
+    responses((status = 200, description = "What was removed.", body = LayerDoc),
+        docs::Problems, docs::NamedProblems, docs::StorageProblems))]
+pub(super) async fn delete(
+    State(app): State<App>,
+    Path(name): Path<String>,
+) -> Result<Json<LayerDoc>, Error> {
+    app.service.layers().delete(&named(&name)?).await.map(Json)
+}
+
+/// Run a layer.
+///
+/// Takes one tensor, `[.., inputs]` or `[batch, channels, height, width]`: real
+/// numbers, or codes where the input is static.
+#[utoipa::path(
+    post, path = "/v1/layers/{name}/forward", operation_id = "run_layer", tag = "layers",
+    params(docs::NamePath, docs::TensorQuery),
+    request_body(description = "One tensor.",
+        content(
+            (docs::TensorBody = "application/json", example = json!({"data": [[0.5, -1.0]]})),
+            (docs::BinaryBody = "application/octet-stream"),
+            (docs::BinaryBody = "application/x-npy"),
+            (docs::BinaryBody = "application/x-safetensors"))),
+    responses(
+        (status = 200, description = "The result.",
+            content(
+                (docs::ForwardAnswer = "application/json"),
+                (docs::BinaryBody = "application/x-safetensors"),
+                (docs::BinaryBody = "application/x-npy"),
+                (docs::BinaryBody = "application/octet-stream"))),
+        docs::Problems, docs::NamedProblems, docs::StorageProblems))]
+pub(super) async fn forward(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+    body: Body,
+) -> Result<Response, Error> {
+    let hosted = app.service.layers().get(&named(&name)?, None).await?;
+    let terms = Terms { formats: TENSORS, cost: &cost };
+    let Received { payload, format, encoding, permit } =
+        exchange::receive(&app, &headers, query, body, terms).await?;
+    let started = Instant::now();
+    let outcome = app.service.run_layer(permit, hosted, payload, (format, encoding)).await?;
+    Ok(body::respond("forward", outcome, started.elapsed()))
+}
+
+/// Compare a layer with its real numbers.
+///
+/// Runs both on the caller's data, side by side: how far the results are
+/// apart, what the layer takes of the memory, and how much faster it is.
+#[utoipa::path(
+    post, path = "/v1/layers/{name}/evaluate", operation_id = "evaluate_layer", tag = "layers",
+    params(docs::NamePath, docs::TensorQuery),
+    request_body(description = "One tensor.",
+        content(
+            (docs::TensorBody = "application/json", example = json!({"data": [[0.5, -1.0]]})),
+            (docs::BinaryBody = "application/octet-stream"),
+            (docs::BinaryBody = "application/x-npy"),
+            (docs::BinaryBody = "application/x-safetensors"))),
+    responses(
+        (status = 200, description = "Errors, memory and times.", body = EvaluationDoc),
+        docs::Problems, docs::NamedProblems, docs::StorageProblems))]
+pub(super) async fn evaluate(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+    body: Body,
+) -> Result<Response, Error> {
+    let hosted = app.service.layers().get(&named(&name)?, None).await?;
+    let terms = Terms { formats: DOCUMENTS, cost: &cost };
+    let Received { payload, permit, .. } =
+        exchange::receive(&app, &headers, query, body, terms).await?;
+    let started = Instant::now();
+    let outcome = app.service.evaluate_layer(permit, hosted, payload).await?;
+    Ok(body::respond("evaluate", outcome, started.elapsed()))
+}

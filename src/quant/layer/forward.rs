@@ -1,0 +1,378 @@
+//! One run of a layer: codes, products, result.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use crate::kernels::Isa;
+use crate::kernels::gemm::{
+    self, Codes, Dynamic, Elements, Left, Mode, Output as Target, PackedA, Requantize, RowParams,
+    multiply_groups,
+};
+use crate::kernels::real::Real;
+use crate::kernels::scalar::{Affine, Code, CodeRange, Extent, Params};
+use crate::tensor::{Buffer, DType, Reals, Shape, Tensor};
+
+use super::super::extent::extents;
+use super::super::layout::{CHUNK, Layout};
+use super::super::matmul::Requantization;
+use super::super::params::Range;
+use super::super::scheme::{Granularity, NanPolicy};
+use super::super::{Cancel, QuantError};
+use super::weight::Packed;
+use super::{Geometry, Layer, Output, Parameters};
+
+/// What a caller sent.
+enum Source<'a> {
+    Codes(&'a [u8]),
+    Real(Cow<'a, [f32]>),
+}
+
+/// Cells of a product.
+enum Cells<'a> {
+    Real(&'a mut [f32]),
+    Unsigned(&'a mut [u8]),
+    Signed(&'a mut [i8]),
+}
+
+/// Codes of images; one scale and zero point, or one an image.
+struct Images<'a> {
+    codes: Cow<'a, [u8]>,
+    affines: Vec<Affine<f32>>,
+}
+
+impl Layer {
+    /// Runs the layer on `[.., k]` or `[batch, channels, height, width]`: real
+    /// numbers of any type (F64 is rounded to F32), or, where the parameters of
+    /// the input are static, its codes.
+    ///
+    /// # Errors
+    /// [`QuantError`] about `shape`, `dtype` or `data`.
+    pub fn forward(&self, x: &Tensor, cancel: &Cancel) -> Result<Tensor, QuantError> {
+        let shape = self.output_shape(x.shape().dims())?;
+        let source = self.source(x)?;
+        let size = if self.direct.is_some() { 1 } else { 4 };
+        let mut out = Buffer::zeroed(shape.len() * size);
+        if !shape.is_empty() {
+            let cells = match (&self.direct, self.output.dtype()) {
+                (Some(_), DType::U8) => Cells::Unsigned(out.bytes_mut()),
+                (Some(_), _) => Cells::Signed(out.elements_mut()),
+                (None, _) => Cells::Real(out.elements_mut()),
+            };
+            match self.geometry {
+                Geometry::Linear => self.linear(&source, x.shape(), cells, cancel)?,
+                Geometry::Conv(_) => self.convolve(&source, x.shape(), cells, cancel)?,
+            }
+        }
+        let out = if self.direct.is_some() { out } else { self.finish(out) };
+        Tensor::view(self.output.dtype(), shape, Arc::new(out), 0)
+            .ok_or_else(|| QuantError::field("shape", "the result is too large"))
+    }
+
+    fn source<'a>(&self, x: &'a Tensor) -> Result<Source<'a>, QuantError> {
+        if self.input.fixed().is_some() && x.dtype() == self.input.dtype() {
+            self.check_codes(x)?;
+            return Ok(Source::Codes(x.bytes()));
+        }
+        if !x.dtype().is_float() {
+            let detail = format!("{} is not what the layer takes", x.dtype());
+            let cure = match self.input.fixed() {
+                Some(_) => {
+                    format!("send F32, F16, BF16 or F64, or codes of {}", self.input.dtype())
+                }
+                None => "send F32, F16, BF16 or F64".to_owned(),
+            };
+            return Err(QuantError::field("dtype", detail).cure(cure));
+        }
+        let x = reals(x);
+        match self.input.nan {
+            NanPolicy::Refuse => match first_nan(&x) {
+                None => Ok(Source::Real(x)),
+                Some(i) => Err(QuantError::field("data", format!("element {i} is NaN"))
+                    .cure("send finite numbers, or choose nan: zero, min or max for the input")),
+            },
+            policy @ (NanPolicy::Zero | NanPolicy::Min | NanPolicy::Max) => {
+                Ok(Source::Real(without_nan(x, policy)))
+            }
+        }
+    }
+
+    /// Codes of fewer than 8 bits must be such.
+    fn check_codes(&self, x: &Tensor) -> Result<(), QuantError> {
+        let numerics = &self.input.numerics;
+        if numerics.bits == 8 {
+            return Ok(());
+        }
+        let CodeRange { min, max } = numerics.code_range();
+        let code =
+            |&byte: &u8| if numerics.signed { byte.cast_signed().into() } else { byte.into() };
+        match x.bytes().iter().map(code).position(|code: i32| !(min..=max).contains(&code)) {
+            None => Ok(()),
+            Some(i) => {
+                let detail = format!("element {i} is not a code of {} bits", numerics.bits);
+                Err(QuantError::field("data", detail).cure(format!("use {min} to {max}")))
+            }
+        }
+    }
+
+    /// The bytes of codes as codes.
+    fn codes<'a>(&self, bytes: &'a [u8]) -> Codes<'a> {
+        if self.input.numerics.signed {
+            Codes::I8(bytemuck::cast_slice(bytes))
+        } else {
+            Codes::U8(bytes)
+        }
+    }
+
+    /// Scale and zero point of what has that extent.
+    fn affine(&self, extent: Extent<f32>) -> Affine<f32> {
+        self.input.numerics.affine(Range::around_zero(extent.min, extent.max))
+    }
+
+    fn linear(
+        &self,
+        source: &Source<'_>,
+        shape: &Shape,
+        cells: Cells<'_>,
+        cancel: &Cancel,
+    ) -> Result<(), QuantError> {
+        let k = shape.dims().last().copied().unwrap_or(1);
+        let m = shape.len() / k.max(1);
+        let each = |extent| self.affine(extent);
+        let (range, rounding) = self.input.how();
+        let params = match self.input.parameters {
+            Parameters::Static(affine) => RowParams::Same(affine),
+            Parameters::Token => RowParams::Row(&each),
+            Parameters::Tensor => {
+                let Source::Real(x) = source else { return Ok(()) };
+                let extents = extents(x, &Layout::new(Granularity::Tensor, shape)?, cancel);
+                RowParams::Same(self.affine(extents.first().copied().unwrap_or_default()))
+            }
+        };
+        let own = self.input.fixed().map(|affine| ([affine.zero_point], [affine.scale]));
+        let elements = match (source, &own) {
+            (Source::Real(x), _) => Elements::Real(Dynamic { x, range, rounding, params }),
+            (Source::Codes(bytes), Some((zero_points, scales))) => {
+                Elements::Codes { codes: self.codes(bytes), zero_points, scales }
+            }
+            (Source::Codes(_), None) => return Ok(()),
+        };
+        self.multiply(0, Left { m, k, elements }, cells, cancel);
+        Ok(())
+    }
+
+    fn convolve(
+        &self,
+        source: &Source<'_>,
+        shape: &Shape,
+        cells: Cells<'_>,
+        cancel: &Cancel,
+    ) -> Result<(), QuantError> {
+        let Geometry::Conv(conv) = self.geometry else { return Ok(()) };
+        let plan = conv.plan(&self.weight_dims, shape.dims())?;
+        let images = self.images(source, shape, plan.image(), cancel)?;
+        let affine =
+            |image: usize| images.affines[if images.affines.len() == 1 { 0 } else { image }];
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a code of 8 bits"
+        )]
+        let pad = |image: usize| affine(image).zero_point as u8;
+        let left = |rows: std::ops::Range<usize>| {
+            let rows = if images.affines.len() == 1 { 0..1 } else { rows };
+            let affines: Vec<_> = rows.map(|row| affine(plan.image_of(row))).collect();
+            let zero_points: Vec<i32> = affines.iter().map(|affine| affine.zero_point).collect();
+            let scales: Vec<f32> = affines.iter().map(|affine| affine.scale).collect();
+            (zero_points, scales)
+        };
+        let multiply = |group, rows: std::ops::Range<usize>, bytes: &[u8], cells: Cells<'_>| {
+            let (zero_points, scales) = left(rows.clone());
+            let (zero_points, scales) = (zero_points.as_slice(), scales.as_slice());
+            let elements = Elements::Codes { codes: self.codes(bytes), zero_points, scales };
+            let left = Left { m: rows.len(), k: plan.depth(), elements };
+            self.multiply(group, left, cells, cancel);
+        };
+        let codes = &*images.codes;
+        match cells {
+            Cells::Real(out) => plan.run(
+                codes,
+                &pad,
+                out,
+                &mut |group, rows, bytes, out| multiply(group, rows, bytes, Cells::Real(out)),
+                cancel,
+            ),
+            Cells::Unsigned(out) => plan.run(
+                codes,
+                &pad,
+                out,
+                &mut |group, rows, bytes, out| multiply(group, rows, bytes, Cells::Unsigned(out)),
+                cancel,
+            ),
+            Cells::Signed(out) => plan.run(
+                codes,
+                &pad,
+                out,
+                &mut |group, rows, bytes, out| multiply(group, rows, bytes, Cells::Signed(out)),
+                cancel,
+            ),
+        }
+        Ok(())
+    }
+
+    /// Images as codes: an output pixel reads each of them many times.
+    fn images<'a>(
+        &self,
+        source: &'a Source<'_>,
+        shape: &Shape,
+        image: usize,
+        cancel: &Cancel,
+    ) -> Result<Images<'a>, QuantError> {
+        let x = match source {
+            Source::Real(x) => x,
+            Source::Codes(bytes) => {
+                let affines = self.input.fixed().into_iter().collect();
+                return Ok(Images { codes: Cow::Borrowed(bytes), affines });
+            }
+        };
+        let granularity = match self.input.parameters {
+            Parameters::Static(_) | Parameters::Tensor => Granularity::Tensor,
+            Parameters::Token => Granularity::Channel { axis: 0 },
+        };
+        let affines: Vec<_> = match self.input.fixed() {
+            Some(affine) => vec![affine],
+            None => {
+                let extents = extents(x, &Layout::new(granularity, shape)?, cancel);
+                extents.into_iter().map(|extent| self.affine(extent)).collect()
+            }
+        };
+        let mut codes = vec![0; x.len()];
+        let step = if affines.len() == 1 { x.len() } else { image };
+        let parts = codes.par_chunks_mut(step.max(1)).zip(x.par_chunks(step.max(1)));
+        parts.enumerate().for_each(|(i, (codes, x))| {
+            let (range, rounding) = self.input.how();
+            if self.input.numerics.signed {
+                quantize::<i8>(x, affines[i], (range, rounding), bytemuck::cast_slice_mut(codes));
+            } else {
+                quantize::<u8>(x, affines[i], (range, rounding), codes);
+            }
+        });
+        Ok(Images { codes: Cow::Owned(codes), affines })
+    }
+
+    /// Multiplies rows by the weights of a group.
+    fn multiply(&self, group: usize, left: Left<'_>, cells: Cells<'_>, cancel: &Cancel) {
+        let stop = cancel.flag();
+        let relu = self.activation == super::Activation::Relu;
+        let n = self.weight_dims[0] / self.packed.len();
+        let own =
+            |all: &'_ Option<Vec<f32>>| all.as_ref().map(|all| all[group * n..][..n].to_vec());
+        match (&self.packed[group], cells) {
+            (Packed::Groups(right), Cells::Real(out)) => {
+                multiply_groups(left, right, out, (self.bias.as_deref(), relu), stop);
+            }
+            (Packed::Groups(_), Cells::Unsigned(_) | Cells::Signed(_)) => {}
+            (Packed::Columns(right), cells) => {
+                let a = PackedA::new(right.isa(), left, right.has_zero_points());
+                let bias = if self.packed.len() == 1 { None } else { own(&self.bias) };
+                let bias = bias.as_deref().or(self.bias.as_deref());
+                let output = match cells {
+                    Cells::Real(out) => Target::F32 { out, bias, relu },
+                    Cells::Unsigned(out) => match self.requantize(group * n, n) {
+                        Some(requantize) => Target::U8(out, requantize),
+                        None => return,
+                    },
+                    Cells::Signed(out) => match self.requantize(group * n, n) {
+                        Some(requantize) => Target::I8(out, requantize),
+                        None => return,
+                    },
+                };
+                gemm::multiply(&a, right, output, stop);
+            }
+        }
+    }
+
+    /// How the sums of `n` outputs from `first` on become codes.
+    fn requantize(&self, first: usize, n: usize) -> Option<Requantize<'_>> {
+        let (direct, Output::Codes { numerics, affine, .. }) = (self.direct.as_ref()?, self.output)
+        else {
+            return None;
+        };
+        let multipliers = direct.multipliers.get(first..first + n).unwrap_or_default();
+        let mode = match direct.requantization {
+            Requantization::FloatOrt => Mode::FloatOrt(affine.scale),
+            Requantization::FloatOnnx => Mode::FloatOnnx(affine.scale),
+            Requantization::Gemmlowp => Mode::Gemmlowp(multipliers),
+            Requantization::SingleRound => Mode::SingleRound(multipliers),
+        };
+        let CodeRange { mut min, max } = numerics.code_range();
+        if self.activation == super::Activation::Relu {
+            min = min.max(affine.zero_point);
+        }
+        let bias = direct.bias.as_ref().map(|bias| &bias[first..first + n]);
+        let range = CodeRange { min, max };
+        Some(Requantize { mode, zero_point: affine.zero_point, range, bias })
+    }
+
+    /// What is left to do to real results: a smooth activation, and codes.
+    fn finish(&self, mut real: Buffer) -> Buffer {
+        if self.activation.is_smooth() {
+            let parts = real.elements_mut::<f32>().par_chunks_mut(CHUNK);
+            parts.for_each(|part| part.iter_mut().for_each(|x| *x = self.activation.apply(*x)));
+        }
+        let Output::Codes { numerics, affine, .. } = self.output else { return real };
+        let x = real.elements_mut::<f32>();
+        let mut codes = Buffer::zeroed(x.len());
+        let how = (numerics.code_range(), numerics.rounding());
+        if numerics.signed {
+            quantize::<i8>(x, affine, how, codes.elements_mut());
+        } else {
+            quantize::<u8>(x, affine, how, codes.elements_mut());
+        }
+        codes
+    }
+}
+
+/// Quantizes with one scale, chunk by chunk.
+fn quantize<C: Code>(
+    x: &[f32],
+    affine: Affine<f32>,
+    how: (CodeRange, crate::kernels::scalar::Rounding),
+    codes: &mut [C],
+) {
+    let isa = Isa::current();
+    let parts = x.par_chunks(CHUNK).zip(codes.par_chunks_mut(CHUNK));
+    parts.for_each(|(x, codes)| isa.quantize(x, Params::Same(affine), how, codes));
+}
+
+/// The elements in f32.
+pub(super) fn reals(x: &Tensor) -> Cow<'_, [f32]> {
+    match x.reals() {
+        Reals::F32(x) => x,
+        Reals::F64(x) => x.iter().map(|&x| <f32 as Real>::from_f64(x)).collect(),
+    }
+}
+
+/// Index of the first NaN.
+fn first_nan(x: &[f32]) -> Option<usize> {
+    // Without an early exit from a chunk, so that the loop becomes one of vectors.
+    let has_nan = |part: &&[f32]| part.iter().fold(false, |found, x| found | x.is_nan());
+    let part = x.chunks(CHUNK).position(|part| has_nan(&part))?;
+    let at = part * CHUNK;
+    x[at..].iter().position(|x| x.is_nan()).map(|i| at + i)
+}
+
+/// NaN as the number that has the code which the policy gives.
+fn without_nan(x: Cow<'_, [f32]>, policy: NanPolicy) -> Cow<'_, [f32]> {
+    if first_nan(&x).is_none() {
+        return x;
+    }
+    let instead = match policy {
+        NanPolicy::Zero | NanPolicy::Refuse => 0.0,
+        // Infinities count for no extent, and saturate.
+        NanPolicy::Min => f32::NEG_INFINITY,
+        NanPolicy::Max => f32::INFINITY,
+    };
+    x.iter().map(|&x| if x.is_nan() { instead } else { x }).collect()
+}

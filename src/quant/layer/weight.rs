@@ -1,0 +1,327 @@
+//! Weights as codes: read, checked, and packed for the product.
+
+use crate::kernels::Isa;
+use crate::kernels::gemm::{Codes, GroupedRight, PackedB, PackedGroups, Right};
+use crate::kernels::real::Real;
+use crate::tensor::{DType, Shape, Tensor};
+
+use super::super::layout::resolve_axis;
+use super::super::matmul::{Coded, ColumnParameters, Operand};
+use super::super::scheme::Granularity;
+use super::super::{Cancel, QuantError};
+
+/// Side of the squares in which a matrix is transposed.
+const SQUARE: usize = 32;
+
+/// How weights lie in the tensor that was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// `[n, k]`: a row an output, as frameworks store linear layers.
+    Rows,
+    /// `[k, n]`: a column an output.
+    Columns,
+    /// `[out, in / groups, height, width]`: a kernel an output.
+    Kernels,
+}
+
+/// Codes of weights, one row (or kernel) an output, and their parameters.
+#[derive(Clone, Debug)]
+pub struct Weight {
+    /// I8 or U8, `[n, k]` or `[out, in / groups, height, width]`.
+    codes: Tensor,
+    /// One, one an output, or `[n, groups along k]`.
+    scales: Vec<f32>,
+    /// As many as scales, or one.
+    zero_points: Vec<i32>,
+    /// Neighbours along K that share a scale.
+    group: Option<usize>,
+    bits: u32,
+}
+
+/// Weights ready to be multiplied by.
+#[derive(Debug)]
+pub(super) enum Packed {
+    /// 8-bit codes, one scale a column.
+    Columns(PackedB),
+    /// 4-bit codes, one scale for each group along K and column.
+    Groups(PackedGroups),
+}
+
+impl Packed {
+    /// Bytes that are held.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            // Sums, zero points and scales lie beside the panels.
+            Self::Columns(b) => b.bytes() + 12 * b.columns(),
+            Self::Groups(b) => b.bytes(),
+        }
+    }
+}
+
+impl Weight {
+    /// Quantizes or checks weights; `bits` says how wide codes that come as
+    /// such are.
+    ///
+    /// # Errors
+    /// [`QuantError`] names the field at fault.
+    pub fn new(
+        operand: &Operand<'_>,
+        order: Order,
+        bits: u32,
+        cancel: &Cancel,
+    ) -> Result<Self, QuantError> {
+        let dims = operand.dims();
+        let rank = if order == Order::Kernels { 4 } else { 2 };
+        if dims.len() != rank || dims.contains(&0) {
+            let detail = format!("{dims:?} is not a weight of this kind of layer");
+            let cure = match order {
+                Order::Rows => "send [outputs, inputs]",
+                Order::Columns => "send [inputs, outputs]",
+                Order::Kernels => "send [outputs, inputs / groups, height, width]",
+            };
+            return Err(QuantError::field("shape", detail).cure(cure));
+        }
+        let columns = parameters(operand.granularity(), dims, order)?;
+        let bits = match operand {
+            Operand::Real { scheme, .. } => scheme.numerics.bits,
+            Operand::Coded { .. } => bits,
+        };
+        let coded = Coded::new("weight", operand, cancel).map_err(|fault| fault.error)?;
+        let Some(scales) = coded.scales else {
+            return Err(QuantError::field("scale", "missing").cure("send what quantize answered"));
+        };
+        let group = match columns {
+            ColumnParameters::Groups(size) => Some(size),
+            ColumnParameters::Same | ColumnParameters::Each => None,
+        };
+        let mut weight =
+            Self { codes: coded.codes, scales, zero_points: coded.zero_points, group, bits };
+        weight.check(columns, order)?;
+        if order == Order::Columns {
+            weight.transpose()?;
+        }
+        Ok(weight)
+    }
+
+    fn check(&self, columns: ColumnParameters, order: Order) -> Result<(), QuantError> {
+        let dims = self.codes.shape().dims();
+        let (n, k) = match order {
+            Order::Rows | Order::Kernels => (dims[0], self.codes.shape().len() / dims[0]),
+            Order::Columns => (dims[1], dims[0]),
+        };
+        let slices = match columns {
+            ColumnParameters::Same => 1,
+            ColumnParameters::Each => n,
+            ColumnParameters::Groups(size) => n * k.div_ceil(size),
+        };
+        let lens = [("scale", self.scales.len()), ("zero_point", self.zero_points.len())];
+        for (field, len) in lens {
+            if len != 1 && len != slices {
+                let detail = format!("{len} values for {slices} slices");
+                return Err(
+                    QuantError::field(field, detail).cure("send one value, or one for each slice")
+                );
+            }
+        }
+        if self.group.is_some() && self.bits > 4 {
+            return Err(QuantError::field("bits", "groups are of codes of at most 4 bits")
+                .cure("use bits 4 or less, or granularity channel"));
+        }
+        self.check_codes()
+    }
+
+    /// Codes and zero points of fewer than 8 bits must be such.
+    fn check_codes(&self) -> Result<(), QuantError> {
+        let half = 1_i32 << (self.bits.clamp(2, 8) - 1);
+        let range = if self.is_unsigned() { 0..2 * half } else { -half..half };
+        let outside = |code: i32| !range.contains(&code);
+        let first = if half == 128 {
+            None
+        } else if self.is_unsigned() {
+            self.codes.bytes().iter().position(|&code| outside(code.into()))
+        } else {
+            self.codes.elements::<i8>().iter().position(|&code| outside(code.into()))
+        };
+        let wrong = |field, i: usize| {
+            let detail = format!("element {i} is not a code of {} bits", self.bits);
+            let cure = format!("use {} to {}", range.start, range.end - 1);
+            Err(QuantError::field(field, detail).cure(cure))
+        };
+        if let Some(i) = first {
+            return wrong("codes", i);
+        }
+        match self.zero_points.iter().position(|&zero| outside(zero)) {
+            Some(i) => wrong("zero_point", i),
+            None => Ok(()),
+        }
+    }
+
+    /// From a column an output to a row an output.
+    fn transpose(&mut self) -> Result<(), QuantError> {
+        let &[k, n] = self.codes.shape().dims() else { return Ok(()) };
+        let codes = transposed(self.codes.bytes(), k, n);
+        let tensor = Shape::new(vec![n, k])
+            .ok()
+            .and_then(|shape| Tensor::from_elements(self.codes.dtype(), shape, &codes));
+        self.codes = tensor.ok_or_else(|| QuantError::field("shape", "the weight is too large"))?;
+        if let Some(size) = self.group {
+            let groups = k.div_ceil(size);
+            if self.scales.len() > 1 {
+                self.scales = transposed(&self.scales, groups, n);
+            }
+            if self.zero_points.len() > 1 {
+                self.zero_points = transposed(&self.zero_points, groups, n);
+            }
+        }
+        Ok(())
+    }
+
+    /// The codes: I8 or U8, `[n, k]` or `[out, in / groups, height, width]`.
+    #[must_use]
+    pub const fn codes(&self) -> &Tensor {
+        &self.codes
+    }
+
+    /// Scales: one, one an output, or `[n, groups]`.
+    #[must_use]
+    pub fn scales(&self) -> &[f32] {
+        &self.scales
+    }
+
+    /// Zero points: one, or as many as there are slices.
+    #[must_use]
+    pub fn zero_points(&self) -> &[i32] {
+        &self.zero_points
+    }
+
+    /// Neighbours along K that share a scale, where groups do.
+    #[must_use]
+    pub const fn group(&self) -> Option<usize> {
+        self.group
+    }
+
+    /// Bits of a code.
+    #[must_use]
+    pub const fn bits(&self) -> u32 {
+        self.bits
+    }
+
+    /// Name of the granularity: `tensor`, `channel` or `group`.
+    #[must_use]
+    pub fn granularity(&self) -> &'static str {
+        match (self.group, self.scales.len().max(self.zero_points.len())) {
+            (Some(_), _) => "group",
+            (None, 1) if self.outputs() > 1 => "tensor",
+            (None, _) => "channel",
+        }
+    }
+
+    /// N.
+    pub(super) fn outputs(&self) -> usize {
+        self.codes.shape().dims()[0]
+    }
+
+    /// K: elements of a row or kernel.
+    pub(super) fn depth(&self) -> usize {
+        self.codes.shape().len() / self.outputs()
+    }
+
+    pub(super) fn is_unsigned(&self) -> bool {
+        self.codes.dtype() == DType::U8
+    }
+
+    /// No codes, of the type that these have.
+    pub(super) fn no_codes(&self) -> Codes<'static> {
+        if self.is_unsigned() { Codes::U8(&[]) } else { Codes::I8(&[]) }
+    }
+
+    /// Packs the outputs in so many equal parts, one for each group of a convolution.
+    pub(super) fn pack(&self, parts: usize) -> Vec<Packed> {
+        let (n, k) = (self.outputs() / parts, self.depth());
+        let part = |i: usize| {
+            let bytes = transposed(&self.codes.bytes()[i * n * k..][..n * k], n, k);
+            let codes = if self.is_unsigned() {
+                Codes::U8(&bytes)
+            } else {
+                Codes::I8(bytemuck::cast_slice(&bytes))
+            };
+            let isa = Isa::current();
+            if let Some(group) = self.group {
+                let groups = k.div_ceil(group);
+                let scales = cut(&self.scales, i * n * groups, n * groups);
+                let scales = transposed(scales, scales.len().div_ceil(groups), groups);
+                let zeros = cut(&self.zero_points, i * n * groups, n * groups);
+                let zeros = transposed(zeros, zeros.len().div_ceil(groups), groups);
+                let (zero_points, scales) = (zeros.as_slice(), scales.as_slice());
+                let right = GroupedRight { codes, k, n, group, zero_points, scales };
+                return Packed::Groups(PackedGroups::new(isa, right));
+            }
+            let zero_points = cut(&self.zero_points, i * n, n);
+            let scales = cut(&self.scales, i * n, n);
+            Packed::Columns(PackedB::new(isa, Right { codes, k, n, zero_points, scales }))
+        };
+        (0..parts).map(part).collect()
+    }
+
+    /// The real numbers that the codes stand for, in the shape of the codes.
+    #[must_use]
+    pub fn restored(&self) -> Vec<f32> {
+        let (k, groups) = (self.depth(), self.group.map_or(1, |size| self.depth().div_ceil(size)));
+        let slice = |len: usize, i: usize| match (len, self.group) {
+            (1, _) => 0,
+            (_, None) => i / k,
+            (_, Some(size)) => i / k * groups + i % k / size,
+        };
+        let real = |(i, code): (usize, i32)| {
+            let zero = self.zero_points[slice(self.zero_points.len(), i)];
+            f32::from_i32(code - zero) * self.scales[slice(self.scales.len(), i)]
+        };
+        if self.is_unsigned() {
+            self.codes.bytes().iter().map(|&code| code.into()).enumerate().map(real).collect()
+        } else {
+            let codes = self.codes.elements::<i8>();
+            codes.iter().map(|&code| code.into()).enumerate().map(real).collect()
+        }
+    }
+}
+
+/// How the parameters lie over the outputs.
+fn parameters(
+    granularity: Granularity,
+    dims: &[usize],
+    order: Order,
+) -> Result<ColumnParameters, QuantError> {
+    match (order, granularity) {
+        (Order::Rows, _) => ColumnParameters::new(granularity, dims, 0),
+        (Order::Columns, _) => ColumnParameters::new(granularity, dims, 1),
+        (Order::Kernels, Granularity::Tensor) => Ok(ColumnParameters::Same),
+        (Order::Kernels, Granularity::Channel { axis }) if resolve_axis(axis, dims.len())? == 0 => {
+            Ok(ColumnParameters::Each)
+        }
+        (Order::Kernels, _) => Err(QuantError::field("granularity", "not one that kernels have")
+            .cure("use tensor, or channel with axis 0")),
+    }
+}
+
+/// `len` of the values from `first` on, or the one there is.
+fn cut<T>(values: &[T], first: usize, len: usize) -> &[T] {
+    if values.len() == 1 { values } else { &values[first..first + len] }
+}
+
+/// `[rows, columns]` as `[columns, rows]`; a single value stays what it is.
+fn transposed<T: Copy>(values: &[T], rows: usize, columns: usize) -> Vec<T> {
+    let mut out = values.to_vec();
+    if values.len() <= 1 {
+        return out;
+    }
+    for top in (0..rows).step_by(SQUARE) {
+        for left in (0..columns).step_by(SQUARE) {
+            for row in top..rows.min(top + SQUARE) {
+                for column in left..columns.min(left + SQUARE) {
+                    out[column * rows + row] = values[row * columns + column];
+                }
+            }
+        }
+    }
+    out
+}

@@ -1,0 +1,267 @@
+//! The layers that this server keeps.
+//!
+//! Who runs a layer takes hold of it as it is ([`Layers::get`]); what is made
+//! under its name meanwhile does not change it. All changes pass through one
+//! thread, the keeper, which also does all reading and writing of files: they
+//! happen one after the other, and nobody hears of a layer that is not on the
+//! disk. Requests that run layers in memory never wait for it.
+
+mod files;
+mod keeper;
+mod registry;
+mod requests;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::api::error::{Error, Kind};
+use crate::api::layers::documents::{LayerDoc, LayersDoc};
+use crate::api::layers::stored::{self, Content as Restored};
+use crate::api::layers::{Hosted, Link};
+use crate::api::name::Name;
+use crate::tensor::Buffer;
+
+use super::compute::Compute;
+use files::Directory;
+use keeper::{Commit, Job};
+use registry::{Content, Found, Registry};
+
+/// Changes that may wait for the keeper.
+const QUEUE: usize = 64;
+
+/// What happens when the budget is not enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Eviction {
+    /// The new layer is refused.
+    Refuse,
+    /// The layer that was not used for longest makes room.
+    Lru,
+}
+
+impl Eviction {
+    /// Name in flags and answers.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Refuse => "refuse",
+            Self::Lru => "lru",
+        }
+    }
+}
+
+/// Bounds on what is kept, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Bytes of all layers in memory.
+    pub max_bytes: usize,
+    /// What happens when they are not enough.
+    pub eviction: Eviction,
+    /// Where layers are saved; nowhere if not given.
+    pub directory: Option<PathBuf>,
+}
+
+/// All layers. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Layers {
+    registry: Arc<Mutex<Registry>>,
+    settings: Arc<Settings>,
+    keeper: mpsc::Sender<Job>,
+    compute: Compute,
+}
+
+/// What it protects is changed in steps that leave nothing half done.
+fn lock(registry: &Mutex<Registry>) -> MutexGuard<'_, Registry> {
+    registry.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn lost<T>(_: T) -> Error {
+    Error::new(Kind::Internal, "the keeper of the layers has ended")
+}
+
+impl Layers {
+    /// Reads the layers of the directory, if there is one, and starts the keeper.
+    ///
+    /// # Errors
+    /// When the directory cannot be used, or is used by another server.
+    pub fn open(settings: Settings, compute: Compute) -> io::Result<Self> {
+        let directory = settings.directory.as_deref().map(Directory::open).transpose()?;
+        let settings = Arc::new(settings);
+        let mut registry = Registry::default();
+        if let Some(directory) = &directory {
+            compute.install(|| read_all(directory, &mut registry, &settings))?;
+        }
+        let registry = Arc::new(Mutex::new(registry));
+        let (keeper, jobs) = mpsc::channel(QUEUE);
+        keeper::start(jobs, directory, Arc::clone(&registry), Arc::clone(&settings))?;
+        Ok(Self { registry, settings, keeper, compute })
+    }
+
+    /// The bounds.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// A layer or chain, ready to run; of that version, if one is asked for.
+    /// Reads its file first where it was put away.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when there is none, [`Kind::Storage`] when there is no
+    /// room to bring it back, and those of the pool.
+    pub async fn get(&self, name: &Name, version: Option<u64>) -> Result<Arc<Hosted>, Error> {
+        /// Layers of one chain that may be read for it, each more than once.
+        const READS: usize = 1024;
+        for _ in 0..READS {
+            let found = lock(&self.registry).find(name, version)?;
+            match found {
+                Found::Ready(hosted) => return Ok(Arc::new(hosted)),
+                Found::Missing(own) => self.bring_back(&own).await?,
+            }
+        }
+        Err(Error::new(Kind::Storage, "the layers of the chain do not fit into the memory at once")
+            .cure("raise --max-layer-bytes"))
+    }
+
+    /// Reads the file of a layer that was put away.
+    async fn bring_back(&self, name: &Name) -> Result<(), Error> {
+        let (gate, bytes) = lock(&self.registry).gate(name)?;
+        let _gate = gate.lock().await;
+        if !lock(&self.registry).is_on_disk(name) {
+            return Ok(());
+        }
+        // The file, its tensors, and the same packed.
+        let permit = self.compute.admit(bytes.saturating_mul(4).saturating_add(1 << 16)).await?;
+        let (reply, answer) = oneshot::channel();
+        self.ask(Job::Read { name: name.clone(), reply }).await?;
+        let buffer: Buffer = answer.await.map_err(lost)??;
+        let read = move |_: &_, _: &mut _| {
+            stored::read(buffer).map_err(|reason| {
+                tracing::error!(reason, "the file of a layer is damaged");
+                Error::new(Kind::Internal, "the file of the layer is damaged")
+                    .cure("make the layer again")
+            })
+        };
+        let (restored, _permit) = self.compute.run(permit, read).await?;
+        let Restored::Layer(layer) = restored.content else { return Ok(()) };
+        let link = Link { name: restored.name, version: restored.version, layer: layer.0 };
+        let bytes = link.layer.held_bytes();
+        let mut registry = lock(&self.registry);
+        registry.take_room(name, bytes, &self.settings)?;
+        if !registry.restore(link) {
+            registry.give_back(bytes);
+        }
+        Ok(())
+    }
+
+    /// Puts a layer or chain under a name, saved first where there is a directory.
+    async fn commit(&self, commit: Commit) -> Result<LayerDoc, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Job::Commit { commit: Box::new(commit), reply }).await?;
+        answer.await.map_err(lost)?
+    }
+
+    /// Removes a layer or chain, its file included, and gives its last description.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when there is none, [`Kind::Conflict`] when a chain
+    /// needs it.
+    pub async fn delete(&self, name: &Name) -> Result<LayerDoc, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Job::Remove { name: name.clone(), reply }).await?;
+        answer.await.map_err(lost)?
+    }
+
+    /// Takes a layer out of memory until it is [loaded](Self::load); without a
+    /// directory it is gone.
+    ///
+    /// # Errors
+    /// As [`delete`](Self::delete).
+    pub async fn unload(&self, name: &Name) -> Result<(), Error> {
+        if self.settings.directory.is_none() {
+            return self.delete(name).await.map(drop);
+        }
+        lock(&self.registry).unload(name)
+    }
+
+    /// Brings a layer back that was unloaded or put away.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub async fn load(&self, name: &Name) -> Result<Arc<Hosted>, Error> {
+        lock(&self.registry).allow(name)?;
+        self.get(name, None).await
+    }
+
+    /// The description of a layer or chain.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when there is none.
+    pub fn describe(&self, name: &Name) -> Result<LayerDoc, Error> {
+        lock(&self.registry).describe(name)
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn list(&self) -> LayersDoc {
+        let registry = lock(&self.registry);
+        LayersDoc {
+            layers: registry.list(),
+            held_bytes: registry.held(),
+            max_bytes: self.settings.max_bytes,
+            eviction: self.settings.eviction.name(),
+        }
+    }
+
+    async fn ask(&self, job: Job) -> Result<(), Error> {
+        self.keeper.send(job).await.map_err(lost)
+    }
+}
+
+/// What is in the directory; damaged files are named in the log and left alone.
+fn read_all(directory: &Directory, registry: &mut Registry, settings: &Settings) -> io::Result<()> {
+    for file in directory.names()? {
+        let skip = |reason: &str| {
+            tracing::error!(file, reason, "skipped a file that is no layer, or a damaged one");
+        };
+        let restored = match directory.read(&file).map_err(|error| error.to_string()) {
+            Ok(buffer) => stored::read(buffer),
+            Err(error) => Err(error),
+        };
+        let restored = match restored {
+            Ok(restored) if restored.name.as_str() == file => restored,
+            Ok(_) => {
+                skip("it holds a layer of another name");
+                continue;
+            }
+            Err(reason) => {
+                skip(&reason);
+                continue;
+            }
+        };
+        let (name, version) = (restored.name, restored.version);
+        let named = |doc: LayerDoc| LayerDoc { name: name.as_str().to_owned(), version, ..doc };
+        match restored.content {
+            Restored::Chain(names) => {
+                registry.publish(name.clone(), named(LayerDoc::of_chain()), Content::Chain(names));
+            }
+            Restored::Layer(layer) => {
+                let (layer, doc) = *layer;
+                let room = registry.take_room(&name, layer.held_bytes(), settings);
+                let content = match room {
+                    Ok(()) => {
+                        Content::Loaded(Arc::new(Link { name: name.clone(), version, layer }))
+                    }
+                    Err(_) => Content::OnDisk,
+                };
+                registry.publish(name.clone(), named(doc), content);
+            }
+        }
+    }
+    let list = registry.list();
+    let loaded = list.iter().filter(|doc| doc.loaded).count();
+    tracing::info!(layers = list.len(), loaded, "read the directory of layers");
+    Ok(())
+}

@@ -1,0 +1,137 @@
+//! Requests about layers, from their body to their answer.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::api::answer::Answer;
+use crate::api::error::{Error, Kind, Place};
+use crate::api::layers::create::{self, Made};
+use crate::api::layers::documents::LayerDoc;
+use crate::api::layers::stored::Stored;
+use crate::api::layers::{Hosted, run};
+use crate::api::name::Name;
+use crate::api::payload::{Context, Format, Payload};
+use crate::codec::encoding::Encoding;
+use crate::quant::Cancel;
+use crate::quant::calibrate::Affine;
+use crate::quant::params::Numerics;
+use crate::service::calibrators::Calibrators;
+use crate::service::compute::Permit;
+use crate::service::{Outcome, Service};
+
+use super::keeper::Commit;
+
+impl Service {
+    /// Makes a layer or chain of a request; `name` is the one in the path, if
+    /// there is one.
+    ///
+    /// # Errors
+    /// [`Error`] names the field at fault; nothing is made then.
+    pub async fn make_layer(
+        &self,
+        permit: Permit,
+        name: Option<Name>,
+        payload: Payload,
+    ) -> Result<Outcome, Error> {
+        let saved = self.layers().settings().directory.is_some();
+        let body = payload.body.bytes().len();
+        let calibrators = self.calibrators().clone();
+        let work = move |context: &mut Context<'_>| {
+            let cancel = context.cancel;
+            let calibrated = |name: &Name, numerics: Option<&Numerics>| {
+                learnt(&calibrators, name, numerics, cancel)
+            };
+            let created = create::run(payload, &calibrated, context)?;
+            let name = agreed(name, created.name)?;
+            let (doc, stored) = match &created.made {
+                Made::Layer(made) => {
+                    let (definition, layer) = &**made;
+                    let stored = saved.then(|| Stored::layer(definition));
+                    (LayerDoc::of_layer(definition, layer), stored)
+                }
+                Made::Chain(names) => (LayerDoc::of_chain(), saved.then(|| Stored::chain(names))),
+            };
+            Ok(Commit { name, doc, made: created.made.into(), stored })
+        };
+        let (commit, compute, mut permit) = self.on_pool(permit, body, work).await?;
+        let doc = self.layers().commit(commit).await?;
+        let answer = Answer::document(&doc)?;
+        permit.shrink(answer.len());
+        crate::telemetry::computed("make_layer", compute);
+        Ok(Outcome { answer, compute, permit })
+    }
+
+    /// Runs a layer on the tensor of a request.
+    ///
+    /// # Errors
+    /// [`Error`] names the field at fault.
+    pub async fn run_layer(
+        &self,
+        permit: Permit,
+        hosted: Arc<Hosted>,
+        payload: Payload,
+        (format, encoding): (Format, Encoding),
+    ) -> Result<Outcome, Error> {
+        let body = payload.body.bytes().len();
+        self.work(permit, "forward", body, move |context| {
+            run::forward(payload, format, &hosted, context)?.compressed(encoding, context.cancel)
+        })
+        .await
+    }
+
+    /// Compares a layer with its real numbers on the tensor of a request.
+    ///
+    /// # Errors
+    /// [`Error`] names the field at fault.
+    pub async fn evaluate_layer(
+        &self,
+        permit: Permit,
+        hosted: Arc<Hosted>,
+        payload: Payload,
+    ) -> Result<Outcome, Error> {
+        let body = payload.body.bytes().len();
+        let started = Instant::now();
+        self.work(permit, "evaluate", body, move |context| {
+            run::evaluate(payload, &hosted, &|| started.elapsed().as_secs_f64(), context)
+        })
+        .await
+    }
+}
+
+/// What the calibrator of that name has learnt.
+fn learnt(
+    calibrators: &Calibrators,
+    name: &Name,
+    numerics: Option<&Numerics>,
+    cancel: &Cancel,
+) -> Result<(Numerics, Affine<f32>), Error> {
+    let calibrator = calibrators.get(name).map_err(|error| Error {
+        // The path names a layer; what the body names is an option.
+        kind: Kind::InvalidOption,
+        ..error
+    })?;
+    let numerics = *numerics.unwrap_or(&calibrator.setup().numerics);
+    let affines = calibrator.parameters(&numerics, cancel).map_err(|error| Error {
+        kind: if error.field == "calibrator" { Kind::Conflict } else { Kind::InvalidOption },
+        ..Error::of_quant(error, |field| Place::Pointer(field.to_owned()))
+    })?;
+    match affines.as_slice() {
+        &[affine] => Ok((numerics, affine)),
+        _ => Err(Error::new(Kind::InvalidOption, "the calibrator has a range for each channel")
+            .cure("use one of granularity tensor")),
+    }
+}
+
+/// The name in the path or in the body, or in both where they agree.
+fn agreed(path: Option<Name>, body: Option<Name>) -> Result<Name, Error> {
+    let wrong = |detail: &str| {
+        Error::new(Kind::InvalidOption, detail).at(Place::Pointer("/name".to_owned()))
+    };
+    match (path, body) {
+        (Some(path), Some(body)) if path != body => {
+            Err(wrong("not the name in the path").cure("leave it out"))
+        }
+        (Some(name), _) | (None, Some(name)) => Ok(name),
+        (None, None) => Err(wrong("missing").cure("for instance \"fc1\"")),
+    }
+}
