@@ -580,7 +580,7 @@ def test_hostile_documents(client, make):
     }
     refuse_size = {key: value for key, value in refuse_size.items() if value is not None}
     response = client.post("/v1/calibrators", {"name": "hostile", "document": refuse_size})
-    check_problem(response, "too-large", 413)
+    check_problem(response, "storage", 507)
 
 
 def test_limits(start):
@@ -590,16 +590,16 @@ def test_limits(start):
     client = Client(server.url)
     for name in ("a", "b"):
         assert client.post("/v1/calibrators", {"name": name, "percentile": 99, "axis": 0}).status_code == 201
-    check_problem(client.post("/v1/calibrators", {"name": "c"}), "too-large", 413)
+    check_problem(client.post("/v1/calibrators", {"name": "c"}), "storage", 507)
     x = np.ones((8, 4), np.float32)
     assert feed(client, "a", x)["slices"] == 8
     feed(client, "a", x)
     response = client.post("/v1/calibrators/b/batches", tensor_json(x))
-    check_problem(response, "too-large", 413)
+    check_problem(response, "storage", 507)
     assert describe(client, "b")["batches"] == 0
     # A thousand channels would never fit.
     response = client.post("/v1/calibrators/b/batches", tensor_json(np.ones((1000, 1), np.float32)))
-    check_problem(response, "too-large", 413)
+    check_problem(response, "storage", 507)
     assert feed(client, "b", x[:3])["slices"] == 3
     # What is deleted makes room.
     client.request("DELETE", "/v1/calibrators/b")
