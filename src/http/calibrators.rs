@@ -83,7 +83,7 @@ async fn read(
     responses(
         (status = 201, description = "It is there, at `Location`.", body = docs::CalibratorAnswer,
             headers(("location" = String, description = "Path of the calibrator."))),
-        docs::Problems, docs::NamedProblems))]
+        docs::Problems, docs::NamedProblems, docs::StorageProblems))]
 pub(super) async fn create(
     State(app): State<App>,
     headers: HeaderMap,
@@ -158,7 +158,7 @@ pub(super) async fn delete(
         (docs::BinaryBody = "application/x-npy"),
         (docs::BinaryBody = "application/x-safetensors"))),
     responses((status = 200, description = "What it knows now.", body = docs::CalibratorAnswer),
-        docs::Problems, docs::NamedProblems))]
+        docs::Problems, docs::NamedProblems, docs::StorageProblems))]
 pub(super) async fn feed(
     State(app): State<App>,
     path: Result<Path<String>, PathRejection>,
@@ -185,7 +185,7 @@ pub(super) async fn feed(
     request_body(description = "The other one, by its name or as it was exported.", content(
         (docs::MergeRequest = "application/json", example = json!(docs::merge_example())))),
     responses((status = 200, description = "What it knows now.", body = docs::CalibratorAnswer),
-        docs::Problems, docs::NamedProblems))]
+        docs::Problems, docs::NamedProblems, docs::StorageProblems))]
 pub(super) async fn merge(
     State(app): State<App>,
     path: Result<Path<String>, PathRejection>,

@@ -71,7 +71,7 @@ impl Budget {
         let more = |used: usize| used.checked_add(bytes).filter(|&sum| sum <= self.max);
         match self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more) {
             Ok(_) => Ok(Room { budget: Arc::clone(self), bytes }),
-            Err(_) => Err(Error::new(Kind::TooLarge, "no room for what the calibrator learns")
+            Err(_) => Err(Error::new(Kind::Storage, "no room for what the calibrator learns")
                 .cure(
                     "delete calibrators, use granularity tensor, or raise --max-calibrator-bytes",
                 )),
@@ -219,7 +219,7 @@ impl Calibrators {
     /// Makes a calibrator, from options or from a document.
     ///
     /// # Errors
-    /// [`Kind::Conflict`] when there is one of that name, [`Kind::TooLarge`]
+    /// [`Kind::Conflict`] when there is one of that name, [`Kind::Storage`]
     /// when no more are kept, and the errors of the request.
     pub fn create(&self, payload: Payload, context: &mut Context<'_>) -> Result<Answer, Error> {
         let Creation { name, replace, import } = api::read_creation(payload, context)?;
@@ -246,7 +246,7 @@ impl Calibrators {
         if is_new && entries.len() >= self.max {
             let detail = format!("{} calibrators are kept at most", self.max);
             return Err(
-                Error::new(Kind::TooLarge, detail).cure("delete one, or raise --max-calibrators")
+                Error::new(Kind::Storage, detail).cure("delete one, or raise --max-calibrators")
             );
         }
         let replaced = entries.insert(name, calibrator);
@@ -298,7 +298,7 @@ impl Calibrators {
         }
         // Elements in their compute type and once more slice by slice, what the
         // batch teaches, and a copy of what was known for those who read it.
-        let elements = batch.tensor.shape().len().saturating_mul(16);
+        let elements = batch.tensor.shape().len().saturating_mul(24);
         context.reserve(bytes.saturating_mul(2).saturating_add(elements))?;
         let learnt = Calibration::of_batch(plan, &batch.tensor, context.cancel)
             .map_err(|error| batch.error(error))?;

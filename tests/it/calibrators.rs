@@ -84,11 +84,11 @@ async fn what_is_not_there_or_not_json_is_named() {
 async fn no_more_are_kept_than_is_configured() {
     let client = Client::with(|config| config.max_calibrators = 1);
     create(&client, json!({"name": "a"})).await;
-    client.post("/v1/calibrators", &json!({"name": "b"})).await.problem("too-large", 413);
+    client.post("/v1/calibrators", &json!({"name": "b"})).await.problem("storage", 507);
     create(&client, json!({"name": "a", "replace": true, "decay": 0.5})).await;
     let client = Client::with(|config| config.max_calibrator_bytes = 40_000);
     create(&client, json!({"name": "a", "percentile": 99, "axis": 0})).await;
     let path = "/v1/calibrators/a/batches";
-    client.post(path, &json!({"data": [1, 2]})).await.problem("too-large", 413);
+    client.post(path, &json!({"data": [1, 2]})).await.problem("storage", 507);
     assert_eq!(client.post(path, &json!({"data": [[1, 2]]})).await.status, 200);
 }

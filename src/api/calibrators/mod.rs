@@ -96,8 +96,8 @@ impl Batch {
 pub struct Wanted {
     /// The codes that scales and zero points are for; those of its creation otherwise.
     pub numerics: Option<Numerics>,
-    /// Scales in f64.
-    pub wide: bool,
+    /// Whether scales are in f64; where nothing is said, whether f32 does not hold the range.
+    pub wide: Option<bool>,
     /// Whether ranges are made, which may take a search; where nothing is said,
     /// whether it does.
     pub resolve: Option<bool>,
@@ -222,12 +222,14 @@ pub fn describe(
     writer.value("nan_elements", &seen.nan)?;
     writer.value("inf_elements", &seen.inf)?;
     writer.value("slices", &calibration.slices())?;
-    let observed = calibration.extents().reduce(|a, b| [a[0].min(b[0]), a[1].max(b[1])]);
+    let observed = calibration.observed();
     writer.value("observed_min", &observed.map(|ends| ends[0]))?;
     writer.value("observed_max", &observed.map(|ends| ends[1]))?;
     let cheap = !setup.plan.method().searches() || calibration.slices() <= 1;
-    let resolve = wanted.resolve.unwrap_or(cheap) && observed.is_some();
-    if wanted.wide {
+    let resolve = wanted.resolve.unwrap_or(cheap) && seen.batches > 0;
+    let overflows = |end: f64| end.abs() > f64::from(f32::MAX);
+    let is_wide = observed.is_some_and(|ends| ends.into_iter().any(overflows));
+    if wanted.wide.unwrap_or(is_wide) {
         resolved::<f64>(&mut writer, DType::F64, calibration, (numerics, resolve), cancel)?;
     } else {
         resolved::<f32>(&mut writer, DType::F32, calibration, (numerics, resolve), cancel)?;

@@ -200,7 +200,7 @@ pub fn read_batch(payload: Payload, context: &mut Context<'_>) -> Result<Batch, 
 pub fn read_query(query: &str) -> Result<Wanted, Error> {
     let mut fields = Fields::from_query(query)?;
     let resolve = fields.bool("resolve")?.unwrap_or(true);
-    let wide = fields.word("scale_dtype", &["F32", "F64"])? == Some("F64");
+    let wide = fields.word("scale_dtype", &["F32", "F64"])?.map(|name| name == "F64");
     let mut codes = Fields::from_query("")?;
     let mut is_named = false;
     for field in NUMERICS {

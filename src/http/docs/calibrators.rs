@@ -86,7 +86,7 @@ pub(in crate::http) struct CalibratorQuery {
     restricted: Option<bool>,
     /// Whose numerics. Default onnx.
     profile: Option<ProfileName>,
-    /// Type of range and scales. Default F32.
+    /// Type of range and scales. Default: F32, or F64 where that does not hold the range.
     scale_dtype: Option<ScaleDtype>,
     /// Whether to find the range, which may take a search. Default true.
     resolve: Option<bool>,

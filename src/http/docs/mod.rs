@@ -66,10 +66,10 @@ pub(super) enum NamedProblems {
     Conflict(Problem),
 }
 
-/// A further failure of the routes that keep layers.
+/// A further failure of the routes that keep something of a size.
 #[derive(IntoResponses)]
 pub(super) enum StorageProblems {
-    /// No room for the layer, in memory or on disk.
+    /// No room for what is to be kept, in memory or on disk.
     #[response(status = 507, content_type = "application/problem+json")]
     Storage(Problem),
 }

@@ -272,9 +272,11 @@ impl Calibration {
         self.slices.len()
     }
 
-    /// Smallest and largest finite element of each slice, whatever the method
-    /// makes of them; zeros for a slice without any.
-    pub fn extents(&self) -> impl Iterator<Item = [f64; 2]> {
-        self.slices.iter().map(|slice| slice.extent)
+    /// Smallest and largest finite element of all, whatever the method makes of
+    /// them; `None` as long as there is none.
+    #[must_use]
+    pub fn observed(&self) -> Option<[f64; 2]> {
+        let any = self.slices.iter().filter(|slice| slice.finite > 0);
+        any.map(|slice| slice.extent).reduce(|a, b| [a[0].min(b[0]), a[1].max(b[1])])
     }
 }

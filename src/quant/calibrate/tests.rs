@@ -122,7 +122,7 @@ fn moving_averages_follow_the_formula() {
     let calibration = fed(plan, [&[-1.0, 2.0][..], &[-3.0, 1.0], &[f32::INFINITY], &[0.5, 6.0]]);
     // -1, then + 0.25 (-3 + 1), nothing, + 0.25 (0.5 + 1.5); 2, 1.75, 1.75 + 0.25 * 4.25.
     assert_eq!(range(&calibration, &numerics(8, false)), Range { min: -1.0, max: 2.8125 });
-    assert_eq!(calibration.extents().next(), Some([-3.0, 6.0]));
+    assert_eq!(calibration.observed(), Some([-3.0, 6.0]));
     let mut merged = fed(plan, [&[-1.0, 1.0][..], &[-1.0, 1.0], &[-1.0, 1.0]]);
     merged.merge(&fed(plan, [&[-5.0, 9.0][..]])).unwrap();
     assert_eq!(range(&merged, &numerics(8, false)), Range { min: -2.0, max: 3.0 });
