@@ -14,6 +14,7 @@ use tracing::level_filters::LevelFilter;
 use crate::codec::Limits;
 use crate::kernels::Isa;
 use crate::service::batch::Batching;
+use crate::service::calibrators;
 use crate::service::compute::Settings;
 use crate::service::layers::{self, Eviction};
 use crate::telemetry::LogFormat;
@@ -105,6 +106,12 @@ pub struct Serve {
     /// Elements of one tensor.
     #[arg(long, env = "QUANTD_MAX_ELEMENTS", default_value_t = 1 << 28)]
     pub max_elements: usize,
+    /// Calibrators kept at once.
+    #[arg(long, env = "QUANTD_MAX_CALIBRATORS", default_value_t = 1024)]
+    pub max_calibrators: usize,
+    /// Bytes of what all calibrators have learnt.
+    #[arg(long, env = "QUANTD_MAX_CALIBRATOR_BYTES", default_value_t = 256 << 20)]
+    pub max_calibrator_bytes: u64,
     /// Requests that may wait for memory or a thread.
     #[arg(long, env = "QUANTD_MAX_QUEUE", default_value_t = 64)]
     pub max_queue: usize,
@@ -184,6 +191,8 @@ impl Serve {
             max_inflight_bytes: 512 << 20,
             max_tensors: 4096,
             max_elements: 1 << 28,
+            max_calibrators: 64,
+            max_calibrator_bytes: 64 << 20,
             max_queue: 64,
             max_queue_wait_ms: 2000,
             threads: 2,
@@ -220,6 +229,15 @@ impl Serve {
         Batching {
             rows: usize::try_from(self.batch_rows).unwrap_or(1),
             wait: Duration::from_micros(self.batch_wait_us),
+        }
+    }
+
+    /// Bounds on calibrators.
+    #[must_use]
+    pub fn calibrators(&self) -> calibrators::Settings {
+        calibrators::Settings {
+            max_calibrators: self.max_calibrators,
+            max_bytes: usize::try_from(self.max_calibrator_bytes).unwrap_or(usize::MAX),
         }
     }
 

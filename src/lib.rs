@@ -52,7 +52,8 @@ impl Quantd {
         }
         let compute = Compute::new(config.compute()).map_err(io::Error::other)?;
         let layers = Layers::open(config.layers(), compute.clone())?;
-        let service = Service::new(compute, config.limits(), layers, config.batching());
+        let service =
+            Service::new(compute, config.limits(), config.calibrators(), layers, config.batching());
         let body_timeout = Duration::from_millis(config.body_timeout_ms);
         let app = App::new(service, body_timeout, config.api_key.as_deref());
         let timeouts = Timeouts {

@@ -4,6 +4,7 @@
 //! nothing of HTTP; the offline command uses it as the server does.
 
 pub mod answer;
+pub mod calibrators;
 pub mod compare;
 pub mod dequantize;
 pub mod documents;

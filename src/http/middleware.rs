@@ -202,7 +202,8 @@ mod tests {
         let config = Serve::for_tests();
         let compute = Compute::new(config.compute()).unwrap();
         let layers = Layers::open(config.layers(), compute.clone()).unwrap();
-        let service = Service::new(compute, config.limits(), layers, config.batching());
+        let service =
+            Service::new(compute, config.limits(), config.calibrators(), layers, config.batching());
         let app = App::new(service, std::time::Duration::from_secs(1), None);
         let router =
             Router::new().route("/defect", get(async || -> &str { panic!("/secret/path") }));

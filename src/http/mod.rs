@@ -1,6 +1,7 @@
 //! The HTTP face. Start here: [`router`] shows the whole surface.
 
 mod body;
+mod calibrators;
 mod connection;
 mod docs;
 mod exchange;
@@ -73,6 +74,11 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(tensors::compare))
         .routes(routes!(tensors::inspect))
         .routes(routes!(tensors::matmul))
+        .routes(routes!(calibrators::create, calibrators::list))
+        .routes(routes!(calibrators::describe, calibrators::delete))
+        .routes(routes!(calibrators::feed))
+        .routes(routes!(calibrators::merge))
+        .routes(routes!(calibrators::export))
         .routes(routes!(layers::create, layers::list))
         .routes(routes!(layers::replace, layers::describe, layers::delete))
         .routes(routes!(layers::forward))

@@ -22,6 +22,7 @@ use super::App;
     security((), ("bearer" = []), ("api_key" = [])),
     tags(
         (name = "tensors", description = "Quantize, restore, compare, inspect."),
+        (name = "calibrators", description = "Ranges learnt over batches."),
         (name = "layers", description = "Layers that are kept, and run in integers."),
         (name = "inference protocol", description = "The same as models of the Open Inference Protocol v2 \
             (KServe, Triton); failures are objects with `error`."),

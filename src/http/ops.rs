@@ -26,8 +26,8 @@ pub(super) struct Index {
     docs: &'static str,
     /// The `OpenAPI` document.
     openapi: &'static str,
-    /// Every operation on tensors.
-    operations: [&'static str; 5],
+    /// Every operation on tensors, and what is kept on the server.
+    operations: [&'static str; 7],
     /// A call that works.
     example: &'static str,
 }
@@ -43,7 +43,15 @@ pub(super) async fn index() -> Json<Index> {
         version: env!("CARGO_PKG_VERSION"),
         docs: "/docs/",
         openapi: "/openapi.json",
-        operations: ["/v1/quantize", "/v1/dequantize", "/v1/compare", "/v1/inspect", "/v1/matmul"],
+        operations: [
+            "/v1/quantize",
+            "/v1/dequantize",
+            "/v1/compare",
+            "/v1/inspect",
+            "/v1/matmul",
+            "/v1/calibrators",
+            "/v1/layers",
+        ],
         example: r#"curl -d '{"data":[[0.1,-2.0],[3.3,0]],"scheme":"int8"}' localhost:8080/v1/quantize"#,
     })
 }

@@ -75,3 +75,13 @@ impl<T: Real> Find<'_, T> {
         }
     }
 }
+
+/// The extent of all of `x`.
+pub(super) fn whole<T: Real>(x: &[T], cancel: &Cancel) -> Extent<T> {
+    let mut own = Extent::default();
+    if !x.is_empty() {
+        let band = Band { start: 0, len: x.len(), stride: x.len(), count: 1, size: x.len() };
+        Find { x, isa: Isa::current(), cancel }.band(band, std::slice::from_mut(&mut own));
+    }
+    own
+}

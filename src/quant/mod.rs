@@ -4,6 +4,7 @@
 //! threads of its own (it uses the rayon pool it is called in), and the same
 //! result for any number of them.
 
+pub mod calibrate;
 pub mod compare;
 pub mod dequantize;
 mod extent;

@@ -4,6 +4,7 @@
 //! decodes them, computes and encodes the answer. Nothing here knows HTTP.
 
 pub mod batch;
+pub mod calibrators;
 pub mod compute;
 pub mod layers;
 pub mod models;
@@ -20,6 +21,7 @@ use crate::codec::encoding::Encoding;
 use crate::quant::Cancel;
 
 use batch::Batching;
+use calibrators::Calibrators;
 use compute::{Compute, Permit};
 use layers::Layers;
 
@@ -125,6 +127,7 @@ pub struct Outcome {
 pub struct Service {
     compute: Compute,
     limits: Arc<Limits>,
+    calibrators: Calibrators,
     layers: Layers,
     models: Arc<models::Models>,
     batching: Batching,
@@ -134,11 +137,18 @@ pub struct Service {
 impl Service {
     /// Over that pool and within those limits.
     #[must_use]
-    pub fn new(compute: Compute, limits: Limits, layers: Layers, batching: Batching) -> Self {
+    pub fn new(
+        compute: Compute,
+        limits: Limits,
+        calibrators: calibrators::Settings,
+        layers: Layers,
+        batching: Batching,
+    ) -> Self {
         Self {
             compute,
             limits: Arc::new(limits),
             layers,
+            calibrators: Calibrators::new(calibrators),
             models: Arc::default(),
             batching,
             lanes: Arc::default(),
@@ -155,6 +165,12 @@ impl Service {
     #[must_use]
     pub fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// The calibrators that are kept.
+    #[must_use]
+    pub const fn calibrators(&self) -> &Calibrators {
+        &self.calibrators
     }
 
     /// The pool.

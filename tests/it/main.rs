@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails that way")]
 
 mod architecture;
+mod calibrators;
 mod contract;
 mod document;
 mod errors;

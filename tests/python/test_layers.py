@@ -357,6 +357,43 @@ def test_a_chain_is_its_layers_one_by_one(client):
     assert answer["error"]["sqnr_db"] > 15 and answer["shape"] == [7, 5]
 
 
+def test_parameters_of_calibrators(client):
+    """Static inputs and outputs are those that calibrators read out at the moment."""
+    rng = seeded("calibrators")
+    w, x = rng.normal(size=(6, 10)).astype("f4"), rng.normal(size=(50, 10)).astype("f4")
+    y = x @ w.T
+    for name, seen, scheme in [("in", x, "uint8"), ("out", y, "int8")]:
+        body = {"name": name, "scheme": scheme, "replace": True}
+        assert client.post("/v1/calibrators", body).status_code in (200, 201)
+        body = {"weight": tensor_json(w), "input": {"calibrator": name}}
+        response = client.request("put", "/v1/layers/unlearnt", data=json.dumps(body), headers={"content-type": JSON})
+        check_problem(response, "conflict", 409, "/input/calibrator")
+        assert client.post(f"/v1/calibrators/{name}/batches", tensor_json(seen)).status_code == 200
+    read = {
+        (name, query): client.request("get", f"/v1/calibrators/{name}{query}").json()
+        for name, query in [("in", ""), ("in", "?bits=8&symmetric=true"), ("out", "")]
+    }
+    doc = make(client, "learnt", weight=tensor_json(w), input={"calibrator": "in"}, output={"calibrator": "out"})
+    given = read["in", ""]
+    assert doc["input"]["mode"] == "static" and doc["input"]["dtype"] == "U8"
+    for side, given in [("input", read["in", ""]), ("output", read["out", ""])]:
+        assert np.float32(doc[side]["scale"]) == np.float32(given["scale"])
+        assert doc[side]["zero_point"] == given["zero_point"]
+    made = (forward(client, "learnt", x).astype("f4") - doc["output"]["zero_point"]) * np.float32(doc["output"]["scale"])
+    assert np.abs(made - y).max() < 0.25
+    # For other codes than its own.
+    doc = make(client, "learnt", weight=tensor_json(w), input={"calibrator": "in", "bits": 8, "symmetric": True})
+    assert doc["input"]["dtype"] == "I8" and doc["input"]["zero_point"] == 0
+    assert np.float32(doc["input"]["scale"]) == np.float32(read["in", "?bits=8&symmetric=true"]["scale"])
+    body = {"name": "channels", "axis": 1, "replace": True}
+    assert client.post("/v1/calibrators", body).status_code in (200, 201)
+    assert client.post("/v1/calibrators/channels/batches", tensor_json(x)).status_code == 200
+    body = {"weight": tensor_json(w), "input": {"calibrator": "channels"}}
+    response = client.request("put", "/v1/layers/unlearnt", data=json.dumps(body), headers={"content-type": JSON})
+    check_problem(response, "invalid-option", 400, "/input/calibrator")
+    check_problem(client.request("get", "/v1/layers/unlearnt"), "not-found", 404)
+
+
 def test_life_of_a_layer(client):
     """Versions, replacement, removal; a chain keeps what it needs."""
     w = np.eye(3, dtype="f4")

@@ -12,8 +12,10 @@ use crate::quant::matmul::Requantization;
 use crate::quant::params::Numerics;
 use crate::quant::scheme::{Granularity, Scheme};
 
-/// Finds the parameters that a calibrator has learnt, for codes of a kind.
-pub type Calibrated<'a> = &'a dyn Fn(&Name, &Numerics) -> Result<Affine<f32>, Error>;
+/// Finds the parameters that a calibrator has learnt, for codes of a kind, or of
+/// its own where none is given.
+pub type Calibrated<'a> =
+    &'a dyn Fn(&Name, Option<&Numerics>) -> Result<(Numerics, Affine<f32>), Error>;
 
 /// The options of an input or output, and the name of a calibrator among them.
 fn options(value: Value, pointer: &str) -> Result<(Options, Option<Name>), Error> {
@@ -28,7 +30,7 @@ fn options(value: Value, pointer: &str) -> Result<(Options, Option<Name>), Error
     Ok((options_of_value(Value::Object(map), pointer)?, name))
 }
 
-/// What a calibrator has learnt, for codes of that kind.
+/// What a calibrator has learnt, and the codes that it is for.
 fn learnt(
     options: &Options,
     name: &Name,
@@ -45,11 +47,11 @@ fn learnt(
         let error = Error::new(Kind::InvalidOption, "static parameters are for all rows");
         return Err(error.at(place("granularity")).cure("use tensor, or leave calibrator out"));
     }
-    let affine = calibrated(name, &scheme.numerics).map_err(|error| Error {
-        place: error.place.or_else(|| Some(place("calibrator"))),
-        ..error
-    })?;
-    Ok((scheme, affine))
+    let beside = Options { granularity: None, nan: None, ..options.clone() };
+    let wanted = Some(&scheme.numerics).filter(|_| beside != Options::default());
+    let (numerics, affine) = calibrated(name, wanted)
+        .map_err(|error| Error { place: Some(place("calibrator")), ..error })?;
+    Ok((Scheme { numerics, ..scheme }, affine))
 }
 
 /// How the input becomes codes: where nothing is said, unsigned ones with a

@@ -4,6 +4,7 @@
 #![expect(dead_code, reason = "the types exist for their schemas")]
 
 mod body;
+mod calibrators;
 mod examples;
 mod layers;
 mod query;
@@ -14,6 +15,7 @@ use utoipa::IntoResponses;
 use super::problem::Problem;
 
 pub(super) use body::*;
+pub(super) use calibrators::*;
 pub(super) use examples::*;
 pub(super) use layers::*;
 pub(super) use query::*;

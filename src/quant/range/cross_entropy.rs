@@ -23,6 +23,28 @@ pub(super) fn range<T: Real>(
     numerics: &Numerics,
     cancel: &Cancel,
 ) -> Range<T> {
+    weighted(Lines { values, line, weights: &[] }, whole, numerics, cancel)
+}
+
+/// Lines of one length, side by side.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::quant) struct Lines<'a, T> {
+    /// Their elements.
+    pub(in crate::quant) values: &'a [T],
+    /// Elements of a line.
+    pub(in crate::quant) line: usize,
+    /// How often each line counts; empty where each counts once.
+    pub(in crate::quant) weights: &'a [u64],
+}
+
+/// The same over lines of which each may count several times.
+pub(in crate::quant) fn weighted<T: Real>(
+    lines: Lines<'_, T>,
+    whole: Range<T>,
+    numerics: &Numerics,
+    cancel: &Cancel,
+) -> Range<T> {
+    let Lines { values, line, weights } = lines;
     let line = line.max(1);
     let targets: Vec<f64> = values.par_chunks(line).flat_map_iter(softmax).collect();
     let (mut best, mut least) = (whole, f64::INFINITY);
@@ -35,7 +57,8 @@ pub(super) fn range<T: Real>(
             .zip(targets.par_chunks(line))
             .map(|(x, target)| loss(x, target, candidate, numerics))
             .collect();
-        let sum: f64 = losses.iter().sum();
+        let weight = |i: usize| weights.get(i).map_or(1.0, |&weight| weight as f64);
+        let sum: f64 = losses.iter().enumerate().map(|(i, loss)| weight(i) * loss).sum();
         if sum < least {
             (best, least) = (candidate, sum);
         }

@@ -1,4 +1,4 @@
-//! Ranges of least KL divergence, as two tools compute them, over 2048 bins.
+//! Ranges of least KL divergence, as two tools compute them.
 //!
 //! [`ort`] is `HistogramCollector.get_entropy_threshold` of ONNX Runtime 1.32
 //! with 128 quantized bins (its own default of 128 bins leaves one candidate
@@ -19,21 +19,31 @@ const QUANTIZED: usize = 128;
 /// The thresholds of ONNX Runtime, within the observed extent.
 pub(super) fn ort<T: Real>(values: &[T], extent: Extent<T>, cancel: &Cancel) -> Range<T> {
     let amax = Range::around_zero(extent.min, extent.max).abs_max();
-    let Histogram { edges, counts } = histogram(values, |x| x, BINS, [-amax, amax], cancel);
-    let sums = prefix_sums(&counts);
-    let middle = BINS / 2;
-    let mut best = (f32::INFINITY, QUANTIZED / 2);
+    ort_of(&histogram(values, |x| x, BINS, [-amax, amax], cancel), extent, cancel)
+}
+
+/// The same from counts of bins on both sides of 0, as many on each.
+pub(in crate::quant) fn ort_of<T: Real>(
+    histogram: &Histogram<T>,
+    extent: Extent<T>,
+    cancel: &Cancel,
+) -> Range<T> {
+    let Histogram { edges, counts } = histogram;
+    let sums = prefix_sums(counts);
+    let bins = counts.len();
+    let middle = bins / 2;
+    let mut best = (f32::INFINITY, middle.min(QUANTIZED / 2));
     for half in QUANTIZED / 2..=middle {
         if cancel.is_cancelled() {
             break;
         }
-        let (start, end) = (middle - half, (middle + half + 1).min(BINS));
-        let divergence = ort_divergence(&counts, &sums, start, end);
+        let (start, end) = (middle - half, (middle + half + 1).min(bins));
+        let divergence = ort_divergence(counts, &sums, start, end);
         if divergence < best.0 {
             best = (divergence, half);
         }
     }
-    let (start, end) = (middle - best.1, (middle + best.1 + 1).min(BINS));
+    let (start, end) = (middle - best.1, (middle + best.1 + 1).min(bins));
     let low = if edges[start] < extent.min { extent.min } else { edges[start] };
     let high = if edges[end] > extent.max { extent.max } else { edges[end] };
     Range::around_zero(low, high)
@@ -57,7 +67,7 @@ fn ort_divergence(counts: &[u64], sums: &[u64], start: usize, end: usize) -> f32
     let slice = &counts[start..end];
     let mut p = slice.to_vec();
     p[0] += sums[start];
-    p[end - start - 1] += sums[BINS] - sums[end];
+    p[end - start - 1] += sums[counts.len()] - sums[end];
     let merged = p.len() / QUANTIZED;
     let mut q = vec![0_u64; p.len()];
     for bin in 0..QUANTIZED {
@@ -149,23 +159,36 @@ pub(super) fn tensorrt<T: Real>(
 ) -> Range<T> {
     let whole = Range::around_zero(extent.min, extent.max);
     let ends = [T::ZERO, whole.abs_max()];
-    let Histogram { edges, mut counts } = histogram(values, T::abs, BINS, ends, cancel);
+    tensorrt_of(histogram(values, T::abs, BINS, ends, cancel), whole, numerics, cancel)
+}
+
+/// The same from counts of bins of magnitudes, from 0 on.
+pub(in crate::quant) fn tensorrt_of<T: Real>(
+    histogram: Histogram<T>,
+    whole: Range<T>,
+    numerics: &Numerics,
+    cancel: &Cancel,
+) -> Range<T> {
+    let Histogram { edges, mut counts } = histogram;
     // The spike at 0 says nothing about the range.
-    counts[0] = counts[1];
+    if let [first, second, ..] = &mut counts[..] {
+        *first = *second;
+    }
     let levels = 1_usize << (numerics.bits - u32::from(numerics.signed));
     let sums = prefix_sums(&counts);
-    let mut best = (f64::INFINITY, BINS);
-    for kept in QUANTIZED..=BINS {
+    let bins = counts.len();
+    let mut best = (f64::INFINITY, bins);
+    for kept in QUANTIZED..=bins {
         if cancel.is_cancelled() {
             break;
         }
-        let divergence = tensorrt_divergence(&counts[..kept], [sums[kept], sums[BINS]], levels);
+        let divergence = tensorrt_divergence(&counts[..kept], [sums[kept], sums[bins]], levels);
         // The last of equal candidates.
         if divergence <= best.0 {
             best = (divergence, kept);
         }
     }
-    let amax = edges[best.1];
+    let amax = if edges[best.1] < whole.abs_max() { edges[best.1] } else { whole.abs_max() };
     if numerics.symmetric {
         return Range { min: -amax, max: amax };
     }

@@ -4,10 +4,10 @@
 //! contains 0, and gives the same range for any number of threads: counts are
 //! integers, and sums of floats are added block by block in memory order.
 
-mod cross_entropy;
-mod entropy;
+pub(super) mod cross_entropy;
+pub(super) mod entropy;
 pub(super) mod histogram;
-mod mse;
+pub(super) mod mse;
 mod order;
 pub(super) mod percentile;
 

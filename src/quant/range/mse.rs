@@ -23,13 +23,18 @@ const SAMPLE: usize = 1024;
 /// Blocks between two looks at whether to give up.
 const BATCH: usize = 16;
 
+/// The candidates, the widest first.
+pub(in crate::quant) fn candidates<T: Real>(whole: Range<T>, numerics: &Numerics) -> Vec<Range<T>> {
+    super::grid(whole, numerics, SYMMETRIC, ASYMMETRIC)
+}
+
 pub(super) fn range<T: Real>(
     values: &[T],
     whole: Range<T>,
     numerics: &Numerics,
     cancel: &Cancel,
 ) -> Range<T> {
-    let candidates = super::grid(whole, numerics, SYMMETRIC, ASYMMETRIC);
+    let candidates = candidates(whole, numerics);
     let isa = Isa::current();
     let error = |range: &Range<T>, x: &[T]| {
         let affine = numerics.affine(*range);

@@ -50,7 +50,7 @@ pub(in crate::quant) fn percentiles<T: Real, const N: usize>(
     clippy::cast_sign_loss,
     reason = "an index below n, rounded down"
 )]
-fn place(p: f64, n: usize) -> (usize, f64) {
+pub(in crate::quant) fn place(p: f64, n: usize) -> (usize, f64) {
     let index = (n - 1) as f64 * (p / 100.0);
     if index >= (n - 1) as f64 {
         return (n - 1, 0.0);
@@ -60,7 +60,7 @@ fn place(p: f64, n: usize) -> (usize, f64) {
 }
 
 /// `numpy`'s `_lerp`: from the nearer end, the weight in the type of the array.
-fn interpolate<T: Real>(low: T, high: T, weight: f64) -> T {
+pub(in crate::quant) fn interpolate<T: Real>(low: T, high: T, weight: f64) -> T {
     let width = high - low;
     if !width.is_finite() {
         // NumPy overflows here.

@@ -14,7 +14,10 @@ use crate::api::oip;
 use crate::api::payload::{Context, Format, Payload};
 use crate::codec::encoding::Encoding;
 use crate::quant::Cancel;
+use crate::quant::calibrate::Affine;
+use crate::quant::params::Numerics;
 use crate::service::batch::{Part, Run};
+use crate::service::calibrators::Calibrators;
 use crate::service::compute::Permit;
 use crate::service::{Outcome, Service};
 use crate::tensor::{Shape, Tensor};
@@ -35,9 +38,12 @@ impl Service {
     ) -> Result<Outcome, Error> {
         let saved = self.layers().settings().directory.is_some();
         let body = payload.body.bytes().len();
+        let calibrators = self.calibrators().clone();
         let work = move |context: &mut Context<'_>| {
-            let calibrated =
-                |_: &Name, _: &_| Err(Error::new(Kind::NotFound, "no calibrator of that name"));
+            let cancel = context.cancel;
+            let calibrated = |name: &Name, numerics: Option<&Numerics>| {
+                learnt(&calibrators, name, numerics, cancel)
+            };
             let created = create::run(payload, &calibrated, context)?;
             let name = agreed(name, created.name)?;
             let (doc, stored) = match &created.made {
@@ -130,6 +136,30 @@ impl Part for Forward {
 
     fn encode(&mut self, y: Tensor, _: Run) -> Result<Answer, Error> {
         run::answer(&self.hosted, y, self.format)?.compressed(self.encoding, &Cancel::default())
+    }
+}
+
+/// What the calibrator of that name has learnt.
+fn learnt(
+    calibrators: &Calibrators,
+    name: &Name,
+    numerics: Option<&Numerics>,
+    cancel: &Cancel,
+) -> Result<(Numerics, Affine<f32>), Error> {
+    let calibrator = calibrators.get(name).map_err(|error| Error {
+        // The path names a layer; what the body names is an option.
+        kind: Kind::InvalidOption,
+        ..error
+    })?;
+    let numerics = *numerics.unwrap_or(&calibrator.setup().numerics);
+    let affines = calibrator.parameters(&numerics, cancel).map_err(|error| Error {
+        kind: if error.field == "calibrator" { Kind::Conflict } else { Kind::InvalidOption },
+        ..Error::of_quant(error, |field| Place::Pointer(field.to_owned()))
+    })?;
+    match affines.as_slice() {
+        &[affine] => Ok((numerics, affine)),
+        _ => Err(Error::new(Kind::InvalidOption, "the calibrator has a range for each channel")
+            .cure("use one of granularity tensor")),
     }
 }
 

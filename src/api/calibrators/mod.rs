@@ -1,0 +1,284 @@
+//! Calibrators: how they are asked for, and what is said of them.
+
+mod document;
+mod request;
+
+use serde::Serialize;
+
+use crate::kernels::real::Real;
+use crate::kernels::scalar::Affine;
+use crate::quant::calibrate::{Calibration, Method, Parts, Plan};
+use crate::quant::params::{Numerics, Range};
+use crate::quant::scheme::Granularity;
+use crate::quant::{Cancel, QuantError};
+use crate::tensor::{DType, Shape, Tensor};
+
+use super::answer::{Answer, ObjectWriter};
+use super::error::{Error, Kind, Place};
+use super::fields::Origin;
+use super::name::Name;
+use super::payload::pointer;
+
+pub use document::export;
+pub use request::{Merger, read_batch, read_creation, read_merger, read_query};
+
+/// What a calibrator was created with.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Setup {
+    /// How it learns.
+    pub plan: Plan,
+    /// The codes that scales and zero points are for, unless others are asked for.
+    pub numerics: Numerics,
+}
+
+/// A calibrator from a document, not checked yet.
+#[derive(Debug)]
+pub struct Import {
+    /// What it was created with.
+    pub setup: Setup,
+    parts: Parts,
+}
+
+impl Import {
+    /// Number of its slices, which decides how much memory it takes.
+    #[must_use]
+    pub const fn slices(&self) -> usize {
+        self.parts.finite.len()
+    }
+
+    /// What it has learnt.
+    ///
+    /// # Errors
+    /// [`Kind::InvalidOption`] names the member that no calibrator could have.
+    pub fn calibration(&self) -> Result<Calibration, Error> {
+        let place = |field: &str| Place::Pointer(pointer(document::BASE, field));
+        Calibration::from_parts(self.setup.plan, &self.parts)
+            .map_err(|error| Error::of_quant(error, place))
+    }
+}
+
+/// A calibrator to be.
+#[derive(Debug)]
+pub struct Creation {
+    /// Its name.
+    pub name: Name,
+    /// Whether one of that name goes.
+    pub replace: bool,
+    /// What it starts with.
+    pub import: Import,
+}
+
+/// One batch.
+#[derive(Debug)]
+pub struct Batch {
+    /// Its elements.
+    pub tensor: Tensor,
+    /// What is to be said of the calibrator then.
+    pub wanted: Wanted,
+    origin: Origin,
+}
+
+impl Batch {
+    /// An error of the core about the batch, in the caller's terms.
+    #[must_use]
+    pub fn error(&self, mut error: QuantError) -> Error {
+        if error.field == "axis" {
+            error.field = "shape";
+            error.detail = format!("axis of the calibrator: {}", error.detail).into();
+            error.cure = "feed tensors that have the axis".into();
+        }
+        Error::of_quant(error, |field| self.origin.place(field))
+    }
+}
+
+/// What is to be said of a calibrator.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wanted {
+    /// The codes that scales and zero points are for; those of its creation otherwise.
+    pub numerics: Option<Numerics>,
+    /// Scales in f64.
+    pub wide: bool,
+    /// Whether ranges are made, which may take a search; where nothing is said,
+    /// whether it does.
+    pub resolve: Option<bool>,
+}
+
+/// The members that say how a calibrator learns.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct SetupDoc {
+    range: &'static str,
+    percentile: Option<f64>,
+    decay: Option<f64>,
+    granularity: &'static str,
+    axis: Option<i64>,
+    bins: Option<usize>,
+    nan: &'static str,
+    scheme: NumericsDoc,
+}
+
+/// The members of a scheme that codes follow from.
+#[derive(Clone, Debug, Serialize)]
+struct NumericsDoc {
+    bits: u32,
+    signed: bool,
+    symmetric: bool,
+    restricted: bool,
+    profile: &'static str,
+}
+
+impl From<&Numerics> for NumericsDoc {
+    fn from(numerics: &Numerics) -> Self {
+        Self {
+            bits: numerics.bits,
+            signed: numerics.signed,
+            symmetric: numerics.symmetric,
+            restricted: numerics.restricted,
+            profile: numerics.profile.name(),
+        }
+    }
+}
+
+impl From<&Setup> for SetupDoc {
+    fn from(Setup { plan, numerics }: &Setup) -> Self {
+        let method = plan.method();
+        let softmax = if let Method::CrossEntropy { axis } = method { Some(axis) } else { None };
+        let axis = if let Granularity::Channel { axis } = plan.granularity() {
+            Some(axis)
+        } else {
+            softmax
+        };
+        Self {
+            range: method.name(),
+            percentile: if let Method::Percentile(p) = method { Some(p) } else { None },
+            decay: if let Method::MovingAverage { decay } = method { Some(decay) } else { None },
+            granularity: plan.granularity().name(),
+            axis,
+            bins: method.takes_bins().then_some(plan.bins()),
+            nan: if plan.ignores_nan() { "ignore" } else { "refuse" },
+            scheme: numerics.into(),
+        }
+    }
+}
+
+/// One calibrator in a list.
+#[derive(Clone, Debug, Serialize)]
+pub struct Summary {
+    name: String,
+    #[serde(flatten)]
+    setup: SetupDoc,
+    batches: u64,
+    elements: u64,
+    slices: usize,
+    bytes: usize,
+}
+
+impl Summary {
+    /// Of a calibrator that takes so many bytes.
+    #[must_use]
+    pub fn new(name: &Name, setup: &Setup, calibration: &Calibration, bytes: usize) -> Self {
+        Self {
+            name: name.as_str().to_owned(),
+            setup: setup.into(),
+            batches: calibration.seen().batches,
+            elements: calibration.seen().elements,
+            slices: calibration.slices(),
+            bytes,
+        }
+    }
+}
+
+/// All calibrators.
+#[derive(Clone, Debug, Serialize)]
+pub struct List {
+    /// In the order of their names.
+    pub calibrators: Vec<Summary>,
+}
+
+/// What there is to say of a calibrator: how it learns, what it has seen, and
+/// the ranges, scales and zero points that follow.
+///
+/// # Errors
+/// [`Kind::Conflict`] when codes were named and nothing was seen yet, and
+/// [`Kind::InvalidOption`] when the ends do not fit the type of the scales.
+pub fn describe(
+    name: &Name,
+    setup: &Setup,
+    calibration: &Calibration,
+    wanted: &Wanted,
+    cancel: &Cancel,
+) -> Result<Answer, Error> {
+    if calibration.seen().batches == 0 && wanted.numerics.is_some() {
+        return Err(Error::new(Kind::Conflict, "no batch was fed to the calibrator yet")
+            .at(Place::Parameter("name".to_owned()))
+            .cure("feed batches first, or leave the scheme out"));
+    }
+    let numerics = wanted.numerics.unwrap_or(setup.numerics);
+    let mut writer = ObjectWriter::begin(Vec::new());
+    writer.value("name", &name.as_str())?;
+    write_setup(&mut writer, &Setup { plan: setup.plan, numerics })?;
+    let seen = calibration.seen();
+    writer.value("batches", &seen.batches)?;
+    writer.value("elements", &seen.elements)?;
+    writer.value("nan_elements", &seen.nan)?;
+    writer.value("inf_elements", &seen.inf)?;
+    writer.value("slices", &calibration.slices())?;
+    let observed = calibration.extents().reduce(|a, b| [a[0].min(b[0]), a[1].max(b[1])]);
+    writer.value("observed_min", &observed.map(|ends| ends[0]))?;
+    writer.value("observed_max", &observed.map(|ends| ends[1]))?;
+    let cheap = !setup.plan.method().searches() || calibration.slices() <= 1;
+    let resolve = wanted.resolve.unwrap_or(cheap) && observed.is_some();
+    if wanted.wide {
+        resolved::<f64>(&mut writer, DType::F64, calibration, (numerics, resolve), cancel)?;
+    } else {
+        resolved::<f32>(&mut writer, DType::F32, calibration, (numerics, resolve), cancel)?;
+    }
+    Ok(Answer::json(writer.end()))
+}
+
+fn write_setup(writer: &mut ObjectWriter, setup: &Setup) -> Result<(), Error> {
+    let doc = SetupDoc::from(setup);
+    writer.value("range", &doc.range)?;
+    writer.value("percentile", &doc.percentile)?;
+    writer.value("decay", &doc.decay)?;
+    writer.value("granularity", &doc.granularity)?;
+    writer.value("axis", &doc.axis)?;
+    writer.value("bins", &doc.bins)?;
+    writer.value("nan", &doc.nan)?;
+    writer.value("scheme", &doc.scheme)
+}
+
+fn resolved<T: Real>(
+    writer: &mut ObjectWriter,
+    dtype: DType,
+    calibration: &Calibration,
+    (numerics, resolve): (Numerics, bool),
+    cancel: &Cancel,
+) -> Result<(), Error> {
+    if !resolve {
+        for key in ["min", "max", "scale", "zero_point"] {
+            writer.value(key, &None::<f64>)?;
+        }
+        return writer.value("scale_dtype", &dtype.name());
+    }
+    let ranges: Vec<Range<T>> = calibration
+        .ranges(&numerics, cancel)
+        .map_err(|error| Error::of_quant(error, |field| Place::Parameter(field.to_owned())))?;
+    let affines: Vec<Affine<T>> = ranges.iter().map(|range| numerics.affine(*range)).collect();
+    let is_tensor = calibration.plan().granularity() == Granularity::Tensor;
+    let mut column = |key: &str, dtype: DType, values: &[T]| -> Result<(), Error> {
+        let shape = if is_tensor { Ok(Shape::scalar()) } else { Shape::vector(values.len()) };
+        let tensor = shape.ok().and_then(|shape| Tensor::from_elements(dtype, shape, values));
+        let missing = || Error::new(Kind::Internal, "a column without a shape");
+        writer.tensor(key, &tensor.ok_or_else(missing)?);
+        Ok(())
+    };
+    column("min", dtype, &ranges.iter().map(|range| range.min).collect::<Vec<_>>())?;
+    column("max", dtype, &ranges.iter().map(|range| range.max).collect::<Vec<_>>())?;
+    column("scale", dtype, &affines.iter().map(|affine| affine.scale).collect::<Vec<_>>())?;
+    let zero_points: Vec<i32> = affines.iter().map(|affine| affine.zero_point).collect();
+    match zero_points[..] {
+        [zero_point] if is_tensor => writer.value("zero_point", &zero_point)?,
+        _ => writer.value("zero_point", &zero_points)?,
+    }
+    writer.value("scale_dtype", &dtype.name())
+}

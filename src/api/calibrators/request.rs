@@ -1,0 +1,247 @@
+//! Requests about calibrators.
+
+use serde_json::{Map, Value};
+
+use crate::api::compare::only;
+use crate::api::error::{Error, Kind, Place};
+use crate::api::fields::{Fields, Origin};
+use crate::api::name::Name;
+use crate::api::options::{Options, SCHEME_FIELDS, scheme_of_value};
+use crate::api::payload::{Context, Format, Payload, pointer};
+use crate::codec::json;
+use crate::quant::calibrate::{Method, Parts, Plan};
+use crate::quant::params::Numerics;
+
+use super::document;
+use super::{Batch, Creation, Import, Setup, Wanted};
+
+const RANGES: [&str; 7] = [
+    "min_max",
+    "moving_average",
+    "percentile",
+    "mse",
+    "entropy_ort",
+    "entropy_tensorrt",
+    "cross_entropy",
+];
+/// What a new calibrator is asked for with.
+const CREATION: [&str; 12] = [
+    "name",
+    "range",
+    "percentile",
+    "decay",
+    "granularity",
+    "axis",
+    "bins",
+    "nan",
+    "scheme",
+    "document",
+    "replace",
+    "resolve",
+];
+/// The scheme fields that codes follow from.
+const NUMERICS: [&str; 7] =
+    ["preset", "bits", "signed", "symmetric", "restricted", "profile", "scheme"];
+/// Share of the past in a moving average unless another is given: PyTorch's
+/// and ONNX Runtime's averaging constant is 0.01.
+const DECAY: f64 = 0.99;
+
+/// A JSON request: its options, and the text of its member `document`.
+fn read_object<T>(
+    payload: Payload,
+    context: &mut Context<'_>,
+    read: impl FnOnce(Fields, Option<&[u8]>, &mut Context<'_>) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let (body, format, query) = payload.inflate(context)?;
+    if format != Format::Json {
+        return Err(Error::new(Kind::UnsupportedMediaType, "the request is not JSON")
+            .at(Place::Header("content-type"))
+            .cure("send application/json; only batches are tensors"));
+    }
+    Fields::from_query(&query)?
+        .finish(&[])
+        .map_err(|error| error.cure("put the options of a JSON request into its body"))?;
+    let mut fields = Fields::new(Map::new(), Origin::Body(String::new()));
+    let mut document = None;
+    for member in &json::members(body.bytes())? {
+        match member.key.as_ref() {
+            "document" if member.value != b"null" => document = Some(member.value),
+            key => {
+                fields.insert(key, context.read_option(member.value, &pointer("", key))?);
+            }
+        }
+    }
+    read(fields, document, context)
+}
+
+/// A calibrator to be, from options or from a document.
+///
+/// # Errors
+/// [`Error`] names the member at fault.
+pub fn read_creation(payload: Payload, context: &mut Context<'_>) -> Result<Creation, Error> {
+    read_object(payload, context, |mut fields, document, context| {
+        let Some(name) = name(&mut fields, "name")? else {
+            return Err(fields.error("name", "missing").cure("for instance \"activations\""));
+        };
+        let replace = fields.bool("replace")?.unwrap_or(false);
+        let import = match document {
+            Some(text) => {
+                fields.clone().finish(&CREATION).map_err(|error| {
+                    error
+                        .cure("a document says how it learns: give only name and replace beside it")
+                })?;
+                document::read(text, context)?
+            }
+            None => Import { setup: take_setup(&mut fields)?, parts: Parts::default() },
+        };
+        fields.finish(&CREATION)?;
+        Ok(Creation { name, replace, import })
+    })
+}
+
+fn name(fields: &mut Fields, field: &str) -> Result<Option<Name>, Error> {
+    let place = fields.origin().place(field);
+    let Some(value) = fields.take(field) else { return Ok(None) };
+    Name::new(value.as_str().unwrap_or_default(), place).map(Some)
+}
+
+/// How a calibrator learns, from the members that say so.
+pub(super) fn take_setup(fields: &mut Fields) -> Result<Setup, Error> {
+    let origin = fields.origin().clone();
+    let mut options = Options::take_granularity(fields)?;
+    let method = take_method(fields, options.axis)?;
+    if let Method::CrossEntropy { .. } = method {
+        options.range = Some(method.name());
+    }
+    // Whatever their sizes, these are refused below.
+    match options.granularity {
+        Some("group") => _ = options.group_size.get_or_insert(1),
+        Some("block") => _ = options.block_shape.get_or_insert([1, 1]),
+        _ => {}
+    }
+    let granularity = options.resolve_granularity(&origin)?;
+    let bins = fields.integer("bins", 1, 1 << 24)?.and_then(|bins| usize::try_from(bins).ok());
+    let ignore_nan = fields.word("nan", &["refuse", "ignore"])? == Some("ignore");
+    let scheme = fields.take("scheme").unwrap_or(Value::Null);
+    let pointer = match &origin {
+        Origin::Body(base) => pointer(base, "scheme"),
+        Origin::Query => "/scheme".to_owned(),
+    };
+    let numerics = numerics_of_value(scheme, &pointer)?;
+    let plan = Plan::new(method, granularity, bins, ignore_nan)
+        .map_err(|error| Error::of_quant(error, |field| origin.place(field)))?;
+    Ok(Setup { plan, numerics })
+}
+
+fn take_method(fields: &mut Fields, axis: Option<i64>) -> Result<Method, Error> {
+    let range = fields.word("range", &RANGES)?;
+    let percentile = fields.number("percentile", 50.0, 100.0)?;
+    let decay = fields.number("decay", 0.0, 1.0)?;
+    let range = range.unwrap_or(match (percentile, decay) {
+        (Some(_), _) => "percentile",
+        (None, Some(_)) => "moving_average",
+        (None, None) => "min_max",
+    });
+    for (field, given, needs) in [
+        ("percentile", percentile.is_some(), "percentile"),
+        ("decay", decay.is_some(), "moving_average"),
+    ] {
+        if given && range != needs {
+            return Err(fields
+                .error(field, format!("does not go with range {range}"))
+                .cure(format!("use range {needs}, or leave {field} out")));
+        }
+    }
+    Ok(match range {
+        "moving_average" => Method::MovingAverage { decay: decay.unwrap_or(DECAY) },
+        "percentile" => match percentile {
+            Some(p) => Method::Percentile(p),
+            None => return Err(fields.error("percentile", "missing").cure("for instance 99.9")),
+        },
+        "mse" => Method::Mse,
+        "entropy_ort" => Method::EntropyOrt,
+        "entropy_tensorrt" => Method::EntropyTensorrt,
+        "cross_entropy" => Method::CrossEntropy { axis: axis.unwrap_or(-1) },
+        _ => Method::MinMax,
+    })
+}
+
+/// The codes of a scheme, which here says nothing of ranges and granularity.
+fn numerics_of_value(value: Value, at: &str) -> Result<Numerics, Error> {
+    if let Value::Object(map) = &value {
+        let beside = |key: &&String| !NUMERICS.contains(&key.as_str());
+        let known = |key: &&String| SCHEME_FIELDS.contains(&key.as_str());
+        if let Some(key) = map.keys().filter(known).find(beside) {
+            return Err(Error::new(Kind::InvalidOption, "does not belong to the codes")
+                .at(Place::Pointer(pointer(at, key)))
+                .cure("a calibrator's range, granularity and nan stand beside its scheme"));
+        }
+    }
+    Ok(scheme_of_value(value, at)?.numerics)
+}
+
+/// One batch in any format.
+///
+/// # Errors
+/// [`Error`] names the member or offset at fault.
+pub fn read_batch(payload: Payload, context: &mut Context<'_>) -> Result<Batch, Error> {
+    let mut request = payload.decode(context)?;
+    let origin = request.fields.origin().clone();
+    let resolve = request.fields.bool("resolve")?;
+    request.fields.finish(&["data", "data_b64", "dtype", "shape", "resolve"])?;
+    let tensor = only(request.tensors)?;
+    Ok(Batch { tensor, wanted: Wanted { resolve, ..Wanted::default() }, origin })
+}
+
+/// What a query asks to be said of a calibrator.
+///
+/// # Errors
+/// [`Kind::InvalidOption`] names the parameter at fault.
+pub fn read_query(query: &str) -> Result<Wanted, Error> {
+    let mut fields = Fields::from_query(query)?;
+    let resolve = fields.bool("resolve")?.unwrap_or(true);
+    let wide = fields.word("scale_dtype", &["F32", "F64"])? == Some("F64");
+    let mut codes = Fields::from_query("")?;
+    let mut is_named = false;
+    for field in NUMERICS {
+        if let Some(value) = fields.take(field) {
+            codes.insert(field, value);
+            is_named = true;
+        }
+    }
+    let known: Vec<&str> = NUMERICS.into_iter().chain(["resolve", "scale_dtype"]).collect();
+    fields.finish(&known)?;
+    let numerics = match is_named {
+        true => Some(Options::take(&mut codes)?.resolve(&Origin::Query)?.numerics),
+        false => None,
+    };
+    Ok(Wanted { numerics, wide, resolve: Some(resolve) })
+}
+
+/// What a calibrator is to take in.
+#[derive(Debug)]
+pub enum Merger {
+    /// Another one of this server.
+    Named(Name),
+    /// One that was exported.
+    Document(Box<Import>),
+}
+
+/// The other calibrator of a merge.
+///
+/// # Errors
+/// [`Error`] names the member at fault.
+pub fn read_merger(payload: Payload, context: &mut Context<'_>) -> Result<Merger, Error> {
+    read_object(payload, context, |mut fields, document, context| {
+        let name = name(&mut fields, "from")?;
+        fields.clone().finish(&["from", "document"])?;
+        match (name, document) {
+            (Some(name), None) => Ok(Merger::Named(name)),
+            (None, Some(text)) => Ok(Merger::Document(Box::new(document::read(text, context)?))),
+            (Some(_), Some(_)) => Err(fields.error("document", "given beside from")),
+            (None, None) => Err(fields
+                .error("from", "missing")
+                .cure("name another calibrator, or give an exported one as document")),
+        }
+    })
+}

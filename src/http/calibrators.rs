@@ -1,0 +1,220 @@
+//! `/v1/calibrators`: ranges learnt over batches.
+
+use std::time::Instant;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, RawQuery, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+
+use crate::api::answer::Answer;
+use crate::api::calibrators::List;
+use crate::api::error::{Error, Kind, Place};
+use crate::api::name::Name;
+use crate::api::payload::{Context, Format, Payload};
+use crate::service::calibrators::Calibrators;
+
+use super::exchange::{self, Received, Terms};
+use super::{App, body, docs, negotiate};
+
+/// What is answered with.
+const FORMATS: &[Format] = &[Format::Json];
+/// Bytes that a request without a body is admitted with.
+const SMALL: usize = 64 << 10;
+
+/// The name in the path of a request.
+pub(super) fn name(path: Result<Path<String>, PathRejection>) -> Result<Name, Error> {
+    let place = Place::Parameter("name".to_owned());
+    match path {
+        Ok(Path(name)) => Name::new(&name, place),
+        Err(_) => Err(Error::new(Kind::InvalidOption, "not a name").at(place)),
+    }
+}
+
+/// Receives a request and does its work on the compute pool.
+async fn receive(
+    app: App,
+    operation: &'static str,
+    (headers, query, body): (HeaderMap, Option<String>, Body),
+    work: impl FnOnce(&Calibrators, Payload, &mut Context<'_>) -> Result<Answer, Error> + Send + 'static,
+) -> Result<Response, Error> {
+    let terms = Terms { formats: FORMATS, cost: &Calibrators::cost };
+    let Received { payload, encoding, permit, .. } =
+        exchange::receive(&app, &headers, query, body, terms).await?;
+    let calibrators = app.service.calibrators().clone();
+    let length = payload.body.bytes().len();
+    let started = Instant::now();
+    let work = move |context: &mut Context<'_>| {
+        work(&calibrators, payload, context)?.compressed(encoding, context.cancel)
+    };
+    let outcome = app.service.work(permit, operation, length, work).await?;
+    Ok(body::respond(operation, outcome, started.elapsed()))
+}
+
+/// Does work that needs no body on the compute pool.
+async fn read(
+    app: App,
+    operation: &'static str,
+    headers: HeaderMap,
+    work: impl FnOnce(&Calibrators, &mut Context<'_>) -> Result<Answer, Error> + Send + 'static,
+) -> Result<Response, Error> {
+    negotiate::reply_format(&headers, FORMATS, Format::Json)?;
+    let encoding = negotiate::reply_encoding(&headers);
+    let permit = app.service.admit(SMALL).await?;
+    let calibrators = app.service.calibrators().clone();
+    let started = Instant::now();
+    let work = move |context: &mut Context<'_>| {
+        work(&calibrators, context)?.compressed(encoding, context.cancel)
+    };
+    let outcome = app.service.work(permit, operation, 0, work).await?;
+    Ok(body::respond(operation, outcome, started.elapsed()))
+}
+
+/// Make a calibrator.
+///
+/// From options, or from the `document` that another one was exported as.
+/// A name that is taken is refused unless `replace` is set.
+#[utoipa::path(
+    post, path = "/v1/calibrators", operation_id = "create_calibrator", tag = "calibrators",
+    request_body(description = "How it learns.", content(
+        (docs::CalibratorRequest = "application/json", example = json!(docs::calibrator_example())))),
+    responses(
+        (status = 201, description = "It is there, at `Location`.", body = docs::CalibratorAnswer,
+            headers(("location" = String, description = "Path of the calibrator."))),
+        docs::Problems, docs::NamedProblems))]
+pub(super) async fn create(
+    State(app): State<App>,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+    body: Body,
+) -> Result<Response, Error> {
+    let work = |calibrators: &Calibrators, payload, context: &mut Context<'_>| {
+        calibrators.create(payload, context)
+    };
+    let mut response = receive(app, "calibrator", (headers, query, body), work).await?;
+    *response.status_mut() = StatusCode::CREATED;
+    Ok(response)
+}
+
+/// List the calibrators.
+#[utoipa::path(
+    get, path = "/v1/calibrators", operation_id = "list_calibrators", tag = "calibrators",
+    responses((status = 200, description = "In the order of their names.", body = docs::CalibratorList),
+        docs::ReadProblems))]
+pub(super) async fn list(State(app): State<App>) -> Json<List> {
+    Json(app.service.calibrators().list())
+}
+
+/// What a calibrator has learnt.
+///
+/// Range, scales and zero points for the codes that it was created for, or for
+/// those that the query names.
+#[utoipa::path(
+    get, path = "/v1/calibrators/{name}", operation_id = "describe_calibrator", tag = "calibrators",
+    params(docs::CalibratorPath, docs::CalibratorQuery),
+    responses((status = 200, description = "All there is to say.", body = docs::CalibratorAnswer),
+        docs::Problems, docs::NamedProblems))]
+pub(super) async fn describe(
+    State(app): State<App>,
+    path: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Error> {
+    let name = name(path)?;
+    let query = query.unwrap_or_default();
+    read(app, "calibrator", headers, move |calibrators, context| {
+        calibrators.describe(&name, &query, context)
+    })
+    .await
+}
+
+/// Delete a calibrator.
+#[utoipa::path(
+    delete, path = "/v1/calibrators/{name}", operation_id = "delete_calibrator", tag = "calibrators",
+    params(docs::CalibratorPath),
+    responses((status = 200, description = "It is gone.", body = docs::Deleted),
+        docs::Problems, docs::NamedProblems))]
+pub(super) async fn delete(
+    State(app): State<App>,
+    path: Result<Path<String>, PathRejection>,
+) -> Result<Response, Error> {
+    let name = name(path)?;
+    app.service.calibrators().remove(&name)?;
+    Ok(Json(docs::Deleted { deleted: name.as_str().to_owned() }).into_response())
+}
+
+/// Feed a batch to a calibrator.
+///
+/// One tensor in any format. Answers with what the calibrator has seen and its
+/// range now; all of the batch counts, or nothing of it.
+#[utoipa::path(
+    post, path = "/v1/calibrators/{name}/batches", operation_id = "feed_calibrator", tag = "calibrators",
+    params(docs::CalibratorPath, docs::TensorQuery, docs::BatchQuery),
+    request_body(description = "One tensor.", content(
+        (docs::BatchRequest = "application/json", example = json!(docs::batch_example())),
+        (docs::BinaryBody = "application/octet-stream"),
+        (docs::BinaryBody = "application/x-npy"),
+        (docs::BinaryBody = "application/x-safetensors"))),
+    responses((status = 200, description = "What it knows now.", body = docs::CalibratorAnswer),
+        docs::Problems, docs::NamedProblems))]
+pub(super) async fn feed(
+    State(app): State<App>,
+    path: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+    body: Body,
+) -> Result<Response, Error> {
+    let name = name(path)?;
+    // Before a body is received for nothing.
+    app.service.calibrators().get(&name)?;
+    receive(app, "calibrate", (headers, query, body), move |calibrators, payload, context| {
+        calibrators.feed(&name, payload, context)
+    })
+    .await
+}
+
+/// Merge another calibrator into one.
+///
+/// The other is one of this server, or one that was exported: replicas
+/// calibrate apart and are joined. It must have been created alike.
+#[utoipa::path(
+    post, path = "/v1/calibrators/{name}/merge", operation_id = "merge_calibrator", tag = "calibrators",
+    params(docs::CalibratorPath),
+    request_body(description = "The other one, by its name or as it was exported.", content(
+        (docs::MergeRequest = "application/json", example = json!(docs::merge_example())))),
+    responses((status = 200, description = "What it knows now.", body = docs::CalibratorAnswer),
+        docs::Problems, docs::NamedProblems))]
+pub(super) async fn merge(
+    State(app): State<App>,
+    path: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+    body: Body,
+) -> Result<Response, Error> {
+    let name = name(path)?;
+    app.service.calibrators().get(&name)?;
+    receive(app, "calibrator", (headers, query, body), move |calibrators, payload, context| {
+        calibrators.merge(&name, payload, context)
+    })
+    .await
+}
+
+/// Export a calibrator.
+///
+/// As one document, from which it is made again, or that is merged into another.
+#[utoipa::path(
+    get, path = "/v1/calibrators/{name}/export", operation_id = "export_calibrator", tag = "calibrators",
+    params(docs::CalibratorPath),
+    responses((status = 200, description = "The document.", body = docs::CalibratorDocument),
+        docs::Problems, docs::NamedProblems))]
+pub(super) async fn export(
+    State(app): State<App>,
+    path: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Error> {
+    let name = name(path)?;
+    read(app, "calibrator", headers, move |calibrators, context| calibrators.export(&name, context))
+        .await
+}

@@ -1,0 +1,383 @@
+//! The calibrators that this server keeps.
+//!
+//! What a batch teaches is found out without a lock, on the thread that has the
+//! batch; only to take it in is the calibrator locked, and only that one. Who
+//! reads a calibrator shares what it knows and does not hold up who feeds it.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::api::answer::Answer;
+use crate::api::calibrators::{self as api, Batch, Creation, List, Merger, Setup, Summary, Wanted};
+use crate::api::error::{Error, Kind, Place};
+use crate::api::name::Name;
+use crate::api::payload::{Context, Format, Payload};
+use crate::quant::calibrate::{Affine, Calibration};
+use crate::quant::params::Numerics;
+use crate::quant::{Cancel, QuantError};
+
+/// Bytes of a calibrator apart from what it has learnt.
+const OVERHEAD: usize = 1 << 10;
+
+/// Bounds on what is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Calibrators.
+    pub max_calibrators: usize,
+    /// Bytes of all of them.
+    pub max_bytes: usize,
+}
+
+/// All calibrators. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Calibrators {
+    entries: Arc<Mutex<BTreeMap<Name, Arc<Calibrator>>>>,
+    budget: Arc<Budget>,
+    max: usize,
+}
+
+/// One calibrator.
+#[derive(Debug)]
+pub struct Calibrator {
+    name: Name,
+    setup: Setup,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    learnt: Arc<Calibration>,
+    room: Room,
+}
+
+/// Bytes that all calibrators may take.
+#[derive(Debug)]
+struct Budget {
+    used: AtomicUsize,
+    max: usize,
+}
+
+/// Some of them, given back when dropped.
+#[derive(Debug)]
+struct Room {
+    budget: Arc<Budget>,
+    bytes: usize,
+}
+
+impl Budget {
+    /// Takes `bytes`.
+    fn take(self: &Arc<Self>, bytes: usize) -> Result<Room, Error> {
+        let more = |used: usize| used.checked_add(bytes).filter(|&sum| sum <= self.max);
+        match self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more) {
+            Ok(_) => Ok(Room { budget: Arc::clone(self), bytes }),
+            Err(_) => Err(Error::new(Kind::TooLarge, "no room for what the calibrator learns")
+                .cure(
+                    "delete calibrators, use granularity tensor, or raise --max-calibrator-bytes",
+                )),
+        }
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.budget.used.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+impl Room {
+    /// Makes it that of `bytes` if it was less.
+    fn grow(&mut self, bytes: usize) -> Result<(), Error> {
+        let mut more = self.budget.take(bytes.saturating_sub(self.bytes))?;
+        self.bytes += std::mem::take(&mut more.bytes);
+        Ok(())
+    }
+}
+
+/// Why something was not taken in.
+enum TakeIn {
+    /// There is no room.
+    Room(Error),
+    /// It does not fit.
+    Fit(QuantError),
+}
+
+impl TakeIn {
+    fn error(self, of_fit: impl FnOnce(QuantError) -> Error) -> Error {
+        match self {
+            Self::Room(error) => error,
+            Self::Fit(error) => of_fit(error),
+        }
+    }
+}
+
+/// What it protects is replaced as a whole: a panic leaves nothing half done.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Calibrator {
+    /// What it was created with.
+    #[must_use]
+    pub const fn setup(&self) -> &Setup {
+        &self.setup
+    }
+
+    /// What it has learnt so far.
+    #[must_use]
+    pub fn learnt(&self) -> Arc<Calibration> {
+        Arc::clone(&lock(&self.state).learnt)
+    }
+
+    /// Scale and zero point of each slice for codes of `numerics`: one for
+    /// granularity tensor, one a channel otherwise. May take a search: run it
+    /// on the compute pool.
+    ///
+    /// # Errors
+    /// [`QuantError`] when nothing was fed yet (field `calibrator`), or f32 does
+    /// not hold the range (field `scale_dtype`).
+    pub fn parameters(
+        &self,
+        numerics: &Numerics,
+        cancel: &Cancel,
+    ) -> Result<Vec<Affine<f32>>, QuantError> {
+        self.learnt().parameters(numerics, cancel)
+    }
+
+    /// Bytes that so many slices of it take.
+    fn bytes(&self, slices: usize) -> usize {
+        self.setup.plan.bytes(slices).saturating_add(OVERHEAD)
+    }
+
+    /// Takes something of `slices` slices in, if there is room for it.
+    fn take_in(
+        &self,
+        slices: usize,
+        take_in: impl FnOnce(&mut Calibration) -> Result<(), QuantError>,
+    ) -> Result<Arc<Calibration>, TakeIn> {
+        let state = &mut *lock(&self.state);
+        if state.learnt.slices() == 0 {
+            state.room.grow(self.bytes(slices)).map_err(TakeIn::Room)?;
+        }
+        // Copied only while somebody reads it.
+        take_in(Arc::make_mut(&mut state.learnt)).map_err(TakeIn::Fit)?;
+        Ok(Arc::clone(&state.learnt))
+    }
+
+    fn describe(
+        &self,
+        learnt: &Calibration,
+        wanted: &Wanted,
+        context: &mut Context<'_>,
+    ) -> Result<Answer, Error> {
+        // Four columns, twice as numbers and once as text.
+        context.reserve(learnt.slices().saturating_mul(256))?;
+        api::describe(&self.name, &self.setup, learnt, wanted, context.cancel)
+    }
+}
+
+impl Calibrators {
+    /// None yet.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        let Settings { max_calibrators, max_bytes } = settings;
+        let budget = Budget { used: AtomicUsize::new(0), max: max_bytes };
+        Self { entries: Arc::default(), budget: Arc::new(budget), max: max_calibrators }
+    }
+
+    /// Bytes that a request may need in all, from those of its body.
+    #[must_use]
+    pub const fn cost(format: Format, body: usize) -> usize {
+        let factor = if matches!(format, Format::Json) { 3 } else { 2 };
+        body.saturating_mul(factor).saturating_add(64 << 10)
+    }
+
+    /// The calibrator of that name.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when there is none.
+    pub fn get(&self, name: &Name) -> Result<Arc<Calibrator>, Error> {
+        lock(&self.entries).get(name).cloned().ok_or_else(|| {
+            Error::new(Kind::NotFound, "no calibrator of that name")
+                .at(Place::Parameter("name".to_owned()))
+                .cure("GET /v1/calibrators lists those that there are")
+        })
+    }
+
+    /// All of them, in the order of their names.
+    #[must_use]
+    pub fn list(&self) -> List {
+        let entries: Vec<Arc<Calibrator>> = lock(&self.entries).values().cloned().collect();
+        let summary = |calibrator: &Arc<Calibrator>| {
+            let state = lock(&calibrator.state);
+            let bytes = state.room.bytes;
+            Summary::new(&calibrator.name, &calibrator.setup, &state.learnt, bytes)
+        };
+        List { calibrators: entries.iter().map(summary).collect() }
+    }
+
+    /// Makes a calibrator, from options or from a document.
+    ///
+    /// # Errors
+    /// [`Kind::Conflict`] when there is one of that name, [`Kind::TooLarge`]
+    /// when no more are kept, and the errors of the request.
+    pub fn create(&self, payload: Payload, context: &mut Context<'_>) -> Result<Answer, Error> {
+        let Creation { name, replace, import } = api::read_creation(payload, context)?;
+        let bytes = import.setup.plan.bytes(import.slices()).saturating_add(OVERHEAD);
+        let room = self.budget.take(bytes)?;
+        context.reserve(bytes)?;
+        let learnt = Arc::new(import.calibration()?);
+        let state = Mutex::new(State { learnt: Arc::clone(&learnt), room });
+        let calibrator = Arc::new(Calibrator { name: name.clone(), setup: import.setup, state });
+        let mut answer = calibrator.describe(&learnt, &Wanted::default(), context)?;
+        answer.facts.push(("location", format!("/v1/calibrators/{name}")));
+        self.insert(name, calibrator, replace)?;
+        Ok(answer)
+    }
+
+    fn insert(&self, name: Name, calibrator: Arc<Calibrator>, replace: bool) -> Result<(), Error> {
+        let mut entries = lock(&self.entries);
+        let is_new = !entries.contains_key(&name);
+        if !is_new && !replace {
+            return Err(Error::new(Kind::Conflict, "there is a calibrator of that name")
+                .at(Place::Pointer("/name".to_owned()))
+                .cure("choose another name, delete it, or set replace"));
+        }
+        if is_new && entries.len() >= self.max {
+            let detail = format!("{} calibrators are kept at most", self.max);
+            return Err(
+                Error::new(Kind::TooLarge, detail).cure("delete one, or raise --max-calibrators")
+            );
+        }
+        let replaced = entries.insert(name, calibrator);
+        // What it has learnt is let go without the lock.
+        drop(entries);
+        drop(replaced);
+        Ok(())
+    }
+
+    /// Forgets a calibrator. Who works with it at the moment finishes with it.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when there is none of that name.
+    pub fn remove(&self, name: &Name) -> Result<(), Error> {
+        self.get(name)?;
+        let removed = lock(&self.entries).remove(name);
+        drop(removed);
+        Ok(())
+    }
+
+    /// Feeds one batch.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`], and those of the batch; nothing has changed then.
+    pub fn feed(
+        &self,
+        name: &Name,
+        payload: Payload,
+        context: &mut Context<'_>,
+    ) -> Result<Answer, Error> {
+        let calibrator = self.get(name)?;
+        let batch = api::read_batch(payload, context)?;
+        let learnt = self.learn(&calibrator, &batch, context)?;
+        calibrator.describe(&learnt, &batch.wanted, context)
+    }
+
+    fn learn(
+        &self,
+        calibrator: &Calibrator,
+        batch: &Batch,
+        context: &mut Context<'_>,
+    ) -> Result<Arc<Calibration>, Error> {
+        let plan = calibrator.setup.plan;
+        let slices = plan.slices(batch.tensor.shape()).map_err(|error| batch.error(error))?;
+        let bytes = plan.bytes(slices);
+        if bytes > self.budget.max {
+            // Before it is worked out.
+            self.budget.take(bytes)?;
+        }
+        // Elements in their compute type and once more slice by slice, what the
+        // batch teaches, and a copy of what was known for those who read it.
+        let elements = batch.tensor.shape().len().saturating_mul(16);
+        context.reserve(bytes.saturating_mul(2).saturating_add(elements))?;
+        let learnt = Calibration::of_batch(plan, &batch.tensor, context.cancel)
+            .map_err(|error| batch.error(error))?;
+        if context.cancel.is_cancelled() {
+            return Err(Error::new(Kind::Internal, "cancelled"));
+        }
+        calibrator
+            .take_in(slices, |known| known.feed(&learnt))
+            .map_err(|error| error.error(|error| batch.error(error)))
+    }
+
+    /// Takes in what another calibrator, of this server or from a document, has seen.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] for a name that is none, and [`Kind::InvalidOption`]
+    /// when the two do not go together; nothing has changed then.
+    pub fn merge(
+        &self,
+        name: &Name,
+        payload: Payload,
+        context: &mut Context<'_>,
+    ) -> Result<Answer, Error> {
+        let calibrator = self.get(name)?;
+        let (other, named) = match api::read_merger(payload, context)? {
+            Merger::Named(from) => {
+                let place = Place::Pointer("/from".to_owned());
+                (self.get(&from).map_err(|error| error.at(place))?.learnt(), true)
+            }
+            Merger::Document(import) => {
+                let bytes = import.setup.plan.bytes(import.slices());
+                if bytes > self.budget.max {
+                    self.budget.take(bytes)?;
+                }
+                context.reserve(bytes)?;
+                (Arc::new(import.calibration()?), false)
+            }
+        };
+        context.reserve(calibrator.setup.plan.bytes(other.slices()))?;
+        let misfit = |error: QuantError| {
+            if named {
+                let detail = format!("{} {}", error.field, error.detail).into();
+                let error = QuantError { detail, ..error };
+                return Error::of_quant(error, |_| Place::Pointer("/from".to_owned()));
+            }
+            Error::of_quant(error, |field| Place::Pointer(format!("/document/{field}")))
+        };
+        let learnt = calibrator
+            .take_in(other.slices(), |known| known.merge(&other))
+            .map_err(|error| error.error(misfit))?;
+        calibrator.describe(&learnt, &Wanted::default(), context)
+    }
+
+    /// What there is to say of a calibrator.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`], and those of [`api::describe`].
+    pub fn describe(
+        &self,
+        name: &Name,
+        query: &str,
+        context: &mut Context<'_>,
+    ) -> Result<Answer, Error> {
+        let wanted = api::read_query(query)?;
+        let calibrator = self.get(name)?;
+        let learnt = calibrator.learnt();
+        // Kept alive until the answer is made, whatever is fed meanwhile.
+        context.reserve(calibrator.setup.plan.bytes(learnt.slices()))?;
+        calibrator.describe(&learnt, &wanted, context)
+    }
+
+    /// A calibrator as one document.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when there is none of that name.
+    pub fn export(&self, name: &Name, context: &mut Context<'_>) -> Result<Answer, Error> {
+        let calibrator = self.get(name)?;
+        let learnt = calibrator.learnt();
+        let bytes = calibrator.setup.plan.bytes(learnt.slices());
+        context.reserve(bytes.saturating_mul(4))?;
+        api::export(&calibrator.setup, &learnt)
+    }
+}
