@@ -73,6 +73,8 @@ def test_examples_of_the_document_run(client):
                 # What the example before has made.
                 name = "fc1" if path.startswith("/v1/layers") else "activations"
                 path_of_it = path.replace("{name}", name)
+                for parameter in operation.get("parameters", []):
+                    path_of_it = path_of_it.replace("{%s}" % parameter["name"], str(parameter.get("example")))
                 example = {key: value for key, value in example.items() if method == "post" or key != "name"}
                 answer = client.request(method, path_of_it, json=example)
                 assert answer.status_code in (200, 201), (path, answer.text)

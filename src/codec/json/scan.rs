@@ -15,6 +15,8 @@ use crate::codec::CodecError;
 
 /// Longest member name: names end up in messages and logs.
 const MAX_KEY_BYTES: usize = 512;
+/// Members that are compared one by one: a set costs more than it saves.
+const FEW: usize = 16;
 /// Members of an object of named fields, of which any route knows far fewer.
 const MAX_MEMBERS: usize = 64;
 
@@ -58,7 +60,15 @@ pub fn members_up_to(text: &[u8], max: usize) -> Result<Vec<Member<'_>>, CodecEr
             return Err(CodecError::too_large(format!("the object has more than {max} members"))
                 .at_offset(at));
         }
-        if !seen.insert(key.clone()) {
+        let is_known = if members.len() < FEW {
+            members.iter().any(|member| member.key == key)
+        } else {
+            if seen.is_empty() {
+                seen.extend(members.iter().map(|member| member.key.clone()));
+            }
+            !seen.insert(key.clone())
+        };
+        if is_known {
             return Err(CodecError::malformed("the name occurs twice in one object")
                 .at(pointer_to("", &key))
                 .cure("send each name once"));
