@@ -172,52 +172,11 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-fn main() {
-    let arguments: Vec<String> = std::env::args().collect();
-    if arguments.get(1).is_some_and(|argument| argument == ECHO) {
-        return serve_echo(arguments[2].parse().expect("bytes"));
-    }
-    let flags: Vec<&str> =
-        arguments[1..].iter().map(String::as_str).filter(|flag| *flag != "--bench").collect();
-    let row: Vec<u8> =
-        (0..INPUTS).flat_map(|i| ((i % 97) as f32 / 48.0 - 1.0).to_le_bytes()).collect();
-    let header = format!(
-        "{{\"inputs\":[{{\"name\":\"x\",\"shape\":[1,{INPUTS}],\"datatype\":\"FP32\",\
-         \"parameters\":{{\"binary_data_size\":{}}}}}],\"parameters\":{{\"binary_data_output\":true}}}}",
-        row.len()
-    );
-    let v2 = request(
-        &format!(
-            "POST /v2/models/ffn/infer HTTP/1.1\r\nInference-Header-Content-Length: {}\r\n",
-            header.len()
-        ),
-        &[header.as_bytes(), &row].concat(),
-    );
-    let v1 = request(
-        &format!(
-            "POST /v1/layers/ffn/forward?dtype=F32&shape=1,{INPUTS} HTTP/1.1\r\n\
-             content-type: application/octet-stream\r\naccept: application/octet-stream\r\n"
-        ),
-        &row,
-    );
-    let (together, alone) = (Server::quantd(&flags), Server::quantd(&["--batch-rows", "1"]));
-    let answer = call(together.address, &v2);
-    assert!(answer == call(alone.address, &v2), "other bytes together than alone");
-    let echo = Server::echo(answer.len());
-    println!(
-        "{CLIENTS} clients, one row each of a {INPUTS} x {OUTPUTS} layer: {} bytes in, {} out; medians of {ROUNDS} rounds",
-        v2.len(),
-        answer.len()
-    );
-    let cases = [
-        ("/v2, together", together.address, &v2, CLIENTS),
-        ("/v2, each alone", alone.address, &v2, CLIENTS),
-        ("/v1, together", together.address, &v1, CLIENTS),
-        ("/v1, each alone", alone.address, &v1, CLIENTS),
-        ("bare echo", echo.address, &v2, CLIENTS),
-        ("/v2, one client", together.address, &v2, 1),
-        ("bare echo, one client", echo.address, &v2, 1),
-    ];
+/// A name, a server, what it is sent, and by how many.
+type Case<'a> = (&'static str, SocketAddr, &'a Vec<u8>, usize);
+
+/// Puts each case under load in turns; the medians of the rates.
+fn measure(cases: &[Case<'_>]) -> Vec<f64> {
     let mut found = vec![(Vec::new(), Vec::new(), Vec::new()); cases.len()];
     for _ in 0..ROUNDS {
         for ((_, address, request, clients), (rates, halves, lasts)) in cases.iter().zip(&mut found)
@@ -239,6 +198,62 @@ fn main() {
             last / half
         );
     }
+    rates
+}
+
+/// A row as a request of `/v2`, and of `/v1`.
+fn requests() -> (Vec<u8>, Vec<u8>) {
+    let row: Vec<u8> =
+        (0..INPUTS).flat_map(|i| ((i % 97) as f32 / 48.0 - 1.0).to_le_bytes()).collect();
+    let header = format!(
+        "{{\"inputs\":[{{\"name\":\"x\",\"shape\":[1,{INPUTS}],\"datatype\":\"FP32\",\
+         \"parameters\":{{\"binary_data_size\":{}}}}}],\"parameters\":{{\"binary_data_output\":true}}}}",
+        row.len()
+    );
+    let v2 = request(
+        &format!(
+            "POST /v2/models/ffn/infer HTTP/1.1\r\nInference-Header-Content-Length: {}\r\n",
+            header.len()
+        ),
+        &[header.as_bytes(), &row].concat(),
+    );
+    let v1 = request(
+        &format!(
+            "POST /v1/layers/ffn/forward?dtype=F32&shape=1,{INPUTS} HTTP/1.1\r\n\
+             content-type: application/octet-stream\r\naccept: application/octet-stream\r\n"
+        ),
+        &row,
+    );
+    (v2, v1)
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    if arguments.get(1).is_some_and(|argument| argument == ECHO) {
+        return serve_echo(arguments[2].parse().expect("bytes"));
+    }
+    let flags: Vec<&str> =
+        arguments[1..].iter().map(String::as_str).filter(|flag| *flag != "--bench").collect();
+    let (v2, v1) = requests();
+    let (together, alone) = (Server::quantd(&flags), Server::quantd(&["--batch-rows", "1"]));
+    let answer = call(together.address, &v2);
+    assert!(answer == call(alone.address, &v2), "other bytes together than alone");
+    let echo = Server::echo(answer.len());
+    println!(
+        "{CLIENTS} clients, one row each of a {INPUTS} x {OUTPUTS} layer: {} bytes in, {} out; medians of {ROUNDS} rounds",
+        v2.len(),
+        answer.len()
+    );
+    let cases = [
+        ("/v2, together", together.address, &v2, CLIENTS),
+        ("/v2, each alone", alone.address, &v2, CLIENTS),
+        ("/v1, together", together.address, &v1, CLIENTS),
+        ("/v1, each alone", alone.address, &v1, CLIENTS),
+        ("bare echo", echo.address, &v2, CLIENTS),
+        ("/v2, one client", together.address, &v2, 1),
+        ("bare echo, one client", echo.address, &v2, 1),
+    ];
+    let rates = measure(&cases);
     println!(
         "/v2: together {:.2} x alone, {:.2} of the echo; /v1: {:.2} x, {:.2}",
         rates[0] / rates[1],
