@@ -4,34 +4,23 @@ use std::time::Instant;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use crate::api::answer::Answer;
 use crate::api::calibrators::List;
-use crate::api::error::{Error, Kind, Place};
-use crate::api::name::Name;
+use crate::api::error::Error;
 use crate::api::payload::{Context, Format, Payload};
 use crate::service::calibrators::Calibrators;
 
-use super::exchange::{self, Received, Terms};
+use super::exchange::{self, Named, Received, Terms};
 use super::{App, body, docs, negotiate};
 
 /// What is answered with.
 const FORMATS: &[Format] = &[Format::Json];
 /// Bytes that a request without a body is admitted with.
 const SMALL: usize = 64 << 10;
-
-/// The name in the path of a request.
-pub(super) fn name(path: Result<Path<String>, PathRejection>) -> Result<Name, Error> {
-    let place = Place::Parameter("name".to_owned());
-    match path {
-        Ok(Path(name)) => Name::new(&name, place),
-        Err(_) => Err(Error::new(Kind::InvalidOption, "not a name").at(place)),
-    }
-}
 
 /// Receives a request and does its work on the compute pool.
 async fn receive(
@@ -118,11 +107,10 @@ pub(super) async fn list(State(app): State<App>) -> Json<List> {
         docs::Problems, docs::NamedProblems))]
 pub(super) async fn describe(
     State(app): State<App>,
-    path: Result<Path<String>, PathRejection>,
+    Named(name): Named,
     headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Error> {
-    let name = name(path)?;
     let query = query.unwrap_or_default();
     read(app, "calibrator", headers, move |calibrators, context| {
         calibrators.describe(&name, &query, context)
@@ -136,11 +124,7 @@ pub(super) async fn describe(
     params(docs::CalibratorPath),
     responses((status = 200, description = "It is gone.", body = docs::Deleted),
         docs::Problems, docs::NamedProblems))]
-pub(super) async fn delete(
-    State(app): State<App>,
-    path: Result<Path<String>, PathRejection>,
-) -> Result<Response, Error> {
-    let name = name(path)?;
+pub(super) async fn delete(State(app): State<App>, Named(name): Named) -> Result<Response, Error> {
     app.service.calibrators().remove(&name)?;
     Ok(Json(docs::Deleted { deleted: name.as_str().to_owned() }).into_response())
 }
@@ -161,12 +145,11 @@ pub(super) async fn delete(
         docs::Problems, docs::NamedProblems, docs::StorageProblems))]
 pub(super) async fn feed(
     State(app): State<App>,
-    path: Result<Path<String>, PathRejection>,
+    Named(name): Named,
     headers: HeaderMap,
     RawQuery(query): RawQuery,
     body: Body,
 ) -> Result<Response, Error> {
-    let name = name(path)?;
     // Before a body is received for nothing.
     app.service.calibrators().get(&name)?;
     receive(app, "calibrate", (headers, query, body), move |calibrators, payload, context| {
@@ -188,12 +171,11 @@ pub(super) async fn feed(
         docs::Problems, docs::NamedProblems, docs::StorageProblems))]
 pub(super) async fn merge(
     State(app): State<App>,
-    path: Result<Path<String>, PathRejection>,
+    Named(name): Named,
     headers: HeaderMap,
     RawQuery(query): RawQuery,
     body: Body,
 ) -> Result<Response, Error> {
-    let name = name(path)?;
     app.service.calibrators().get(&name)?;
     receive(app, "calibrator", (headers, query, body), move |calibrators, payload, context| {
         calibrators.merge(&name, payload, context)
@@ -211,10 +193,9 @@ pub(super) async fn merge(
         docs::Problems, docs::NamedProblems))]
 pub(super) async fn export(
     State(app): State<App>,
-    path: Result<Path<String>, PathRejection>,
+    Named(name): Named,
     headers: HeaderMap,
 ) -> Result<Response, Error> {
-    let name = name(path)?;
     read(app, "calibrator", headers, move |calibrators, context| calibrators.export(&name, context))
         .await
 }

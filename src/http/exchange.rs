@@ -2,9 +2,12 @@
 //! body is received.
 
 use axum::body::Body;
+use axum::extract::{FromRequestParts, Path};
 use axum::http::HeaderMap;
+use axum::http::request::Parts;
 
-use crate::api::error::{Error, Kind};
+use crate::api::error::{Error, Kind, Place};
+use crate::api::name::Name;
 use crate::api::payload::{Format, Payload};
 use crate::codec::encoding::Encoding;
 use crate::service::compute::Permit;
@@ -91,4 +94,20 @@ pub(super) async fn receive(
         encoding: negotiate::reply_encoding(headers),
         permit,
     })
+}
+
+/// The name in the path of a request.
+pub(super) struct Named(pub(super) Name);
+
+impl<S: Send + Sync> FromRequestParts<S> for Named {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
+        let place = Place::Parameter("name".to_owned());
+        match Path::<String>::from_request_parts(parts, state).await {
+            Ok(Path(name)) => Name::new(&name, place).map(Self),
+            // What is no UTF-8 is no name either.
+            Err(_) => Name::new("", place).map(Self),
+        }
+    }
 }

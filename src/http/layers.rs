@@ -4,16 +4,16 @@ use std::time::Instant;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{RawQuery, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 
-use crate::api::error::{Error, Place};
+use crate::api::error::Error;
 use crate::api::layers::documents::{EvaluationDoc, LayerDoc, LayersDoc};
 use crate::api::name::Name;
 use crate::api::payload::Format;
 
-use super::exchange::{self, Received, Terms};
+use super::exchange::{self, Named, Received, Terms};
 use super::{App, body, docs};
 
 /// Answers of documents.
@@ -28,10 +28,6 @@ const fn cost(format: Format, body: usize) -> usize {
         Format::Safetensors | Format::Npy | Format::Raw => 2,
     };
     body.saturating_mul(factor).saturating_add(64 << 10)
-}
-
-fn named(name: &str) -> Result<Name, Error> {
-    Name::new(name, Place::Parameter("name".to_owned()))
 }
 
 async fn make(
@@ -90,12 +86,12 @@ pub(super) async fn create(
         docs::Problems, docs::NamedProblems, docs::StorageProblems))]
 pub(super) async fn replace(
     State(app): State<App>,
-    Path(name): Path<String>,
+    Named(name): Named,
     headers: HeaderMap,
     RawQuery(query): RawQuery,
     body: Body,
 ) -> Result<Response, Error> {
-    make(app, Some(named(&name)?), headers, query, body).await
+    make(app, Some(name), headers, query, body).await
 }
 
 /// List all layers.
@@ -113,9 +109,9 @@ pub(super) async fn list(State(app): State<App>) -> Json<LayersDoc> {
         docs::Problems, docs::NamedProblems))]
 pub(super) async fn describe(
     State(app): State<App>,
-    Path(name): Path<String>,
+    Named(name): Named,
 ) -> Result<Json<LayerDoc>, Error> {
-    app.service.layers().describe(&named(&name)?).map(Json)
+    app.service.layers().describe(&name).map(Json)
 }
 
 /// Remove a layer, its file included.
@@ -125,9 +121,9 @@ pub(super) async fn describe(
         docs::Problems, docs::NamedProblems, docs::StorageProblems))]
 pub(super) async fn delete(
     State(app): State<App>,
-    Path(name): Path<String>,
+    Named(name): Named,
 ) -> Result<Json<LayerDoc>, Error> {
-    app.service.layers().delete(&named(&name)?).await.map(Json)
+    app.service.layers().delete(&name).await.map(Json)
 }
 
 /// Run a layer.
@@ -153,12 +149,12 @@ pub(super) async fn delete(
         docs::Problems, docs::NamedProblems, docs::StorageProblems))]
 pub(super) async fn forward(
     State(app): State<App>,
-    Path(name): Path<String>,
+    Named(name): Named,
     headers: HeaderMap,
     RawQuery(query): RawQuery,
     body: Body,
 ) -> Result<Response, Error> {
-    let hosted = app.service.layers().get(&named(&name)?, None).await?;
+    let hosted = app.service.layers().get(&name, None).await?;
     let terms = Terms { formats: TENSORS, cost: &cost };
     let Received { payload, format, encoding, permit } =
         exchange::receive(&app, &headers, query, body, terms).await?;
@@ -185,12 +181,12 @@ pub(super) async fn forward(
         docs::Problems, docs::NamedProblems, docs::StorageProblems))]
 pub(super) async fn evaluate(
     State(app): State<App>,
-    Path(name): Path<String>,
+    Named(name): Named,
     headers: HeaderMap,
     RawQuery(query): RawQuery,
     body: Body,
 ) -> Result<Response, Error> {
-    let hosted = app.service.layers().get(&named(&name)?, None).await?;
+    let hosted = app.service.layers().get(&name, None).await?;
     let terms = Terms { formats: DOCUMENTS, cost: &cost };
     let Received { payload, permit, .. } =
         exchange::receive(&app, &headers, query, body, terms).await?;

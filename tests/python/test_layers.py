@@ -547,6 +547,14 @@ def test_wrong_inputs(client):
     np.testing.assert_array_equal(given, forward(client, "lenient", np.array([0, 1], "f4")))
 
 
+@pytest.mark.parametrize("kept", ["layers", "calibrators"])
+@pytest.mark.parametrize("name", ["%ff", "..%2fx", "a%20b", "-a", "a" * 129], ids=lambda name: name[:8])
+def test_paths_that_are_no_names(client, kept, name):
+    for method in ("GET", "DELETE"):
+        response = client.request(method, f"/v1/{kept}/{name}")
+        check_problem(response, "invalid-option", 400, "name")
+
+
 def test_a_file_that_is_no_layer(client):
     """Wrong tensors in a safetensors body are named."""
     w = np.ones((2, 2), "f4")
