@@ -147,6 +147,14 @@ impl<T: Real> Quantizer<T> {
         (T::from_i32(code - self.zero_point) * self.scale, wide != code)
     }
 
+    /// (x - x̂)^2; 0 where `x` is not finite.
+    #[inline(always)]
+    fn squared_error<const ROUNDING: u8>(&self, x: T) -> f64 {
+        let (restored, _) = self.restore::<ROUNDING>(x);
+        let error = x.to_f64() - restored.to_f64();
+        if x.is_finite() { error * error } else { 0.0 }
+    }
+
     #[inline(always)]
     fn saturate(&self, wide: i32) -> i32 {
         wide.max(self.codes.min).min(self.codes.max)
@@ -356,25 +364,30 @@ fn squared_error_with<T: Real, const ROUNDING: u8>(
     rounding: Rounding,
 ) -> f64 {
     let quantizer = Quantizer::new(affine, range, rounding);
-    let square = |x: T| {
-        let (restored, _) = quantizer.restore::<ROUNDING>(x);
-        let error = x.to_f64() - restored.to_f64();
-        if x.is_finite() { error * error } else { 0.0 }
-    };
     let mut lanes = [0.0; LANES];
-    let blocks = x.chunks_exact(LANES);
-    let rest: f64 = blocks.remainder().iter().map(|&x| square(x)).sum();
-    for block in blocks {
-        for (lane, &x) in lanes.iter_mut().zip(block) {
-            *lane += square(x);
-        }
-    }
+    let (whole, rest) = x.split_at(x.len() - x.len() % LANES);
+    let rest: f64 = rest.iter().map(|&x| quantizer.squared_error::<ROUNDING>(x)).sum();
+    add_squares::<T, ROUNDING>(whole, &quantizer, &mut lanes);
     lanes.iter().sum::<f64>() + rest
 }
 
-/// Adds (x - x̂)^2 of each finite element to the lane of its index: what
-/// [`squared_error`] adds up, of elements that fill all lanes.
 #[inline(always)]
+fn add_squares<T: Real, const ROUNDING: u8>(
+    x: &[T],
+    quantizer: &Quantizer<T>,
+    lanes: &mut [f64; LANES],
+) {
+    for block in x.chunks_exact(LANES) {
+        for (lane, &x) in lanes.iter_mut().zip(block) {
+            *lane += quantizer.squared_error::<ROUNDING>(x);
+        }
+    }
+}
+
+/// What [`squared_error`] does with elements that fill all lanes: adds
+/// (x - x̂)^2 of each finite one to the lane of its index.
+#[inline(always)]
+#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "x86-64 has the kernels"))]
 pub(super) fn add_squared_errors<T: Real>(
     x: &[T],
     affine: Affine<T>,
@@ -382,10 +395,12 @@ pub(super) fn add_squared_errors<T: Real>(
     rounding: Rounding,
     lanes: &mut [f64; LANES],
 ) {
-    for block in x.chunks_exact(LANES) {
-        for (lane, x) in lanes.iter_mut().zip(block.chunks_exact(1)) {
-            *lane += squared_error(x, affine, range, rounding);
-        }
+    let quantizer = Quantizer::new(affine, range, rounding);
+    match rounding {
+        Rounding::DivideEven => add_squares::<T, DIVIDE_EVEN>(x, &quantizer, lanes),
+        Rounding::ReciprocalEven => add_squares::<T, RECIPROCAL_EVEN>(x, &quantizer, lanes),
+        Rounding::ZeroPointFirst => add_squares::<T, ZERO_POINT_FIRST>(x, &quantizer, lanes),
+        Rounding::DivideAway => add_squares::<T, DIVIDE_AWAY>(x, &quantizer, lanes),
     }
 }
 

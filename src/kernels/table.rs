@@ -56,7 +56,6 @@ pub struct Columns<'a, T> {
     pub(super) reciprocals: &'a [T],
     pub(super) zero_points: &'a [i32],
     /// Of these slices and perhaps others.
-    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "x86-64 has the kernels"))]
     pub(super) facts: Facts,
 }
 
