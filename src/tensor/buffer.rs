@@ -80,6 +80,18 @@ impl Buffer {
     /// A copy of `bytes`.
     #[must_use]
     pub fn copy_of(bytes: &[u8]) -> Self {
+        // Copied line by line there is nothing to fill with zeros before.
+        let whole = bytes.len() - bytes.len() % LINE;
+        let lines = bytemuck::try_cast_slice::<u8, Line>(&bytes[..whole]);
+        if let Ok(lines) = lines
+            && bytes.len() < HUGE
+        {
+            let mut storage = Vec::with_capacity(bytes.len().div_ceil(LINE));
+            storage.extend_from_slice(lines);
+            let mut buffer = Self { storage: Storage::Lines(storage), len: whole };
+            buffer.extend(&bytes[whole..]);
+            return buffer;
+        }
         let mut buffer = Self::zeroed(bytes.len());
         buffer.bytes_mut().copy_from_slice(bytes);
         buffer
