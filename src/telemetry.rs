@@ -92,10 +92,10 @@ pub(crate) fn active_requests(change: f64) {
 }
 
 /// A request was answered.
-pub(crate) fn request(method: &'static str, route: String, status: u16, duration: Duration) {
+pub(crate) fn request(method: &'static str, route: &str, status: u16, duration: Duration) {
     histogram!(REQUEST_DURATION,
         "http_request_method" => method,
-        "http_route" => route,
+        "http_route" => route.to_owned(),
         "http_response_status_code" => status.to_string())
     .record(duration.as_secs_f64());
 }

@@ -1,13 +1,11 @@
 //! The whole middleware stack, in order, in [`wrap`].
 
 use std::sync::LazyLock;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{
-    Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header,
-};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
@@ -15,7 +13,7 @@ use subtle::ConstantTimeEq;
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
-use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
+use tower_http::compression::predicate::{Predicate, SizeAbove};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tracing::Instrument;
 use uuid::Uuid;
@@ -24,7 +22,6 @@ use crate::api::error::{Error, Kind};
 use crate::telemetry;
 
 use super::App;
-use super::oip::Plain;
 use super::problem::{self, Problem};
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -32,51 +29,21 @@ static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Wraps the router. The first layer here is the first to see a request and
 /// the last to see its answer.
 pub(super) fn wrap(router: Router<App>, app: &App, cors: &[String]) -> Router<App> {
-    // Answers of the tensor routes are compressed, where that pays, on the
-    // compute pool; this is for the documents and pages.
-    let compressible = SizeAbove::new(1024)
-        .and(NotForContentType::const_new("application/octet-stream"))
-        .and(NotForContentType::const_new("application/x-safetensors"))
-        .and(NotForContentType::const_new("application/x-npy"))
-        .and(|_: StatusCode, _: Version, _: &HeaderMap, extensions: &Extensions| {
-            extensions.get::<Plain>().is_none()
-        });
+    let key = app.key_hash.map(|hash| from_fn_with_state(hash, authenticate));
     router.layer(
         ServiceBuilder::new()
-            .layer(from_fn(identify))
-            .layer(from_fn(observe))
+            .layer(from_fn(attend))
             .layer(CatchPanicLayer::custom(|_| {
                 Error::new(Kind::Internal, "the request met a defect of the server").into_response()
             }))
             .option_layer(cors_layer(cors))
-            .layer(from_fn_with_state(app.clone(), authenticate))
-            .layer(CompressionLayer::new().gzip(true).compress_when(compressible)),
+            .option_layer(key),
     )
 }
 
-/// Gives every request an id: the caller's where it is a sane one.
-async fn identify(mut request: Request, next: Next) -> Response {
-    static FALLBACK: LazyLock<HeaderValue> = LazyLock::new(|| HeaderValue::from_static("none"));
-    let sane = |value: &HeaderValue| {
-        let text = value.to_str().unwrap_or_default();
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-        (1..=64).contains(&text.len()) && text.bytes().all(plain)
-    };
-    let given = request.headers().get(&REQUEST_ID).filter(|value| sane(value)).cloned();
-    let id = given.unwrap_or_else(|| {
-        HeaderValue::from_str(&Uuid::now_v7().to_string()).unwrap_or_else(|_| FALLBACK.clone())
-    });
-    request.headers_mut().insert(&REQUEST_ID, id.clone());
-    let protocol = problem::speaks_protocol(request.uri().path());
-    let mut response = next.run(request).await;
-    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
-        problem::finish(problem, id.to_str().ok(), protocol, &mut response);
-    }
-    response.headers_mut().insert(&REQUEST_ID, id);
-    response
-        .headers_mut()
-        .insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    response
+/// Compresses documents and pages, for clients that take it.
+pub(super) fn compression() -> CompressionLayer<impl Predicate> {
+    CompressionLayer::new().gzip(true).compress_when(SizeAbove::new(1024))
 }
 
 /// Counts the request for as long as it is handled, also when its client leaves.
@@ -95,30 +62,56 @@ impl Drop for Active {
     }
 }
 
-/// Logs and measures each request once, from its outcome.
-async fn observe(matched: Option<MatchedPath>, request: Request, next: Next) -> Response {
+/// The id of a request: the caller's where it is a sane one.
+fn request_id(headers: &HeaderMap) -> HeaderValue {
+    static FALLBACK: LazyLock<HeaderValue> = LazyLock::new(|| HeaderValue::from_static("none"));
+    let sane = |value: &&HeaderValue| {
+        let text = value.to_str().unwrap_or_default();
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        (1..=64).contains(&text.len()) && text.bytes().all(plain)
+    };
+    headers.get(&REQUEST_ID).filter(sane).cloned().unwrap_or_else(|| {
+        HeaderValue::from_str(&Uuid::now_v7().to_string()).unwrap_or_else(|_| FALLBACK.clone())
+    })
+}
+
+/// Gives a request its id, and logs and measures it once, from its outcome.
+///
+/// One function for all of it: each layer around a route costs every request
+/// some allocations.
+async fn attend(matched: Option<MatchedPath>, request: Request, next: Next) -> Response {
     let started = Instant::now();
     let _active = Active::begin();
-    let route = matched.map_or_else(|| "other".to_owned(), |path| path.as_str().to_owned());
+    let id = request_id(request.headers());
+    let route = matched.as_ref().map_or("other", MatchedPath::as_str);
     let method = method_name(request.method());
-    let id = request.headers().get(&REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();
-    let span = tracing::info_span!("request", id, method, route = %route);
-    let response = next.run(request).instrument(span.clone()).await;
+    let protocol = problem::speaks_protocol(request.uri().path());
+    let text = id.to_str().unwrap_or_default();
+    let span = tracing::info_span!("request", id = text, method, route = %route);
+    let mut response = next.run(request).instrument(span.clone()).await;
     let (status, took) = (response.status(), started.elapsed());
-    let problem = response.extensions().get::<Problem>();
-    span.in_scope(|| {
-        let ms = took.as_secs_f64() * 1e3;
-        let (code, detail) = (status.as_u16(), problem.map(|problem| problem.detail.as_str()));
-        if status.is_server_error() && status != StatusCode::SERVICE_UNAVAILABLE {
-            tracing::error!(status = code, ms, detail, "failed");
-        } else if let Some(detail) = detail {
-            tracing::info!(status = code, ms, detail, "refused");
-        } else {
-            tracing::info!(status = code, ms, "answered");
-        }
-    });
+    let problem = response.extensions_mut().remove::<Problem>();
+    span.in_scope(|| log(status, took, problem.as_ref()));
     telemetry::request(method, route, status.as_u16(), took);
+    if let Some(problem) = problem {
+        problem::finish(problem, id.to_str().ok(), protocol, &mut response);
+    }
+    let headers = response.headers_mut();
+    headers.insert(&REQUEST_ID, id);
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
+}
+
+fn log(status: StatusCode, took: Duration, problem: Option<&Problem>) {
+    let ms = took.as_secs_f64() * 1e3;
+    let (code, detail) = (status.as_u16(), problem.map(|problem| problem.detail.as_str()));
+    if status.is_server_error() && status != StatusCode::SERVICE_UNAVAILABLE {
+        tracing::error!(status = code, ms, detail, "failed");
+    } else if let Some(detail) = detail {
+        tracing::info!(status = code, ms, detail, "refused");
+    } else {
+        tracing::info!(status = code, ms, "answered");
+    }
 }
 
 /// A bounded set of words, whatever callers send.
@@ -135,13 +128,15 @@ fn method_name(method: &Method) -> &'static str {
     }
 }
 
-/// Lets requests through that present the key, and health checks.
-async fn authenticate(State(app): State<App>, request: Request, next: Next) -> Response {
+/// Lets requests through that present the key of that hash, and health checks.
+async fn authenticate(State(expected): State<[u8; 32]>, request: Request, next: Next) -> Response {
     let open = matches!(
         request.uri().path(),
         "/livez" | "/readyz" | "/health" | "/v2/health/live" | "/v2/health/ready"
     );
-    let Some(expected) = app.key_hash.filter(|_| !open) else { return next.run(request).await };
+    if open {
+        return next.run(request).await;
+    }
     let headers = request.headers();
     let bearer = headers
         .get(header::AUTHORIZATION)
@@ -170,7 +165,7 @@ fn cors_layer(origins: &[String]) -> Option<CorsLayer> {
     };
     let layer = CorsLayer::new()
         .allow_origin(allowed)
-        .allow_methods([Method::GET, Method::POST])
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
         .allow_headers([
             header::CONTENT_TYPE,
             header::CONTENT_ENCODING,

@@ -24,7 +24,7 @@ use axum::http::{StatusCode, Uri};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
-use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter, UtoipaMethodRouterExt};
 use utoipa_axum::routes;
 
 use crate::api::error::{Error, Kind};
@@ -34,10 +34,10 @@ pub use openapi::document;
 pub use problem::{FieldProblem, Problem, ProtocolError};
 pub use server::{Server, Timeouts};
 
-/// What every handler may use. Cheap to clone.
+/// What every handler may use. Cheap to clone: it is, for every request.
 #[derive(Clone, Debug)]
 pub struct App {
-    service: Service,
+    service: Arc<Service>,
     body_timeout: Duration,
     key_hash: Option<[u8; 32]>,
     draining: Arc<AtomicBool>,
@@ -48,7 +48,7 @@ impl App {
     #[must_use]
     pub fn new(service: Service, body_timeout: Duration, key: Option<&str>) -> Self {
         Self {
-            service,
+            service: Arc::new(service),
             body_timeout,
             // Hashes are compared, so that the comparison takes the same time for any key.
             key_hash: key.map(|key| Sha256::digest(key).into()),
@@ -66,6 +66,13 @@ impl App {
     }
 }
 
+/// A route whose answers are compressed where that pays. Those of tensors are
+/// compressed on the compute pool instead, and those of `/v2` only for clients
+/// that can undo it.
+fn compressed(route: UtoipaMethodRouter<App>) -> UtoipaMethodRouter<App> {
+    route.layer(middleware::compression())
+}
+
 /// Every documented route: one exists if and only if it is documented.
 fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(openapi::base())
@@ -74,22 +81,22 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(tensors::compare))
         .routes(routes!(tensors::inspect))
         .routes(routes!(tensors::matmul))
-        .routes(routes!(calibrators::create, calibrators::list))
-        .routes(routes!(calibrators::describe, calibrators::delete))
-        .routes(routes!(calibrators::feed))
-        .routes(routes!(calibrators::merge))
-        .routes(routes!(calibrators::export))
-        .routes(routes!(layers::create, layers::list))
-        .routes(routes!(layers::replace, layers::describe, layers::delete))
+        .routes(compressed(routes!(calibrators::create, calibrators::list)))
+        .routes(compressed(routes!(calibrators::describe, calibrators::delete)))
+        .routes(compressed(routes!(calibrators::feed)))
+        .routes(compressed(routes!(calibrators::merge)))
+        .routes(compressed(routes!(calibrators::export)))
+        .routes(compressed(routes!(layers::create, layers::list)))
+        .routes(compressed(routes!(layers::replace, layers::describe, layers::delete)))
         .routes(routes!(layers::forward))
-        .routes(routes!(layers::evaluate))
-        .routes(routes!(ops::index))
-        .routes(routes!(ops::info))
-        .routes(routes!(ops::livez))
-        .routes(routes!(ops::readyz))
-        .routes(routes!(ops::health))
-        .routes(routes!(ops::metrics))
-        .routes(routes!(ops::openapi_json))
+        .routes(compressed(routes!(layers::evaluate)))
+        .routes(compressed(routes!(ops::index)))
+        .routes(compressed(routes!(ops::info)))
+        .routes(compressed(routes!(ops::livez)))
+        .routes(compressed(routes!(ops::readyz)))
+        .routes(compressed(routes!(ops::health)))
+        .routes(compressed(routes!(ops::metrics)))
+        .routes(compressed(routes!(ops::openapi_json)))
         .merge(oip::routes())
 }
 
@@ -103,11 +110,12 @@ fn not_found() -> Response {
 /// everything else; `cors` lists the origins whose pages may call.
 pub fn router(app: App, cors: &[String]) -> Router {
     let (router, _) = routes().split_for_parts();
+    let pages = openapi::swagger_ui().layer(map_response(async |response: Response| {
+        // The pages know of no problem documents.
+        if response.status() == StatusCode::NOT_FOUND { not_found() } else { response }
+    }));
     let router = router
-        .merge(openapi::swagger_ui().layer(map_response(async |response: Response| {
-            // The pages know of no problem documents.
-            if response.status() == StatusCode::NOT_FOUND { not_found() } else { response }
-        })))
+        .merge(pages.layer(middleware::compression()))
         .fallback(async |uri: Uri| match oip::not_found(&uri) {
             Some(error) => error.into_response(),
             None => not_found(),

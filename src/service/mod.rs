@@ -122,16 +122,16 @@ pub struct Outcome {
     pub permit: Permit,
 }
 
-/// The use cases over one compute pool. Cheap to clone.
-#[derive(Clone, Debug)]
+/// The use cases over one compute pool.
+#[derive(Debug)]
 pub struct Service {
     compute: Compute,
     limits: Arc<Limits>,
     calibrators: Calibrators,
     layers: Layers,
-    models: Arc<models::Models>,
+    models: models::Models,
     batching: Batching,
-    lanes: Arc<batch::Lanes>,
+    lanes: batch::Lanes,
 }
 
 impl Service {
@@ -149,9 +149,9 @@ impl Service {
             limits: Arc::new(limits),
             calibrators: Calibrators::new(calibrators),
             layers,
-            models: Arc::default(),
+            models: models::Models::default(),
             batching,
-            lanes: Arc::default(),
+            lanes: batch::Lanes::default(),
         }
     }
 

@@ -868,6 +868,8 @@ def test_foreign_origins(client, start):
             timeout=10,
         )
         assert (answer.headers.get("access-control-allow-origin") == origin) == allowed
+        methods = answer.headers.get("access-control-allow-methods", "").split(",")
+        assert {"GET", "POST", "PUT", "DELETE"} <= set(methods) or not allowed, methods
     assert "*" not in str(answer.headers)
 
 

@@ -12,8 +12,6 @@ mod repository;
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
 use axum::http::{HeaderName, Uri};
-use axum::middleware::map_response;
-use axum::response::Response;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -48,16 +46,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(repository::index))
         .routes(routes!(repository::load))
         .routes(routes!(repository::unload))
-        .layer(map_response(async |mut response: Response| {
-            response.extensions_mut().insert(Plain);
-            response
-        }))
 }
-
-/// Marks answers that are compressed by their handler or not at all: some
-/// clients ask for compression in every request and undo it in few.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Plain;
 
 /// What is answered where there is no route: extensions of the protocol that
 /// are not spoken say so.
