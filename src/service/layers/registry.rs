@@ -7,6 +7,7 @@ use crate::api::error::{Error, Kind, Place};
 use crate::api::layers::documents::{LayerDoc, LinkDoc, MemoryDoc};
 use crate::api::layers::{Hosted, Link};
 use crate::api::name::Name;
+use crate::telemetry;
 
 use super::{Eviction, Settings};
 
@@ -144,6 +145,12 @@ impl Registry {
         if bytes > settings.max_bytes {
             let detail =
                 format!("the layer takes {bytes} bytes, {} are allowed", settings.max_bytes);
+        self.find_room(name, bytes, settings).inspect_err(|_| telemetry::layer_refused())?;
+        self.held += bytes;
+        Ok(())
+    }
+
+    fn find_room(&mut self, name: &Name, bytes: usize, settings: &Settings) -> Result<(), Error> {
             return Err(Error::new(Kind::Storage, detail)
                 .cure("leave keep_float out, use fewer bits, or raise --max-layer-bytes"));
         }
@@ -165,7 +172,6 @@ impl Registry {
                 }
             }
         }
-        self.held += bytes;
         Ok(())
     }
 
@@ -185,6 +191,7 @@ impl Registry {
         if has_file {
             self.put_away(&oldest, Content::OnDisk);
         } else {
+        telemetry::layer_evicted();
             self.remove(&oldest);
         }
         Some(())
@@ -320,6 +327,12 @@ impl Registry {
     /// The description of what is under a name.
     pub(super) fn describe(&self, name: &Name) -> Result<LayerDoc, Error> {
         let slot = self.slot(name)?;
+    /// Layers in memory.
+    pub(super) fn loaded(&self) -> usize {
+        let loaded = |slot: &&Slot| matches!(slot.content, Content::Loaded(_));
+        self.slots.values().filter(loaded).count()
+    }
+
         let doc = slot.doc.clone();
         let Content::Chain(names) = &slot.content else {
             return Ok(LayerDoc { loaded: matches!(slot.content, Content::Loaded(_)), ..doc });
