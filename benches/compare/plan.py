@@ -66,12 +66,13 @@ def products():
 
 def layers():
     """Hosted layers, from real rows to real results with a bias. ONNX Runtime has no parameters of each row; `layer` is
-    what its `quantize_dynamic` makes of the layer, `layer-fused` its one operator for that."""
+    what its `quantize_dynamic` makes of the layer, run from Python with a new array for the result, `layer-bound` the
+    same into memory that is there, `layer-fused` its one operator for it, into such memory."""
     own = (["limit-peak"], READ)
-    peers = {"onnxruntime": ["layer", "layer-fused"]}
+    peers = {"onnxruntime": ["layer", "layer-bound", "layer-fused"]}
     for op in ("layer-dynamic", "layer-per-token"):
         yield Work("layers", op, LAYERS, peers, own)
-    yield Work("layers", "layer-gelu", LAYERS, {"onnxruntime": ["layer-gelu"]}, own)
+    yield Work("layers", "layer-gelu", LAYERS, {"onnxruntime": ["layer-gelu", "layer-gelu-bound"]}, own)
 
 
 def passes():
