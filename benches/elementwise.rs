@@ -230,7 +230,7 @@ fn whole(op: &Op<'_>, count: usize) -> Result<Call, String> {
         Scheme { numerics, granularity: op.granularity, range, nan: NanPolicy::Refuse, packed };
     let tensor = tensor(op, count)?;
     let encode = move || quantize(&tensor, &scheme, false, &Cancel::default());
-    let quantized = encode().map_err(|error| error.to_string())?;
+    let quantized = encode().map_err(|error| error.to_string())?.encoded;
     assert_eq!(quantized.codes.shape().len(), count, "a code for each element");
     if op.what == "restore" {
         let granularity = op.granularity;
@@ -248,7 +248,7 @@ fn whole(op: &Op<'_>, count: usize) -> Result<Call, String> {
     Ok(Box::new(move || {
         if let Ok(quantized) = encode() {
             if packed {
-                black_box(pack(quantized.codes.bytes(), bits));
+                black_box(pack(quantized.encoded.codes.bytes(), bits));
             }
             black_box(quantized);
         }

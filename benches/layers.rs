@@ -1,5 +1,6 @@
-//! Whole runs of linear layers, from real rows to the result, beside the same
-//! layer in real numbers: `cargo bench --bench layers`.
+//! Whole runs of linear layers as the service does them, from real rows to the
+//! result, beside the same layer in real numbers: `cargo bench --bench layers`.
+//! `benches/compare` compares them with ONNX Runtime.
 
 #[path = "support/harness.rs"]
 mod harness;
@@ -22,13 +23,13 @@ use quantd::tensor::{DType, Shape, Tensor};
 
 /// Operations: bits of the weights and their group, the input, what follows.
 const OPS: [(&str, u32, Option<usize>, Parameters, Activation); 7] = [
-    ("dynamic", 8, None, Parameters::Tensor, Activation::None),
-    ("per-token", 8, None, Parameters::Token, Activation::None),
-    ("static", 8, None, STATIC, Activation::Relu),
-    ("gelu", 8, None, Parameters::Token, Activation::Gelu),
-    ("int4-g32", 4, Some(32), Parameters::Token, Activation::None),
-    ("int4-g128", 4, Some(128), Parameters::Token, Activation::None),
-    ("float", 8, None, Parameters::Token, Activation::None),
+    ("layer-dynamic", 8, None, Parameters::Tensor, Activation::None),
+    ("layer-per-token", 8, None, Parameters::Token, Activation::None),
+    ("layer-static", 8, None, STATIC, Activation::Relu),
+    ("layer-gelu", 8, None, Parameters::Token, Activation::Gelu),
+    ("layer-int4-g32", 4, Some(32), Parameters::Token, Activation::None),
+    ("layer-int4-g128", 4, Some(128), Parameters::Token, Activation::None),
+    ("layer-float", 8, None, Parameters::Token, Activation::None),
 ];
 const STATIC: Parameters = Parameters::Static(Affine { scale: 0.03, zero_point: 128 });
 
@@ -81,7 +82,7 @@ impl Suite for Layers {
             activation,
         };
         let layer = Layer::new(&definition).map_err(error)?;
-        let float = op == "float";
+        let float = op == "layer-float";
         layer.forward(&x, &cancel).map_err(error)?;
         Ok(Box::new(move || {
             let made =

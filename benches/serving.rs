@@ -101,7 +101,7 @@ fn request(head: &str, body: &[u8]) -> Vec<u8> {
 fn lengths(answer: &[u8]) -> Option<(usize, usize)> {
     let head = answer.windows(4).position(|window| window == b"\r\n\r\n")?;
     let text = String::from_utf8_lossy(&answer[..head]).to_ascii_lowercase();
-    assert!(text.starts_with("http/1.1 200"), "{text}");
+    assert!(text.starts_with("http/1.1 20"), "{text}");
     let body = text.lines().find_map(|line| line.strip_prefix("content-length: "));
     Some((head + 4, body.and_then(|body| body.parse().ok()).expect("a length")))
 }

@@ -20,6 +20,11 @@ const INFLIGHT: &str = "quantd_inflight_bytes";
 const INFLIGHT_LIMIT: &str = "quantd_inflight_bytes_limit";
 const REJECTED: &str = "quantd_rejected_total";
 const CANCELLED: &str = "quantd_cancelled_total";
+const LAYERS: &str = "quantd_layers";
+const LAYER_BYTES: &str = "quantd_layer_bytes";
+const LAYER_LIMIT: &str = "quantd_layer_bytes_limit";
+const LAYERS_EVICTED: &str = "quantd_layers_evicted_total";
+const LAYERS_REFUSED: &str = "quantd_layers_refused_total";
 const BUILD_INFO: &str = "quantd_build_info";
 
 const SECONDS: [f64; 14] =
@@ -68,18 +73,27 @@ pub fn init_metrics() {
         describe_gauge!(INFLIGHT_LIMIT, "Bytes that requests may hold");
         describe_counter!(REJECTED, "Requests refused for lack of room");
         describe_counter!(CANCELLED, "Requests whose client left before the answer");
+        describe_gauge!(LAYERS, "Layers in memory");
+        describe_gauge!(LAYER_BYTES, "Bytes that layers hold in memory");
+        describe_gauge!(LAYER_LIMIT, "Bytes that layers may hold in memory");
+        describe_counter!(LAYERS_EVICTED, "Layers that made room for others");
+        describe_counter!(LAYERS_REFUSED, "Layers that there was no room for");
         describe_gauge!(BUILD_INFO, "1, with the version as a label");
         gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
-        counter!(CANCELLED).absolute(0);
+        for counter in [CANCELLED, LAYERS_EVICTED, LAYERS_REFUSED] {
+            counter!(counter).absolute(0);
+        }
         gauge!(QUEUE_DEPTH).set(0.0);
         Some(handle)
     });
 }
 
-/// The metrics in the text format of Prometheus.
+/// The metrics in the text format of Prometheus; of layers their number and bytes.
 #[must_use]
-pub fn render_metrics(inflight_bytes: usize) -> String {
+pub fn render_metrics(inflight_bytes: usize, (layers, layer_bytes): (usize, usize)) -> String {
     gauge!(INFLIGHT).set(inflight_bytes as f64);
+    gauge!(LAYERS).set(layers as f64);
+    gauge!(LAYER_BYTES).set(layer_bytes as f64);
     METRICS.get().and_then(Option::as_ref).map_or_else(String::new, |handle| {
         handle.run_upkeep();
         handle.render()
@@ -128,4 +142,19 @@ pub(crate) fn rejected(reason: &'static str) {
 /// A client left before its answer.
 pub(crate) fn cancelled() {
     counter!(CANCELLED).increment(1);
+}
+
+/// The most bytes that layers may hold.
+pub(crate) fn layer_limit(bytes: usize) {
+    gauge!(LAYER_LIMIT).set(bytes as f64);
+}
+
+/// A layer made room for another one.
+pub(crate) fn layer_evicted() {
+    counter!(LAYERS_EVICTED).increment(1);
+}
+
+/// There was no room for a layer.
+pub(crate) fn layer_refused() {
+    counter!(LAYERS_REFUSED).increment(1);
 }

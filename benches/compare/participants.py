@@ -21,7 +21,7 @@ PATIENCE_SECONDS = 180
 
 def benches():
     """Builds quantd's benches and gives their paths by name."""
-    names = ["gemm", "elementwise", "calibration"]
+    names = ["gemm", "layers", "elementwise", "calibration"]
     command = ["cargo", "bench", "--no-run", "--message-format=json", *(f"--bench={name}" for name in names)]
     built = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     if built.returncode:

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 READ = ["limit-read", "limit-read-ahead"]
 QUANTIZE = ["limit-quantize", "limit-quantize-ahead", "limit-quantize-past"]
 DEQUANTIZE = ["limit-dequantize", "limit-dequantize-past"]
+# Sections whose shapes are MxKxN.
+PRODUCTS = ("gemm", "layers")
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Work:
     def units(self, shape):
         """The work of one call and its unit a second: operations, bytes of F32, or elements."""
         numbers = [int(part) for part in shape.split("x")]
-        if self.section == "gemm":
+        if self.section in PRODUCTS:
             return 2e-9 * numbers[0] * numbers[1] * numbers[2], "GOPS"
         if self.section == "elementwise":
             return 4e-9 * numbers[0], "GB/s"
@@ -38,6 +40,7 @@ TRANSFORMER = ("1x768x768", "1x4096x4096", "1x4096x11008", "4x768x3072", "8x768x
 ODD = ("1x1023x1000", "16x1021x1000", "33x770x1000", "197x768x2304", "384x1537x1000")
 # K is a multiple of the largest block.
 BLOCKS = ("1x768x768", "1x4096x4096", "1x4096x11008", "4x4096x4096", "16x768x3072", "128x768x3072")
+LAYERS = ("1x768x3072", "128x768x3072")
 SIZES = ("65536", "1048576", "16777216", "67108864")
 GRANULARITIES = ("tensor", "row", "column", "group32", "group64", "group128", "block128")
 
@@ -59,6 +62,17 @@ def products():
     for block in (32, 128):
         op = f"nbits4-{block}"
         yield Work("gemm", op, BLOCKS, {"onnxruntime": [op]}, (["limit-peak"], [f"{read}-half" for read in READ]))
+
+
+def layers():
+    """Hosted layers, from real rows to real results with a bias. ONNX Runtime has no parameters of each row; `layer` is
+    what its `quantize_dynamic` makes of the layer, run from Python with a new array for the result, `layer-bound` the
+    same into memory that is there, `layer-fused` its one operator for it, into such memory."""
+    own = (["limit-peak"], READ)
+    peers = {"onnxruntime": ["layer", "layer-bound", "layer-fused"]}
+    for op in ("layer-dynamic", "layer-per-token"):
+        yield Work("layers", op, LAYERS, peers, own)
+    yield Work("layers", "layer-gelu", LAYERS, {"onnxruntime": ["layer-gelu", "layer-gelu-bound"]}, own)
 
 
 def passes():
@@ -97,10 +111,11 @@ def calibration():
         yield Work("calibration", op, ("16777216",), {peer: [op] for peer in peers}, (["limit-extent"],))
 
 
-PLAN = [*products(), *passes(), *calibration()]
-SECTIONS = ("gemm", "elementwise", "calibration")
+PLAN = [*products(), *layers(), *passes(), *calibration()]
+SECTIONS = ("gemm", "layers", "elementwise", "calibration")
 
 SUMMARY = ("u8s8", "s8s8", "dynamic", "qlinear", "nbits4-32", "nbits4-128",
+           "layer-dynamic", "layer-per-token", "layer-gelu",
            "quantize-tensor-u8", "quantize-column-u8", "quantize-group32-u8", "quantize-group128-u8", "min_max-tensor-u8",
            "dequantize-tensor-u8", "dequantize-column-u8", "dequantize-group32-u8",
            "percentile-symmetric", "mse-symmetric", "entropy_ort")
@@ -109,7 +124,7 @@ SUMMARY = ("u8s8", "s8s8", "dynamic", "qlinear", "nbits4-32", "nbits4-128",
 def size_class(section, shape):
     """Under which shapes are summed up; None leaves a shape out of the summary."""
     numbers = [int(part) for part in shape.split("x")]
-    if section == "gemm":
+    if section in PRODUCTS:
         m, k, n = numbers
         if m == 1:
             return "M = 1, weights within 1 MiB" if k * n <= 1 << 20 else "M = 1, larger weights"

@@ -5,7 +5,7 @@ from statistics import median
 
 from plan import PLAN, SECTIONS, SUMMARY, size_class
 
-HEADINGS = {"gemm": "Products", "elementwise": "Element-wise", "calibration": "Ranges"}
+HEADINGS = {"gemm": "Products", "layers": "Layers", "elementwise": "Element-wise", "calibration": "Ranges"}
 WORK = {work.op: work for work in PLAN}
 
 

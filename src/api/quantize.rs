@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::codec::pack;
 use crate::quant::QuantError;
 use crate::quant::layout::Layout;
-use crate::quant::quantize::{Quantized, quantize, working_bytes};
+use crate::quant::quantize::{Encoded, Quantized, quantize, working_bytes};
 use crate::quant::scheme::Scheme;
 use crate::tensor::{DType, Shape, Tensor};
 
@@ -164,19 +164,20 @@ fn item(result: Quantized, scheme: &Scheme, per_slice: bool) -> Result<Item, Err
     if per_slice {
         report.slices = Some(result.slices.iter().map(ReportDoc::from).collect());
     }
-    let shape = result.codes.shape().dims().to_vec();
+    let Encoded { codes, scale, zero_point } = result.encoded;
+    let shape = codes.shape().dims().to_vec();
     let codes = if scheme.packed {
-        let bytes = pack::pack(result.codes.bytes(), scheme.numerics.bits);
+        let bytes = pack::pack(codes.bytes(), scheme.numerics.bits);
         packed_tensor(&bytes).ok_or_else(|| Error::new(Kind::TooLarge, "too many codes"))?
     } else {
-        result.codes
+        codes
     };
     Ok(Item {
         name: String::new(),
         shape,
         codes,
-        scale: result.scale,
-        zero_point: result.zero_point,
+        scale,
+        zero_point,
         scheme: SchemeDoc::from(scheme),
         report,
     })

@@ -5,7 +5,7 @@ use std::time::Instant;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 
 use crate::api::error::Error;
@@ -41,15 +41,19 @@ async fn make(
     let Received { payload, permit, .. } =
         exchange::receive(&app, &headers, query, body, terms).await?;
     let started = Instant::now();
-    let outcome = app.service.make_layer(permit, name, payload).await?;
-    Ok(body::respond("make_layer", outcome, started.elapsed()))
+    let (outcome, is_new) = app.service.make_layer(permit, name, payload).await?;
+    let mut response = body::respond("make_layer", outcome, started.elapsed());
+    if is_new {
+        *response.status_mut() = StatusCode::CREATED;
+    }
+    Ok(response)
 }
 
 /// Make a layer.
 ///
 /// Weights, quantized here or by `quantize`, with bias, activation and the way
-/// input and output become codes; or a chain of layers. One of the same name
-/// is replaced at once, its version is one higher; what runs ends on the old one.
+/// input and output become codes; or a chain of layers. A name that is taken is
+/// refused: PUT replaces.
 #[utoipa::path(
     post, path = "/v1/layers", operation_id = "make_layer", tag = "layers",
     params(docs::LayerQuery),
@@ -60,7 +64,8 @@ async fn make(
             (docs::BinaryBody = "application/x-npy"),
             (docs::BinaryBody = "application/x-safetensors"))),
     responses(
-        (status = 200, description = "The layer, which is there and saved.", body = LayerDoc),
+        (status = 201, description = "The layer, which is there, at `Location`, and saved.", body = LayerDoc,
+            headers(("location" = String, description = "Path of the layer."))),
         docs::Problems, docs::NamedProblems, docs::StorageProblems))]
 pub(super) async fn create(
     State(app): State<App>,
@@ -71,7 +76,10 @@ pub(super) async fn create(
     make(app, None, headers, query, body).await
 }
 
-/// Make a layer of that name.
+/// Make or replace a layer of that name.
+///
+/// One that is there is replaced at once, the version is one higher; what runs
+/// ends on the old one.
 #[utoipa::path(
     put, path = "/v1/layers/{name}", operation_id = "put_layer", tag = "layers",
     params(docs::NamePath, docs::LayerQuery),
@@ -82,7 +90,9 @@ pub(super) async fn create(
             (docs::BinaryBody = "application/x-npy"),
             (docs::BinaryBody = "application/x-safetensors"))),
     responses(
-        (status = 200, description = "The layer, which is there and saved.", body = LayerDoc),
+        (status = 200, description = "The layer, which is in place of the one before and saved.", body = LayerDoc),
+        (status = 201, description = "The layer, which is there, at `Location`, and saved.", body = LayerDoc,
+            headers(("location" = String, description = "Path of the layer."))),
         docs::Problems, docs::NamedProblems, docs::StorageProblems))]
 pub(super) async fn replace(
     State(app): State<App>,

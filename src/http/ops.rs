@@ -178,7 +178,8 @@ pub(super) async fn health(State(app): State<App>) -> Response {
     responses((status = 200, description = "Text format 0.0.4.", body = String,
         content_type = "text/plain"), ReadProblems))]
 pub(super) async fn metrics(State(app): State<App>) -> Response {
-    let text = telemetry::render_metrics(app.service.compute().inflight_bytes());
+    let inflight = app.service.compute().inflight_bytes();
+    let text = telemetry::render_metrics(inflight, app.service.layers().held());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 

@@ -12,6 +12,7 @@ mod isa;
 pub mod real;
 pub mod scalar;
 pub mod select;
+mod smooth;
 pub mod sums;
 pub mod table;
 

@@ -3,6 +3,7 @@
 //! The formulas of each profile are those of the tool it is named after; the
 //! sources are listed in docs/NUMERICS.md.
 
+use crate::kernels::How;
 use crate::kernels::real::Real;
 use crate::kernels::scalar::{Affine, CodeRange, Rounding};
 use crate::tensor::DType;
@@ -142,6 +143,12 @@ impl Numerics {
             Profile::CompressedTensors => Rounding::ZeroPointFirst,
             Profile::Tflite => Rounding::DivideAway,
         }
+    }
+
+    /// The two, for codes that are read again soon.
+    #[must_use]
+    pub const fn how(&self) -> How {
+        How::new(self.code_range(), self.rounding())
     }
 
     /// The zero point of symmetric codes.

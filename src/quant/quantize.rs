@@ -33,12 +33,8 @@ pub struct Encoded {
 /// Codes, parameters and report of one tensor.
 #[derive(Clone, Debug)]
 pub struct Quantized {
-    /// Codes in the shape of the source: I8, U8, I16 or U16.
-    pub codes: Tensor,
-    /// Scales, F32 or F64, in the shape of [`Layout::scale_dims`].
-    pub scale: Tensor,
-    /// Zero points in the shape of the scales and the type of the codes.
-    pub zero_point: Tensor,
+    /// Codes and parameters.
+    pub encoded: Encoded,
     /// What was lost, over the whole tensor.
     pub report: Report,
     /// What was lost slice by slice, where that was asked for.
@@ -156,8 +152,7 @@ impl<'a, T: Real> Prepared<'a, T> {
         let (encoded, sums) = self.encode(scheme, &table, scale_dtype, true, cancel)?;
         let work = Work { prepared: self, table: &table, scheme, cancel };
         let slices = if per_slice { work.slice_reports() } else { Vec::new() };
-        let Encoded { codes, scale, zero_point } = encoded;
-        Ok(Quantized { codes, scale, zero_point, report: self.report(&sums, scheme), slices })
+        Ok(Quantized { encoded, report: self.report(&sums, scheme), slices })
     }
 
     /// Codes and parameters and, `with_sums`, what the codes lose.
@@ -373,9 +368,8 @@ impl<T: Real> Work<'_, T> {
         spread: &mut Spread<T>,
         mut lanes: Option<&mut LaneSums>,
     ) {
-        let (walk, how) = (self.walk(), self.how());
         let stores = Stores::of(size_of::<C>() * self.prepared.x.len());
-        let how = How { stores, ..how };
+        let (walk, how) = (self.walk(), How { stores, ..self.how() });
         walk.pieces([start, start + x.len()], spread, |[from, to], params| {
             let (x, codes) = (&x[from..to], &mut codes[from..to]);
             match &mut lanes {
@@ -409,7 +403,7 @@ impl<T: Real> Work<'_, T> {
     }
 
     fn how(&self) -> How {
-        How::new(self.scheme.numerics.code_range(), self.scheme.numerics.rounding())
+        self.scheme.numerics.how()
     }
 
     fn nan_code(&self, params: &Params<'_, T>, i: usize) -> i32 {

@@ -1,11 +1,16 @@
 //! The elements of a chunk with their parameters, in pieces that kernels take.
 
+use rayon::prelude::*;
+
 use crate::kernels::Isa;
 use crate::kernels::real::Real;
-use crate::kernels::scalar::Params;
+use crate::kernels::scalar::{Code, Params};
 use crate::kernels::table::{Groups, Spread, TILE, Table};
+use crate::tensor::Buffer;
 
-use super::layout::Layout;
+use super::Cancel;
+use super::layout::{CHUNK, Layout};
+use super::params::{CodeType, Numerics};
 
 /// Elements from which on those of one slice, or of one row of columns, get a
 /// call of their own.
@@ -62,6 +67,32 @@ impl<T: Real> Walk<'_, T> {
             };
             at += len;
         }
+    }
+
+    /// The codes of `x`, without a report.
+    pub fn codes(&self, x: &[T], numerics: &Numerics, cancel: &Cancel) -> Buffer {
+        let code_type = numerics.code_type();
+        let mut codes = Buffer::zeroed(x.len() * code_type.dtype().size());
+        match code_type {
+            CodeType::I8 => self.quantize::<i8>(x, numerics, codes.elements_mut(), cancel),
+            CodeType::U8 => self.quantize::<u8>(x, numerics, codes.elements_mut(), cancel),
+            CodeType::I16 => self.quantize::<i16>(x, numerics, codes.elements_mut(), cancel),
+            CodeType::U16 => self.quantize::<u16>(x, numerics, codes.elements_mut(), cancel),
+        }
+        codes
+    }
+
+    fn quantize<C: Code>(&self, x: &[T], numerics: &Numerics, codes: &mut [C], cancel: &Cancel) {
+        let how = numerics.how();
+        let chunks = x.par_chunks(CHUNK).zip(codes.par_chunks_mut(CHUNK)).enumerate();
+        chunks.for_each_init(Spread::default, |spread, (i, (x, codes))| {
+            let start = i * CHUNK;
+            if !cancel.is_cancelled() {
+                self.pieces([start, start + x.len()], spread, |[from, to], params| {
+                    self.isa.quantize(&x[from..to], params, how, &mut codes[from..to]);
+                });
+            }
+        });
     }
 
     /// Fills a tile, or what is left; says how many elements that are.

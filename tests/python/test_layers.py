@@ -30,10 +30,18 @@ U8 = Codes(8, False, False, False)
 SIGNED = {"u1": False, "i1": True}
 
 
-def make(client, name, expect=200, **fields):
+def make(client, name, **fields):
     response = client.request("put", f"/v1/layers/{name}", data=json.dumps(fields), headers={"content-type": JSON})
-    assert response.status_code == expect, response.text
-    return response.json()
+    return made(response)
+
+
+def made(response):
+    """The description of a layer; 201 says that the name is new."""
+    assert response.status_code in (200, 201), response.text
+    doc = response.json()
+    assert (response.status_code == 201) == (doc["version"] == 1)
+    assert response.headers.get("location") == (f"/v1/layers/{doc['name']}" if doc["version"] == 1 else None)
+    return doc
 
 
 def forward(client, name, x, **fields):
@@ -237,8 +245,7 @@ def test_answers_of_quantize_are_weights(client, kind, scheme):
     else:
         file = write_safetensors({"weight": w})
         answer = client.post("/v1/quantize", file, kind=SAFETENSORS, params={"preset": scheme})
-        response = client.post("/v1/layers", answer.content, kind=SAFETENSORS, params={"name": "coded"})
-        assert response.status_code == 200, response.text
+        made(client.request("put", "/v1/layers/coded", data=answer.content, headers={"content-type": SAFETENSORS}))
     np.testing.assert_array_equal(forward(client, "coded", x), forward(client, "real", x))
 
 
@@ -249,8 +256,7 @@ def test_every_format_gives_the_same(client):
     file = write_safetensors({"weight": w, "bias": bias})
     params = {"activation": "gelu", "scheme.bits": 8, "scheme.axis": 0, "input": "int8_per_token", "keep_float": False}
     response = client.request("put", "/v1/layers/formats", data=file, params={k: str(v).lower() for k, v in params.items()}, headers={"content-type": SAFETENSORS})
-    assert response.status_code == 200, response.text
-    doc = response.json()
+    doc = made(response)
     assert doc["memory"]["held_bytes"] == doc["memory"]["packed_bytes"]
     make(client, "same", weight=tensor_json(w) | {"scheme": {"bits": 8, "axis": 0}}, bias=tensor_json(bias, True), activation="gelu", input="int8_per_token")
     for dtype in ("f4", "f2", "f8"):
@@ -279,8 +285,9 @@ def test_a_weight_alone_in_any_format(client):
         (SAFETENSORS, answer, {}),
     ]:  # fmt: skip
         params = params | {"name": "alone", "activation": "relu"}
+        client.request("delete", "/v1/layers/alone")
         response = client.post("/v1/layers", body, kind=kind, params=params)
-        assert response.status_code == 200, response.text
+        assert response.status_code == 201, response.text
         np.testing.assert_array_equal(forward(client, "alone", x), expect)
 
 
@@ -407,8 +414,10 @@ def test_life_of_a_layer(client):
     )
     make(client, "uses", chain=["life", "life"])
     check_problem(client.request("delete", "/v1/layers/life"), "conflict", 409)
-    response = client.post("/v1/layers", {"name": "life", "weight": {"data": [[1.0, 2.0]]}})
+    fields = {"weight": {"data": [[1.0, 2.0]]}}
+    response = client.request("put", "/v1/layers/life", data=json.dumps(fields), headers={"content-type": JSON})
     check_problem(response, "conflict", 409)
+    assert "uses it" in response.json()["detail"]
     assert make(client, "life", weight=tensor_json(3 * w))["version"] == 3
     np.testing.assert_allclose(forward(client, "uses", np.ones(3, "f4")), 9, rtol=0.02)
     assert client.request("delete", "/v1/layers/uses").status_code == 200
@@ -416,6 +425,19 @@ def test_life_of_a_layer(client):
     for method, path in [("get", ""), ("delete", ""), ("post", "/forward"), ("post", "/evaluate")]:
         response = client.request(method, f"/v1/layers/life{path}", json={"data": [1]} if path else None)
         check_problem(response, "not-found", 404, "name")
+
+
+def test_post_makes_and_put_replaces(client):
+    """Whoever posts a name that another one has taken does not take it away."""
+    fields = {"name": "taken", "weight": tensor_json(np.eye(2, dtype="f4"))}
+    response = client.post("/v1/layers", fields)
+    assert response.status_code == 201 and response.headers["location"] == "/v1/layers/taken"
+    for again in (fields, {"name": "taken", "chain": ["taken"]}):
+        check_problem(client.post("/v1/layers", again), "conflict", 409, "/name")
+    assert client.request("get", "/v1/layers/taken").json()["version"] == 1
+    assert make(client, "taken", weight=fields["weight"])["version"] == 2
+    assert client.request("delete", "/v1/layers/taken").status_code == 200
+    assert client.post("/v1/layers", fields).json()["version"] == 1
 
 
 W = {"data": [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]}

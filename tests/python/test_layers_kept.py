@@ -27,6 +27,12 @@ def put(url, name, content, session=requests):
     )
 
 
+def metrics(client):
+    """What /metrics says of layers."""
+    lines = client.request("get", "/metrics").text.splitlines()
+    return {name: float(value) for name, value in (line.split() for line in lines if line.startswith("quantd_layer"))}
+
+
 def ask(url, name, x, session=requests):
     """The bytes of a layer's answer."""
     params = {"dtype": "F32", "shape": ",".join(map(str, x.shape))}
@@ -55,7 +61,7 @@ def known(server):
     """Contents with the bytes that a server answers which never stopped."""
     known = []
     for content in contents():
-        assert put(server.url, "known", content).status_code == 200
+        assert put(server.url, "known", content).status_code in (200, 201)
         answer = ask(server.url, "known", content[2])
         assert answer.status_code == 200, answer.text
         known.append((content, answer.content))
@@ -88,7 +94,7 @@ def test_damaged_files_are_named_and_skipped(start, tmp_path, known):
     server = start("--layer-dir", str(tmp_path))
     names = ["good", "torn", "empty", "flipped", "header", "renamed"]
     for name in names:
-        assert put(server.url, name, known[0][0]).status_code == 200
+        assert put(server.url, name, known[0][0]).status_code == 201
     assert server.stop() == 0
     file = lambda name: tmp_path / f"{name}.safetensors"
     whole = file("torn").read_bytes()
@@ -126,15 +132,19 @@ def test_the_budget_refuses(start, known):
     make(client, "first", weight=body)
     held = client.request("get", "/v1/layers").json()["held_bytes"]
     assert 200_000 < held <= 300_000
+    expect = {"quantd_layers": 1, "quantd_layer_bytes": held, "quantd_layer_bytes_limit": 300_000}
+    assert metrics(client) == expect | {"quantd_layers_evicted_total": 0, "quantd_layers_refused_total": 0}
     response = client.request("put", "/v1/layers/second", data=json.dumps({"weight": body}), headers={"content-type": JSON})
     check_problem(response, "storage", 507)
     large = {"weight": tensor_json(np.ones((600, 600), "f4"), True)}
     response = client.request("put", "/v1/layers/first", data=json.dumps(large), headers={"content-type": JSON})
     check_problem(response, "storage", 507)
     assert client.request("get", "/v1/layers").json()["held_bytes"] == held
+    assert metrics(client) == expect | {"quantd_layers_evicted_total": 0, "quantd_layers_refused_total": 2}
     # Another version takes the place of the one before.
     assert make(client, "first", weight=body)["version"] == 2
     client.request("delete", "/v1/layers/first")
+    assert metrics(client)["quantd_layers"] == metrics(client)["quantd_layer_bytes"] == 0
     make(client, "second", weight=body)
 
 
@@ -154,6 +164,9 @@ def test_the_one_not_used_for_longest_makes_room(start, tmp_path, saved):
     assert loaded() == {"a": True, "b": True}
     forward(client, "a", x)
     make(client, "c", weight=tensor_json(layers["c"], True))
+    held = client.request("get", "/v1/layers").json()["held_bytes"]
+    expect = {"quantd_layers": 2, "quantd_layer_bytes": held, "quantd_layer_bytes_limit": 500_000}
+    assert metrics(client) == expect | {"quantd_layers_evicted_total": 1, "quantd_layers_refused_total": 0}
     if not saved:
         assert loaded() == {"a": True, "c": True}
         assert client.post("/v1/layers/b/forward", tensor_json(x)).status_code == 404
@@ -222,7 +235,7 @@ def test_replacing_is_at_once(server):
         own = requests.Session()
         for i in range(40):
             content = ({"weight": weights[i % 2]}, {}, None)
-            assert put(server.url, "swap", content, own).status_code == 200
+            assert put(server.url, "swap", content, own).status_code in (200, 201)
         ended.set()
 
     def work(i):
@@ -264,7 +277,7 @@ class Writer(threading.Thread):
                     response = put(self.url, name, self.known[after][0], session)
             except requests.RequestException:
                 return
-            assert response.status_code == 200, response.text
+            assert response.status_code in (200, 201), response.text
             self.state[name] = [after]
             self.acknowledged += 1
 
@@ -325,7 +338,7 @@ def test_nobody_waits_while_layers_are_made_and_read(start, tmp_path):
                 return
             while not ended.is_set():
                 # There is room for one at a time: whoever comes while it is taken tries again.
-                assert put(server.url, f"large{i}", content, own).status_code in (200, 503)
+                assert put(server.url, f"large{i}", content, own).status_code in (200, 201, 503)
                 assert ask(server.url, f"large{i % 2 + 1}", content[2], own).status_code in (200, 404, 503)
         finally:
             if i == 0:

@@ -4,12 +4,15 @@ Weights are initializers, so that they are packed beforehand, and outputs lie in
 
 import contextlib
 import io
+import tempfile
 
 import numpy as np
+import onnx
 import onnxruntime
 from onnx import TensorProto as T
 from onnx import helper as h
 from onnx import numpy_helper
+from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from serve import Unsupported, arguments, serve
 
@@ -20,23 +23,31 @@ constant = lambda value, name: numpy_helper.from_array(np.asarray(value), name)
 described = h.make_tensor_value_info
 
 
+def model_of(nodes, constants, inputs, output):
+    graph = h.make_graph(nodes, "g", [described(*i) for i in inputs], [described(*output)], constants)
+    opsets = [h.make_opsetid("", 21), h.make_opsetid("com.microsoft", 1)]
+    return h.make_model(graph, opset_imports=opsets, ir_version=10)
+
+
 def call(node, constants, inputs, output, feeds):
     """A session of one node, as a call without arguments."""
-    graph = h.make_graph([node], "g", [described(*i) for i in inputs], [described(*output)], constants)
-    opsets = [h.make_opsetid("", 21), h.make_opsetid("com.microsoft", 1)]
-    model = h.make_model(graph, opset_imports=opsets, ir_version=10)
+    return session(model_of([node], constants, inputs, output), output, feeds)
+
+
+def session(model, output, feeds):
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = options.threads
     settings.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
-    binding = session.io_binding()
+    made = onnxruntime.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
+    binding = made.io_binding()
     for name, value in feeds.items():
         binding.bind_cpu_input(name, value)
     name, kind, dims = output
     target = onnxruntime.OrtValue.ortvalue_from_shape_and_type(dims, h.tensor_dtype_to_np_dtype(kind), "cpu")
     binding.bind_ortvalue_output(name, target)
-    run = lambda: session.run_with_iobinding(binding)
+    run = lambda: made.run_with_iobinding(binding)
     run.keep, run.target = (feeds, target), target
+    run.afresh = lambda: made.run(None, feeds)
     return run
 
 
@@ -72,6 +83,35 @@ def product(op, m, k, n):
         constants = [constant(codes, "b"), constant(np.full(n * k // block, 0.01, np.float32), "s")]
         return call(node, constants, [("a", T.FLOAT, [m, k])], ("c", T.FLOAT, [m, n]), {"a": reals()})
     raise Unsupported
+
+
+def layer(op, m, k, n):
+    """A linear layer with a bias, its weights in int8 with a scale an output, its input quantized as it comes."""
+    weights, bias = (random.standard_normal(dims, dtype=np.float32) for dims in ((k, n), n))
+    feeds = {"a": random.standard_normal((m, k), dtype=np.float32)}
+    inputs, output = [("a", T.FLOAT, [m, k])], ("y", T.FLOAT, [m, n])
+    if op == "layer-fused":
+        scales = np.abs(weights).max(axis=0) / np.float32(127)
+        constants = [constant(np.rint(weights / scales).astype(np.int8), "b"), constant(scales, "s"), constant(bias, "c")]
+        node = h.make_node("DynamicQuantizeMatMul", ["a", "b", "s", "", "c"], ["y"], domain="com.microsoft")
+        run = call(node, constants, inputs, output, feeds)
+    elif op in ("layer", "layer-bound", "layer-gelu", "layer-gelu-bound"):
+        gelu = "gelu" in op
+        nodes = [h.make_node("MatMul", ["a", "b"], ["p"]), h.make_node("Add", ["p", "c"], ["q" if gelu else "y"])]
+        if gelu:
+            nodes.append(h.make_node("Gelu", ["q"], ["y"]))
+        constants = [constant(weights, "b"), constant(bias, "c")]
+        with tempfile.NamedTemporaryFile(suffix=".onnx") as file:
+            quantize_dynamic(model_of(nodes, constants, inputs, output), file.name, per_channel=True, weight_type=QuantType.QInt8)
+            run = session(onnx.load(file.name), output, feeds)
+    else:
+        raise Unsupported
+    run()
+    row, column = m // 2, n // 3
+    expect = feeds["a"][row] @ weights[:, column] + bias[column]
+    assert abs(run.target.numpy()[row, column] - max(expect, 0 if "gelu" in op else expect)) < 0.05 * k**0.5, "wrong result"
+    # As a Python program runs it, with a new array for each result; or into memory that is there.
+    return run.afresh if op in ("layer", "layer-gelu") else run
 
 
 def elementwise(op, count):
@@ -122,6 +162,8 @@ def calibration(op, count):
 
 
 def case(op, shape):
+    if op.startswith("layer"):
+        return layer(op, *shape)
     if len(shape) == 3:
         return product(op, *shape)
     if op.split("-")[0] in ("quantize", "dequantize", "extent", "dynamic"):

@@ -92,11 +92,6 @@ impl Plan {
         [self.x[0], self.kernel[0], self.out[0], self.out[1]]
     }
 
-    /// Elements of an image.
-    pub(super) fn image(&self) -> usize {
-        self.x[1] * self.x[2] * self.x[3]
-    }
-
     /// Pixels of a result of one image.
     fn pixels(&self) -> usize {
         self.out[0] * self.out[1]

@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use crate::kernels::real::Real;
 use crate::tensor::{Buffer, DType, Tensor};
 
+use super::super::layout::CHUNK;
 use super::super::matmul::Report;
 use super::super::{Cancel, QuantError};
 use super::forward::reals;
@@ -74,8 +75,9 @@ impl Layer {
             let bias = self.bias.as_deref();
             cells.par_chunks_mut(pixels).enumerate().for_each(|(i, cells)| {
                 let bias = bias.map_or(0.0, |bias| bias[i % n]);
-                cells.iter_mut().for_each(|x| *x = self.activation.apply(*x + bias));
+                cells.iter_mut().for_each(|x| *x += bias);
             });
+            cells.par_chunks_mut(CHUNK).for_each(|cells| self.activation.apply(cells));
         }
         Tensor::view(DType::F32, shape, Arc::new(out), 0)
             .ok_or_else(|| QuantError::field("shape", "the result is too large"))

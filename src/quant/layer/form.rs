@@ -1,7 +1,8 @@
 //! What goes into a layer and what comes out of it.
 
 use crate::kernels::real::Real;
-use crate::kernels::scalar::{Affine, CodeRange, Rounding};
+use crate::kernels::scalar::{Affine, CodeRange};
+use crate::kernels::{How, Isa};
 use crate::tensor::DType;
 
 use super::super::QuantError;
@@ -88,27 +89,13 @@ impl Activation {
         }
     }
 
-    /// The function, in double precision and rounded once; NaN stays NaN.
-    pub(super) fn apply(self, x: f32) -> f32 {
-        let wide = x.to_f64();
+    /// Replaces each number by the function of it; NaN stays NaN.
+    pub(super) fn apply(self, x: &mut [f32]) {
         match self {
-            Self::None => x,
-            Self::Relu => {
-                if x < 0.0 {
-                    0.0
-                } else {
-                    x
-                }
-            }
-            Self::Gelu => {
-                let gate = libm::erf(wide * std::f64::consts::FRAC_1_SQRT_2);
-                Real::from_f64(0.5 * wide * (1.0 + gate))
-            }
-            Self::GeluTanh => {
-                let root = std::f64::consts::FRAC_2_SQRT_PI * std::f64::consts::FRAC_1_SQRT_2;
-                let gate = libm::tanh(root * (wide + 0.044_715 * wide * wide * wide));
-                Real::from_f64(0.5 * wide * (1.0 + gate))
-            }
+            Self::None => {}
+            Self::Relu => x.iter_mut().for_each(|x| *x = if *x < 0.0 { 0.0 } else { *x }),
+            Self::Gelu => Isa::current().gelu(x),
+            Self::GeluTanh => Isa::current().gelu_tanh(x),
         }
     }
 
@@ -162,8 +149,8 @@ impl Input {
         }
     }
 
-    pub(super) const fn how(&self) -> (CodeRange, Rounding) {
-        (self.numerics.code_range(), self.numerics.rounding())
+    pub(super) const fn how(&self) -> How {
+        self.numerics.how()
     }
 
     /// Every zero point that the input may have: one, or both ends.

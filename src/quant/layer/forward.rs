@@ -1,6 +1,7 @@
 //! One run of a layer: codes, products, result.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -10,18 +11,21 @@ use crate::kernels::gemm::{
     multiply_groups,
 };
 use crate::kernels::real::Real;
-use crate::kernels::scalar::{Affine, Code, CodeRange, Extent, Params};
+use crate::kernels::scalar::{Affine, CodeRange, Extent};
+use crate::kernels::table::Table;
 use crate::kernels::{How, Isa};
 use crate::tensor::{Buffer, DType, Reals, Shape, Tensor};
 
 use super::super::extent::extents;
 use super::super::layout::{CHUNK, Layout};
 use super::super::matmul::Requantization;
-use super::super::params::Range;
+use super::super::params::{self, Numerics};
 use super::super::scheme::{Granularity, NanPolicy};
+use super::super::walk::Walk;
 use super::super::{Cancel, QuantError};
+use super::conv::Plan;
 use super::weight::Packed;
-use super::{Geometry, Layer, Output, Parameters};
+use super::{Activation, Geometry, Layer, Output, Parameters};
 
 /// What a caller sent.
 enum Source<'a> {
@@ -36,10 +40,36 @@ enum Cells<'a> {
     Signed(&'a mut [i8]),
 }
 
+/// Images as codes: bytes of the request, or made of its numbers.
+enum Pixels<'a> {
+    Sent(&'a [u8]),
+    Made(Buffer),
+}
+
 /// Codes of images; one scale and zero point, or one an image.
 struct Images<'a> {
-    codes: Cow<'a, [u8]>,
+    pixels: Pixels<'a>,
     affines: Vec<Affine<f32>>,
+}
+
+impl Images<'_> {
+    fn codes(&self) -> &[u8] {
+        match &self.pixels {
+            Pixels::Sent(bytes) => bytes,
+            Pixels::Made(buffer) => buffer.bytes(),
+        }
+    }
+
+    fn affine(&self, image: usize) -> Affine<f32> {
+        self.affines[if self.affines.len() == 1 { 0 } else { image }]
+    }
+
+    /// Zero points and scales of rows, or the one of all.
+    fn of_rows(&self, rows: Range<usize>, plan: &Plan) -> (Vec<i32>, Vec<f32>) {
+        let rows = if self.affines.len() == 1 { 0..1 } else { rows };
+        let affines = rows.map(|row| self.affine(plan.image_of(row)));
+        affines.map(|affine| (affine.zero_point, affine.scale)).unzip()
+    }
 }
 
 impl Layer {
@@ -65,7 +95,7 @@ impl Layer {
                 Geometry::Conv(_) => self.convolve(&source, x.shape(), cells, cancel)?,
             }
         }
-        let out = if self.direct.is_some() { out } else { self.finish(out) };
+        let out = if self.direct.is_some() { out } else { self.finish(out, &shape, cancel)? };
         Tensor::view(self.output.dtype(), shape, Arc::new(out), 0)
             .ok_or_else(|| QuantError::field("shape", "the result is too large"))
     }
@@ -127,7 +157,7 @@ impl Layer {
 
     /// Scale and zero point of what has that extent.
     fn affine(&self, extent: Extent<f32>) -> Affine<f32> {
-        self.input.numerics.affine(Range::around_zero(extent.min, extent.max))
+        self.input.numerics.affine(params::Range::around_zero(extent.min, extent.max))
     }
 
     fn linear(
@@ -140,7 +170,7 @@ impl Layer {
         let k = shape.dims().last().copied().unwrap_or(1);
         let m = shape.len() / k.max(1);
         let each = |extent| self.affine(extent);
-        let (range, rounding) = self.input.how();
+        let How { range, rounding, .. } = self.input.how();
         let params = match self.input.parameters {
             Parameters::Static(affine) => RowParams::Same(affine),
             Parameters::Token => RowParams::Row(&each),
@@ -171,54 +201,42 @@ impl Layer {
     ) -> Result<(), QuantError> {
         let Geometry::Conv(conv) = self.geometry else { return Ok(()) };
         let plan = conv.plan(&self.weight_dims, shape.dims())?;
-        let images = self.images(source, shape, plan.image(), cancel)?;
-        let affine =
-            |image: usize| images.affines[if images.affines.len() == 1 { 0 } else { image }];
+        let images = self.images(source, shape, cancel)?;
+        match cells {
+            Cells::Real(out) => self.blocks(&plan, &images, out, |out| Cells::Real(out), cancel),
+            Cells::Unsigned(out) => {
+                self.blocks(&plan, &images, out, |out| Cells::Unsigned(out), cancel)
+            }
+            Cells::Signed(out) => {
+                self.blocks(&plan, &images, out, |out| Cells::Signed(out), cancel)
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs a convolution on cells of one type.
+    fn blocks<T: Copy + Default>(
+        &self,
+        plan: &Plan,
+        images: &Images<'_>,
+        out: &mut [T],
+        cells: impl Fn(&mut [T]) -> Cells<'_>,
+        cancel: &Cancel,
+    ) {
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
             reason = "a code of 8 bits"
         )]
-        let pad = |image: usize| affine(image).zero_point as u8;
-        let left = |rows: std::ops::Range<usize>| {
-            let rows = if images.affines.len() == 1 { 0..1 } else { rows };
-            let affines: Vec<_> = rows.map(|row| affine(plan.image_of(row))).collect();
-            let zero_points: Vec<i32> = affines.iter().map(|affine| affine.zero_point).collect();
-            let scales: Vec<f32> = affines.iter().map(|affine| affine.scale).collect();
-            (zero_points, scales)
-        };
-        let multiply = |group, rows: std::ops::Range<usize>, bytes: &[u8], cells: Cells<'_>| {
-            let (zero_points, scales) = left(rows.clone());
+        let pad = |image: usize| images.affine(image).zero_point as u8;
+        let product = &mut |group: usize, rows: Range<usize>, bytes: &[u8], out: &mut [T]| {
+            let m = rows.len();
+            let (zero_points, scales) = images.of_rows(rows, plan);
             let (zero_points, scales) = (zero_points.as_slice(), scales.as_slice());
             let elements = Elements::Codes { codes: self.codes(bytes), zero_points, scales };
-            let left = Left { m: rows.len(), k: plan.depth(), elements };
-            self.multiply(group, left, cells, cancel);
+            self.multiply(group, Left { m, k: plan.depth(), elements }, cells(out), cancel);
         };
-        let codes = &*images.codes;
-        match cells {
-            Cells::Real(out) => plan.run(
-                codes,
-                &pad,
-                out,
-                &mut |group, rows, bytes, out| multiply(group, rows, bytes, Cells::Real(out)),
-                cancel,
-            ),
-            Cells::Unsigned(out) => plan.run(
-                codes,
-                &pad,
-                out,
-                &mut |group, rows, bytes, out| multiply(group, rows, bytes, Cells::Unsigned(out)),
-                cancel,
-            ),
-            Cells::Signed(out) => plan.run(
-                codes,
-                &pad,
-                out,
-                &mut |group, rows, bytes, out| multiply(group, rows, bytes, Cells::Signed(out)),
-                cancel,
-            ),
-        }
-        Ok(())
+        plan.run(images.codes(), &pad, out, product, cancel);
     }
 
     /// Images as codes: an output pixel reads each of them many times.
@@ -226,50 +244,35 @@ impl Layer {
         &self,
         source: &'a Source<'_>,
         shape: &Shape,
-        image: usize,
         cancel: &Cancel,
     ) -> Result<Images<'a>, QuantError> {
         let x = match source {
             Source::Real(x) => x,
             Source::Codes(bytes) => {
                 let affines = self.input.fixed().into_iter().collect();
-                return Ok(Images { codes: Cow::Borrowed(bytes), affines });
+                return Ok(Images { pixels: Pixels::Sent(bytes), affines });
             }
         };
         let granularity = match self.input.parameters {
             Parameters::Static(_) | Parameters::Tensor => Granularity::Tensor,
             Parameters::Token => Granularity::Channel { axis: 0 },
         };
+        let layout = Layout::new(granularity, shape)?;
         let affines: Vec<_> = match self.input.fixed() {
             Some(affine) => vec![affine],
             None => {
-                let extents = extents(x, &Layout::new(granularity, shape)?, cancel);
+                let extents = extents(x, &layout, cancel);
                 extents.into_iter().map(|extent| self.affine(extent)).collect()
             }
         };
-        let mut codes = vec![0; x.len()];
-        let step = if affines.len() == 1 { x.len() } else { image };
-        let parts = codes.par_chunks_mut(step.max(1)).zip(x.par_chunks(step.max(1)));
-        parts.enumerate().for_each(|(i, (codes, x))| {
-            let (range, rounding) = self.input.how();
-            if self.input.numerics.signed {
-                quantize::<i8>(
-                    x,
-                    affines[i],
-                    How::new(range, rounding),
-                    bytemuck::cast_slice_mut(codes),
-                );
-            } else {
-                quantize::<u8>(x, affines[i], How::new(range, rounding), codes);
-            }
-        });
-        Ok(Images { codes: Cow::Owned(codes), affines })
+        let pixels = codes(x, &layout, &affines, &self.input.numerics, cancel);
+        Ok(Images { pixels: Pixels::Made(pixels), affines })
     }
 
     /// Multiplies rows by the weights of a group.
     fn multiply(&self, group: usize, left: Left<'_>, cells: Cells<'_>, cancel: &Cancel) {
         let stop = cancel.flag();
-        let relu = self.activation == super::Activation::Relu;
+        let relu = self.activation == Activation::Relu;
         let n = self.weight_dims[0] / self.packed.len();
         let own =
             |all: &'_ Option<Vec<f32>>| all.as_ref().map(|all| all[group * n..][..n].to_vec());
@@ -312,7 +315,7 @@ impl Layer {
             Requantization::SingleRound => Mode::SingleRound(multipliers),
         };
         let CodeRange { mut min, max } = numerics.code_range();
-        if self.activation == super::Activation::Relu {
+        if self.activation == Activation::Relu {
             min = min.max(affine.zero_point);
         }
         let bias = direct.bias.as_ref().map(|bias| &bias[first..first + n]);
@@ -321,29 +324,32 @@ impl Layer {
     }
 
     /// What is left to do to real results: a smooth activation, and codes.
-    fn finish(&self, mut real: Buffer) -> Buffer {
+    fn finish(
+        &self,
+        mut real: Buffer,
+        shape: &Shape,
+        cancel: &Cancel,
+    ) -> Result<Buffer, QuantError> {
         if self.activation.is_smooth() {
             let parts = real.elements_mut::<f32>().par_chunks_mut(CHUNK);
-            parts.for_each(|part| part.iter_mut().for_each(|x| *x = self.activation.apply(*x)));
+            parts.for_each(|part| self.activation.apply(part));
         }
-        let Output::Codes { numerics, affine, .. } = self.output else { return real };
-        let x = real.elements_mut::<f32>();
-        let mut codes = Buffer::zeroed(x.len());
-        let how = How::new(numerics.code_range(), numerics.rounding());
-        if numerics.signed {
-            quantize::<i8>(x, affine, how, codes.elements_mut());
-        } else {
-            quantize::<u8>(x, affine, how, codes.elements_mut());
-        }
-        codes
+        let Output::Codes { numerics, affine, .. } = self.output else { return Ok(real) };
+        let layout = Layout::new(Granularity::Tensor, shape)?;
+        Ok(codes(real.elements_mut(), &layout, &[affine], &numerics, cancel))
     }
 }
 
-/// Quantizes with one scale, chunk by chunk.
-fn quantize<C: Code>(x: &[f32], affine: Affine<f32>, how: How, codes: &mut [C]) {
-    let isa = Isa::current();
-    let parts = x.par_chunks(CHUNK).zip(codes.par_chunks_mut(CHUNK));
-    parts.for_each(|(x, codes)| isa.quantize(x, Params::Same(affine), how, codes));
+/// Numbers as codes.
+fn codes(
+    x: &[f32],
+    layout: &Layout,
+    affines: &[Affine<f32>],
+    numerics: &Numerics,
+    cancel: &Cancel,
+) -> Buffer {
+    let table = &Table::new(affines);
+    Walk { isa: Isa::current(), layout, table }.codes(x, numerics, cancel)
 }
 
 /// The elements in f32.

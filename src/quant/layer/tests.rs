@@ -278,21 +278,26 @@ fn codes_and_the_numbers_they_stand_for_give_the_same() {
 #[test]
 fn the_error_functions_are_those_of_published_tables() {
     // Abramowitz and Stegun, table 7.1: erf(1) and erf(0.5); tanh(1) from table 4.15.
+    let apply = |function: Activation, x: f32| {
+        let mut made = [x];
+        function.apply(&mut made);
+        made[0]
+    };
     let root = std::f32::consts::SQRT_2;
     for (x, erf) in [(1.0, 0.842_700_8), (0.5, 0.520_499_9)] {
         let x: f32 = x * root;
         let expect = 0.5 * x * (1.0 + erf);
-        assert!((Activation::Gelu.apply(x) - expect).abs() < 1e-6, "{x}");
+        assert!((apply(Activation::Gelu, x) - expect).abs() < 1e-6, "{x}");
         let expect = -0.5 * x * (1.0 - erf);
-        assert!((Activation::Gelu.apply(-x) - expect).abs() < 1e-6, "-{x}");
+        assert!((apply(Activation::Gelu, -x) - expect).abs() < 1e-6, "-{x}");
     }
     // Where sqrt(2 / pi) (x + 0.044715 x^3) is 1.
     let x = 1.179_870_2_f32;
     let inner = 0.797_884_6 * (x + 0.044_715 * x * x * x);
     assert!((inner - 1.0).abs() < 1e-6, "{inner}");
     let expect = 0.5 * x * (1.0 + 0.761_594_2);
-    assert!((Activation::GeluTanh.apply(x) - expect).abs() < 1e-6);
-    assert!(Activation::Gelu.apply(f32::NAN).is_nan());
+    assert!((apply(Activation::GeluTanh, x) - expect).abs() < 1e-6);
+    assert!(apply(Activation::Gelu, f32::NAN).is_nan());
 }
 
 #[test]

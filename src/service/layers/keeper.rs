@@ -21,6 +21,8 @@ use super::{Settings, lock};
 #[derive(Debug)]
 pub(super) struct Commit {
     pub(super) name: Name,
+    /// Whether it may take the place of what is there.
+    pub(super) replaces: bool,
     pub(super) doc: LayerDoc,
     pub(super) made: Ready,
     /// What its file will hold, where there is a directory.
@@ -77,13 +79,16 @@ fn failed(error: &io::Error) -> Error {
 
 impl Keeper {
     fn commit(&self, commit: Commit) -> Result<LayerDoc, Error> {
-        let Commit { name, doc, made, stored } = commit;
+        let Commit { name, replaces, doc, made, stored } = commit;
         let (chain, bytes) = match &made {
             Ready::Layer(layer) => (&[][..], layer.held_bytes()),
             Ready::Chain(names) => (names.as_slice(), 0),
         };
         let version = {
             let mut registry = lock(&self.registry);
+            if !replaces {
+                registry.check_new(&name)?;
+            }
             registry.check(&name, &doc, chain)?;
             registry.take_room(&name, bytes, &self.settings)?;
             registry.next_version(&name)

@@ -93,6 +93,7 @@ impl Layers {
         if let Some(directory) = &directory {
             compute.install(|| read_all(directory, &mut registry, &settings))?;
         }
+        crate::telemetry::layer_limit(settings.max_bytes);
         let registry = Arc::new(Mutex::new(registry));
         let (keeper, jobs) = mpsc::channel(QUEUE);
         keeper::start(jobs, directory, Arc::clone(&registry), Arc::clone(&settings))?;
@@ -219,6 +220,13 @@ impl Layers {
             max_bytes: self.settings.max_bytes,
             eviction: self.settings.eviction.name(),
         }
+    }
+
+    /// Layers in memory, and their bytes.
+    #[must_use]
+    pub fn held(&self) -> (usize, usize) {
+        let registry = lock(&self.registry);
+        (registry.loaded(), registry.held())
     }
 
     async fn ask(&self, job: Job) -> Result<(), Error> {

@@ -7,8 +7,12 @@ use crate::api::error::{Error, Kind, Place};
 use crate::api::layers::documents::{LayerDoc, LinkDoc, MemoryDoc};
 use crate::api::layers::{Hosted, Link};
 use crate::api::name::Name;
+use crate::telemetry;
 
 use super::{Eviction, Settings};
+
+/// Version of what is made under a new name.
+pub(super) const FIRST_VERSION: u64 = 1;
 
 /// What is under a name.
 #[derive(Debug)]
@@ -123,7 +127,7 @@ impl Registry {
 
     /// Version of what is made next under that name.
     pub(super) fn next_version(&self, name: &Name) -> u64 {
-        self.slots.get(name).map_or(0, |slot| slot.doc.version) + 1
+        self.slots.get(name).map_or(FIRST_VERSION, |slot| slot.doc.version + 1)
     }
 
     fn bytes_in_memory(&self, name: &Name) -> usize {
@@ -141,6 +145,12 @@ impl Registry {
         bytes: usize,
         settings: &Settings,
     ) -> Result<(), Error> {
+        self.find_room(name, bytes, settings).inspect_err(|_| telemetry::layer_refused())?;
+        self.held += bytes;
+        Ok(())
+    }
+
+    fn find_room(&mut self, name: &Name, bytes: usize, settings: &Settings) -> Result<(), Error> {
         if bytes > settings.max_bytes {
             let detail =
                 format!("the layer takes {bytes} bytes, {} are allowed", settings.max_bytes);
@@ -165,7 +175,6 @@ impl Registry {
                 }
             }
         }
-        self.held += bytes;
         Ok(())
     }
 
@@ -182,6 +191,7 @@ impl Registry {
             .filter(|(own, slot)| *own != name && matches!(slot.content, Content::Loaded(_)));
         let oldest = loaded.min_by_key(|(_, slot)| slot.used).map(|(own, _)| own.clone())?;
         tracing::info!(layer = oldest.as_str(), "evicted");
+        telemetry::layer_evicted();
         if has_file {
             self.put_away(&oldest, Content::OnDisk);
         } else {
@@ -233,6 +243,16 @@ impl Registry {
             }
             _ => false,
         }
+    }
+
+    /// Refuses a name that is taken.
+    pub(super) fn check_new(&self, name: &Name) -> Result<(), Error> {
+        if !self.slots.contains_key(name) {
+            return Ok(());
+        }
+        let detail = format!("there is a layer called {:?}", name.as_str());
+        let cure = format!("PUT /v1/layers/{} replaces it", name.as_str());
+        Err(Error::new(Kind::Conflict, detail).at(Place::Pointer("/name".to_owned())).cure(cure))
     }
 
     /// Refuses a layer that a chain it belongs to could not run with, and a
@@ -305,6 +325,12 @@ impl Registry {
     pub(super) fn remove(&mut self, name: &Name) {
         self.held = self.held.saturating_sub(self.bytes_in_memory(name));
         self.slots.remove(name);
+    }
+
+    /// Layers in memory.
+    pub(super) fn loaded(&self) -> usize {
+        let loaded = |slot: &&Slot| matches!(slot.content, Content::Loaded(_));
+        self.slots.values().filter(loaded).count()
     }
 
     /// Bytes in memory.

@@ -23,19 +23,23 @@ use crate::service::{Outcome, Service};
 use crate::tensor::{Shape, Tensor};
 
 use super::keeper::Commit;
+use super::registry::FIRST_VERSION;
 
 impl Service {
-    /// Makes a layer or chain of a request; `name` is the one in the path, if
-    /// there is one.
+    /// Makes a layer or chain of a request, and says whether the name is new.
+    /// `name` is the one in the path: what is under it is replaced, what is
+    /// under another one is not.
     ///
     /// # Errors
     /// [`Error`] names the field at fault; nothing is made then.
+    /// [`Kind::Conflict`] when the name is taken.
     pub async fn make_layer(
         &self,
         permit: Permit,
         name: Option<Name>,
         payload: Payload,
-    ) -> Result<Outcome, Error> {
+    ) -> Result<(Outcome, bool), Error> {
+        let replaces = name.is_some();
         let saved = self.layers().settings().directory.is_some();
         let body = payload.body.bytes().len();
         let calibrators = self.calibrators().clone();
@@ -54,14 +58,18 @@ impl Service {
                 }
                 Made::Chain(names) => (LayerDoc::of_chain(), saved.then(|| Stored::chain(names))),
             };
-            Ok(Commit { name, doc, made: created.made.into(), stored })
+            Ok(Commit { name, replaces, doc, made: created.made.into(), stored })
         };
         let (commit, compute, mut permit) = self.on_pool(permit, body, work).await?;
         let doc = self.layers().commit(commit).await?;
-        let answer = Answer::document(&doc)?;
+        let is_new = doc.version == FIRST_VERSION;
+        let mut answer = Answer::document(&doc)?;
+        if is_new {
+            answer.facts.push(("location", format!("/v1/layers/{}", doc.name)));
+        }
         permit.shrink(answer.len());
         crate::telemetry::computed("make_layer", compute);
-        Ok(Outcome { answer, compute, permit })
+        Ok((Outcome { answer, compute, permit }, is_new))
     }
 
     /// Runs a layer on the tensor of a request.

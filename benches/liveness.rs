@@ -1,0 +1,138 @@
+//! How long `/livez` takes while all compute threads are busy, beside an idle
+//! server: `cargo bench --bench liveness`; what follows `--` are flags of the
+//! server.
+//!
+//! Several clients keep the server at ranges of 64 MiB that are searched for,
+//! and at new layers of 64 MiB, all on the processors that the server and the
+//! one who asks for `/livez` have as well.
+
+#![expect(clippy::print_stdout, reason = "the figures")]
+#![expect(clippy::disallowed_methods, reason = "a client that pauses, on a thread of its own")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+const CALLS: usize = 1000;
+const PAUSE: Duration = Duration::from_millis(10);
+/// Rows and columns of 64 MiB in F32.
+const SIDE: usize = 4096;
+/// Method, path and query of what keeps the server busy.
+const HEAVY: [(&str, &str); 4] = [
+    ("POST", "/v1/quantize?range=mse&granularity=channel&axis=0"),
+    ("POST", "/v1/quantize?range=entropy_ort"),
+    ("POST", "/v1/quantize?range=mse"),
+    ("PUT", "/v1/layers/heavy?scheme=int4_g128"),
+];
+
+/// A server process, stopped when dropped.
+struct Server {
+    process: Child,
+    address: SocketAddr,
+}
+
+impl Server {
+    fn start(flags: &[String]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_quantd"));
+        command.args(["serve", "--port", "0", "--log-level", "error"]).args(flags);
+        let mut process = command.stdout(Stdio::piped()).spawn().expect("it starts");
+        let mut line = String::new();
+        let output = process.stdout.take().expect("its output");
+        BufReader::new(output).read_line(&mut line).expect("it says where it listens");
+        let address = line.trim().rsplit('/').next().and_then(|address| address.parse().ok());
+        Self { process, address: address.expect("an address") }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
+/// Sends a request and reads its answer; gives the status.
+fn call(stream: &mut TcpStream, head: &str, body: &[u8]) -> u16 {
+    let head = format!("{head} HTTP/1.1\r\nhost: bench\r\ncontent-length: {}\r\n", body.len());
+    let head = format!("{head}content-type: application/octet-stream\r\n\r\n");
+    stream.write_all(head.as_bytes()).expect("a head is taken");
+    stream.write_all(body).expect("a body is taken");
+    let (mut answer, mut buffer) = (Vec::new(), vec![0; 1 << 16]);
+    let (text, mut left) = loop {
+        let read = stream.read(&mut buffer).expect("an answer");
+        assert!(read > 0, "the connection was closed");
+        answer.extend_from_slice(&buffer[..read]);
+        if let Some(end) = answer.windows(4).position(|window| window == b"\r\n\r\n") {
+            let text = String::from_utf8_lossy(&answer[..end]).to_ascii_lowercase();
+            let length = text.lines().find_map(|line| line.strip_prefix("content-length: "));
+            let length: usize = length.and_then(|length| length.parse().ok()).expect("a length");
+            break (text, end + 4 + length - answer.len());
+        }
+    };
+    while left > 0 {
+        let read = stream.read(&mut buffer).expect("a body");
+        assert!(read > 0, "the connection was closed");
+        left -= read;
+    }
+    text.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status")
+}
+
+/// Sends one kind of request until `stop`, and counts the answers.
+fn keep_busy(
+    address: SocketAddr,
+    (method, path): (&str, &str),
+    (body, stop): (&[u8], &AtomicBool),
+    (done, refused): (&AtomicUsize, &AtomicUsize),
+) {
+    let sign = if path.contains('?') { '&' } else { '?' };
+    let head = format!("{method} {path}{sign}dtype=F32&shape={SIDE},{SIDE}");
+    while !stop.load(Ordering::Relaxed) {
+        let mut stream = TcpStream::connect(address).expect("a connection");
+        let status = call(&mut stream, &head, body);
+        assert!(matches!(status, 200 | 201 | 503), "{head}: {status}");
+        let count = if status == 503 { refused } else { done };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Asks a thousand times and prints what the answers took.
+fn ask(address: SocketAddr, what: &str) {
+    let mut stream = TcpStream::connect(address).expect("a connection");
+    stream.set_nodelay(true).expect("a socket");
+    let mut times: Vec<f64> = (0..CALLS)
+        .map(|_| {
+            std::thread::sleep(PAUSE);
+            let started = Instant::now();
+            assert_eq!(call(&mut stream, "GET /livez", &[]), 200, "it lives");
+            started.elapsed().as_secs_f64() * 1e3
+        })
+        .collect();
+    times.sort_by(f64::total_cmp);
+    let [half, last, most] = [times[CALLS / 2], times[CALLS * 99 / 100], times[CALLS - 1]];
+    println!("{what:6} p50 {half:.2} ms, p99 {last:.2} ms, at most {most:.2} ms");
+}
+
+fn main() {
+    let flags: Vec<String> = std::env::args().skip(1).filter(|flag| flag != "--bench").collect();
+    let server = Server::start(&flags);
+    let body: Vec<u8> = (0..SIDE * SIDE)
+        .flat_map(|i| (((i * 7919) % 65_521) as f32 / 32_768.0 - 1.0).to_le_bytes())
+        .collect();
+    println!("/livez, {CALLS} calls");
+    ask(server.address, "idle");
+    let (stop, done, refused) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for heavy in HEAVY {
+            let (body, stop, done, refused) = (&body, &stop, &done, &refused);
+            let address = server.address;
+            scope.spawn(move || keep_busy(address, heavy, (body, stop), (done, refused)));
+        }
+        std::thread::sleep(Duration::from_millis(500));
+        ask(server.address, "busy");
+        stop.store(true, Ordering::Relaxed);
+    });
+    let [done, refused] = [done, refused].map(AtomicUsize::into_inner);
+    println!("meanwhile {done} requests of 64 MiB, {refused} refused for lack of room");
+}
