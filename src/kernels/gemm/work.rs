@@ -134,8 +134,8 @@ pub(super) struct Shared<'a, T> {
     life: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: it can only be written to, and only `run` above does so, with every
-// task and thereby every cell given to one thread.
+// SAFETY: it can only be written to, and every task that `share` runs, each on
+// one thread, has cells of its own.
 unsafe impl<T: Send> Sync for Shared<'_, T> {}
 
 impl<'a, T: Copy> Shared<'a, T> {
