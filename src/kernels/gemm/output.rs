@@ -38,8 +38,9 @@ pub(super) struct Columns<'a> {
     /// Sums of the columns of the right operand.
     pub(super) sums: &'a [i32],
     pub(super) zero_points: &'a [i32],
-    scales: &'a [f32],
-    /// [`Finish::factor`] of rows with the scale `scale_a`.
+    pub(super) scales: &'a [f32],
+    /// What sums are multiplied by in rows with the scale `scale_a`: both scales,
+    /// divided by [`Finish::divisor`].
     pub(super) factors: [f32; MAX_COLUMNS],
     scale_a: Option<f32>,
     pub(super) bias: &'a [f32],
@@ -118,11 +119,25 @@ impl<'a> Columns<'a> {
     /// Makes the factors for a row, unless the one before had the same.
     #[inline(always)]
     pub(super) fn scale<T, F: Finish<T>>(&mut self, row: RowTerms, finish: &F) {
-        if F::SCALED && self.scale_a.map(f32::to_bits) != Some(row.scale.to_bits()) {
-            for (factor, &scale) in self.factors.iter_mut().zip(self.scales) {
-                *factor = finish.factor(row.scale, scale);
-            }
-            self.scale_a = Some(row.scale);
+        if self.needs_factors::<T, F>(row) {
+            self.scale_from(0, row, finish.divisor());
+        }
+    }
+
+    /// Whether the factors are not those of that row; they are from now on.
+    #[inline(always)]
+    pub(super) fn needs_factors<T, F: Finish<T>>(&mut self, row: RowTerms) -> bool {
+        let old = self.scale_a.replace(row.scale);
+        F::SCALED && old.map(f32::to_bits) != Some(row.scale.to_bits())
+    }
+
+    /// Makes the factors from a column on.
+    #[inline(always)]
+    pub(super) fn scale_from(&mut self, first: usize, row: RowTerms, divisor: Option<f32>) {
+        let factors = self.factors[first..].iter_mut().zip(&self.scales[first..]);
+        for (factor, &scale) in factors {
+            let both = row.scale * scale;
+            *factor = if let Some(divisor) = divisor { both / divisor } else { both };
         }
     }
 }
@@ -139,7 +154,7 @@ pub(super) struct RowTerms {
     pub(super) of_column_sums: i32,
     /// Factor of the zero points of the columns: `K za - sum A`.
     pub(super) of_zero_points: i32,
-    scale: f32,
+    pub(super) scale: f32,
 }
 
 impl RowTerms {

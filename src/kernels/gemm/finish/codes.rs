@@ -36,8 +36,8 @@ impl Finish<u8> for AsFloatOrt {
     const SCALED: bool = true;
 
     #[inline(always)]
-    fn factor(&self, scale_a: f32, scale_b: f32) -> f32 {
-        (scale_a * scale_b) / self.scale_c
+    fn divisor(&self) -> Option<f32> {
+        Some(self.scale_c)
     }
 
     #[inline(always)]
@@ -86,8 +86,8 @@ impl Finish<u8> for AsFloatOnnx {
     const SCALED: bool = true;
 
     #[inline(always)]
-    fn factor(&self, scale_a: f32, scale_b: f32) -> f32 {
-        (scale_a * scale_b) / self.scale_c
+    fn divisor(&self) -> Option<f32> {
+        Some(self.scale_c)
     }
 
     #[inline(always)]
@@ -128,11 +128,6 @@ impl AsGemmlowp {
 
 impl Finish<u8> for AsGemmlowp {
     const SCALED: bool = false;
-
-    #[inline(always)]
-    fn factor(&self, _: f32, _: f32) -> f32 {
-        0.0
-    }
 
     #[inline(always)]
     fn cell(&self, sum: i32, column: Column) -> u8 {
@@ -177,11 +172,6 @@ impl AsSingleRound {
 
 impl Finish<u8> for AsSingleRound {
     const SCALED: bool = false;
-
-    #[inline(always)]
-    fn factor(&self, _: f32, _: f32) -> f32 {
-        0.0
-    }
 
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "clamped to the codes before")]

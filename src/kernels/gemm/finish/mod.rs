@@ -33,8 +33,11 @@ pub(super) trait Finish<T>: Sync {
     /// Whether cells depend on the scales.
     const SCALED: bool;
 
-    /// What sums are multiplied by, from the scales of their row and their column.
-    fn factor(&self, scale_a: f32, scale_b: f32) -> f32;
+    /// What the product of the scales is divided by, if by anything.
+    #[inline(always)]
+    fn divisor(&self) -> Option<f32> {
+        None
+    }
 
     /// The cell of a corrected sum.
     fn cell(&self, sum: i32, column: Column) -> T;
@@ -61,11 +64,6 @@ impl Finish<i32> for AsSums {
     const SCALED: bool = false;
 
     #[inline(always)]
-    fn factor(&self, _: f32, _: f32) -> f32 {
-        0.0
-    }
-
-    #[inline(always)]
     fn cell(&self, sum: i32, _: Column) -> i32 {
         sum
     }
@@ -86,11 +84,6 @@ pub(super) struct AsReals {
 
 impl Finish<f32> for AsReals {
     const SCALED: bool = true;
-
-    #[inline(always)]
-    fn factor(&self, scale_a: f32, scale_b: f32) -> f32 {
-        scale_a * scale_b
-    }
 
     #[inline(always)]
     fn cell(&self, sum: i32, column: Column) -> f32 {

@@ -12,7 +12,7 @@ use std::arch::x86_64::{
     _mm256_add_epi64, _mm256_add_pd, _mm256_add_ps, _mm256_and_si256, _mm256_blend_epi32,
     _mm256_blendv_epi8, _mm256_castps256_ps128, _mm256_castsi256_si128, _mm256_cmpeq_epi32,
     _mm256_cmpgt_epi32, _mm256_cmpgt_epi64, _mm256_cvtepi32_pd, _mm256_cvtepi32_ps,
-    _mm256_cvtpd_epi32, _mm256_cvtps_epi32, _mm256_cvtps_pd, _mm256_extractf128_ps,
+    _mm256_cvtpd_epi32, _mm256_cvtps_epi32, _mm256_cvtps_pd, _mm256_div_ps, _mm256_extractf128_ps,
     _mm256_extracti128_si256, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_max_epi32, _mm256_max_pd,
     _mm256_max_ps, _mm256_min_epi32, _mm256_min_pd, _mm256_min_ps, _mm256_mul_epi32, _mm256_mul_pd,
     _mm256_mul_ps, _mm256_mullo_epi32, _mm256_set_m128i, _mm256_set1_epi32, _mm256_set1_epi64x,
@@ -122,6 +122,12 @@ impl Vector for Ymm {
     unsafe fn add_floats(a: __m256, b: __m256) -> __m256 {
         // SAFETY: the caller's.
         unsafe { _mm256_add_ps(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn div_floats(a: __m256, b: __m256) -> __m256 {
+        // SAFETY: the caller's.
+        unsafe { _mm256_div_ps(a, b) }
     }
 
     #[inline(always)]

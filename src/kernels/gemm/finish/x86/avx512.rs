@@ -10,15 +10,15 @@ use std::arch::x86_64::{
     _mm512_add_pd, _mm512_add_ps, _mm512_and_si512, _mm512_castps512_ps256, _mm512_castsi256_si512,
     _mm512_castsi512_si256, _mm512_cmpgt_epi32_mask, _mm512_cmpneq_epi32_mask,
     _mm512_cvtepi32_epi8, _mm512_cvtepi32_pd, _mm512_cvtepi32_ps, _mm512_cvtpd_epi32,
-    _mm512_cvtps_epi32, _mm512_cvtps_pd, _mm512_extractf32x8_ps, _mm512_extracti64x4_epi64,
-    _mm512_inserti64x4, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_add_epi32,
-    _mm512_mask_blend_epi32, _mm512_max_epi32, _mm512_max_epi64, _mm512_max_pd, _mm512_max_ps,
-    _mm512_min_epi32, _mm512_min_epi64, _mm512_min_pd, _mm512_min_ps, _mm512_mul_epi32,
-    _mm512_mul_pd, _mm512_mul_ps, _mm512_mullo_epi32, _mm512_set1_epi32, _mm512_set1_epi64,
-    _mm512_set1_pd, _mm512_set1_ps, _mm512_setzero_si512, _mm512_slli_epi64, _mm512_sllv_epi32,
-    _mm512_sllv_epi64, _mm512_srai_epi32, _mm512_srav_epi32, _mm512_srav_epi64, _mm512_srli_epi32,
-    _mm512_srli_epi64, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_epi32, _mm512_sub_epi64,
-    _mm512_xor_si512,
+    _mm512_cvtps_epi32, _mm512_cvtps_pd, _mm512_div_ps, _mm512_extractf32x8_ps,
+    _mm512_extracti64x4_epi64, _mm512_inserti64x4, _mm512_loadu_ps, _mm512_loadu_si512,
+    _mm512_mask_add_epi32, _mm512_mask_blend_epi32, _mm512_max_epi32, _mm512_max_epi64,
+    _mm512_max_pd, _mm512_max_ps, _mm512_min_epi32, _mm512_min_epi64, _mm512_min_pd, _mm512_min_ps,
+    _mm512_mul_epi32, _mm512_mul_pd, _mm512_mul_ps, _mm512_mullo_epi32, _mm512_set1_epi32,
+    _mm512_set1_epi64, _mm512_set1_pd, _mm512_set1_ps, _mm512_setzero_si512, _mm512_slli_epi64,
+    _mm512_sllv_epi32, _mm512_sllv_epi64, _mm512_srai_epi32, _mm512_srav_epi32, _mm512_srav_epi64,
+    _mm512_srli_epi32, _mm512_srli_epi64, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_epi32,
+    _mm512_sub_epi64, _mm512_xor_si512,
 };
 
 use super::super::{Finish, FinishTile};
@@ -117,6 +117,12 @@ impl Vector for Zmm {
     unsafe fn add_floats(a: __m512, b: __m512) -> __m512 {
         // SAFETY: the caller's.
         unsafe { _mm512_add_ps(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn div_floats(a: __m512, b: __m512) -> __m512 {
+        // SAFETY: the caller's.
+        unsafe { _mm512_div_ps(a, b) }
     }
 
     #[inline(always)]

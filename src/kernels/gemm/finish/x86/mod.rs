@@ -17,7 +17,7 @@
     reason = "one contract, that the machine has the instruction set, covers all operations"
 )]
 
-use super::super::output::Columns;
+use super::super::output::{Columns, RowTerms};
 use super::{Finish, FinishTile, finish_row};
 
 pub(super) mod avx2;
@@ -57,6 +57,7 @@ pub(in super::super) trait Vector {
     /// The nearest real numbers.
     unsafe fn floats(a: Self::Ints) -> Self::Floats;
     unsafe fn add_floats(a: Self::Floats, b: Self::Floats) -> Self::Floats;
+    unsafe fn div_floats(a: Self::Floats, b: Self::Floats) -> Self::Floats;
     unsafe fn mul_floats(a: Self::Floats, b: Self::Floats) -> Self::Floats;
     /// `a > b ? a : b`.
     unsafe fn larger(a: Self::Floats, b: Self::Floats) -> Self::Floats;
@@ -95,7 +96,10 @@ unsafe fn finish<V: Vector, T: Copy, F: Finish<T>>(tile: FinishTile<'_, '_, T, F
     let whole = len - len % V::LANES;
     for (row, sums) in rows.zip(sums.0.chunks_exact(width)) {
         let own = terms.row(row);
-        columns.scale(own, finish);
+        if columns.needs_factors::<T, F>(own) {
+            // SAFETY: the caller's.
+            unsafe { scale::<V>(columns, own, finish.divisor()) };
+        }
         let columns: &Columns<'_> = columns;
         let cells = out.row(row, columns.range.start, len);
         let sums = &sums[..len];
@@ -119,4 +123,28 @@ unsafe fn finish<V: Vector, T: Copy, F: Finish<T>>(tile: FinishTile<'_, '_, T, F
         }
         finish_row(&sums[whole..], own, columns, whole, finish, &mut cells[whole..]);
     }
+}
+
+/// Makes the factors for a row, by the register: a load of what two smaller
+/// stores wrote would wait until they are in the cache.
+///
+/// # Safety
+/// As [`finish`].
+#[inline(always)]
+unsafe fn scale<V: Vector>(columns: &mut Columns<'_>, row: RowTerms, divisor: Option<f32>) {
+    let whole = columns.scales.len() - columns.scales.len() % V::LANES;
+    for at in (0..whole).step_by(V::LANES) {
+        let to = columns.factors[at..at + V::LANES].as_mut_ptr();
+        // SAFETY: the caller's; `at + LANES <= whole`, and the range above exists.
+        unsafe {
+            let scales = V::load_floats(columns.scales.as_ptr().add(at));
+            let both = V::mul_floats(V::all_floats(row.scale), scales);
+            let factors = match divisor {
+                Some(divisor) => V::div_floats(both, V::all_floats(divisor)),
+                None => both,
+            };
+            V::store_floats(to, factors);
+        }
+    }
+    columns.scale_from(whole, row, divisor);
 }
