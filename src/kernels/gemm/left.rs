@@ -10,6 +10,7 @@ use super::super::scalar::{Affine, Code, CodeRange, Extent, Params, Rounding};
 use super::super::{How, Isa};
 use super::Codes;
 use super::tile::{Lanes, STEP, Tile};
+use super::work::{Shared, share};
 
 /// The left operand, row-major.
 #[derive(Clone, Copy, Debug)]
@@ -91,8 +92,10 @@ enum Bytes<'a> {
 
 /// Rows that one thread packs at a time.
 const ROWS: usize = 8;
-/// Elements from which on packing is shared between threads.
+/// Codes from which on packing is shared between threads.
 const SHARED: usize = 1 << 17;
+/// Real numbers from which on it is: some microseconds of quantizing.
+const SHARED_REALS: usize = 1 << 15;
 
 impl<'a> PackedA<'a> {
     /// Packs for that instruction set, with the sums of the rows if they are needed.
@@ -245,30 +248,32 @@ fn quantize<'a, T: Packable>(
     let stride = lanes.steps(k) * STEP;
     let mut buffer = Buffer::zeroed(m * stride);
     let mut affines = vec![Affine { scale: 1.0, zero_point: 0 }; m];
+    let how = How::new(from.range, from.rounding);
+    let in_place = lanes.takes_as_they_are(T::SIGNED);
     let one = |codes: &mut [T], x: &[f32], bytes: &mut [u8], affine: &mut Affine<f32>| {
         *affine = match from.params {
             RowParams::Same(affine) => affine,
             RowParams::Row(affine) => affine(isa.extent(x)),
         };
-        isa.quantize(x, Params::Same(*affine), How::new(from.range, from.rounding), codes);
-        T::write(codes, lanes, bytes);
-    };
-    if stride == 0 {
-        affines.iter_mut().for_each(|affine| one(&mut [], &[], &mut [], affine));
-    } else {
-        let group = |bytes: &mut [u8], x: &[f32], affines: &mut [Affine<f32>]| {
-            let mut codes = vec![T::from_code(0); k];
-            let rows = bytes.chunks_exact_mut(stride).zip(x.chunks_exact(k));
-            rows.zip(affines).for_each(|((bytes, x), affine)| one(&mut codes, x, bytes, affine));
-        };
-        if from.x.len() < SHARED {
-            group(buffer.bytes_mut(), from.x, &mut affines);
+        if in_place {
+            let codes = bytemuck::cast_slice_mut::<u8, T>(&mut bytes[..x.len()]);
+            isa.quantize(x, Params::Same(*affine), how, codes);
         } else {
-            let rest = from.x.par_chunks(ROWS * k).zip(affines.par_chunks_mut(ROWS));
-            let groups = buffer.bytes_mut().par_chunks_mut(ROWS * stride).zip(rest);
-            groups.for_each(|(bytes, (x, affines))| group(bytes, x, affines));
+            isa.quantize(x, Params::Same(*affine), how, codes);
+            T::write(codes, lanes, bytes);
         }
-    }
+    };
+    let rows = Shared::new(buffer.bytes_mut(), m, stride);
+    let found = Shared::new(&mut affines, m, 1);
+    let group = |task: usize, codes: &mut Vec<T>| {
+        codes.resize(if in_place { 0 } else { k }, T::from_code(0));
+        for row in task * ROWS..m.min((task + 1) * ROWS) {
+            let x = &from.x[row * k..(row + 1) * k];
+            one(codes, x, rows.row(row, 0, stride), &mut found.row(row, 0, 1)[0]);
+        }
+    };
+    let threads = if from.x.len() < SHARED_REALS { 1 } else { rayon::current_num_threads() };
+    share(m.div_ceil(ROWS), threads, &group);
     let kept = if matches!(from.params, RowParams::Same(_)) { m.min(1) } else { m };
     let shift = lanes.shift_left(T::SIGNED);
     let zero_points = affines[..kept].iter().map(|affine| affine.zero_point + shift).collect();

@@ -22,6 +22,7 @@
 
 use std::sync::atomic::AtomicBool;
 
+mod finish;
 mod groups;
 mod left;
 mod output;

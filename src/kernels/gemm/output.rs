@@ -1,13 +1,10 @@
-//! From sums of products to results, while they are in the cache.
+//! What sums of products become, and what that takes of their rows and columns.
 
-use std::borrow::Cow;
 use std::ops::Range;
 
-use super::super::isa::Op;
-use super::super::scalar::Code;
+use super::finish::Finish;
 use super::requantize::{Multiplier, Requantize};
-use super::tile::{MAX_COLUMNS, Sums};
-use super::work::Shared;
+use super::tile::MAX_COLUMNS;
 use super::{PackedA, PackedB};
 
 /// Where the product goes, and as what. All are `[m, n]`, row-major.
@@ -37,29 +34,37 @@ pub(super) struct Columns<'a> {
     pub(super) range: Range<usize>,
     /// What is added to every sum: `K za zb - za sum B` where all rows share a
     /// zero point, and the integer bias.
-    base: [i32; MAX_COLUMNS],
+    pub(super) base: [i32; MAX_COLUMNS],
     /// Sums of the columns of the right operand.
-    sums: &'a [i32],
-    zero_points: &'a [i32],
-    scales: &'a [f32],
-    bias: &'a [f32],
-    multipliers: &'a [Multiplier],
+    pub(super) sums: &'a [i32],
+    pub(super) zero_points: &'a [i32],
+    pub(super) scales: &'a [f32],
+    /// What sums are multiplied by in rows with the scale `scale_a`: both scales,
+    /// divided by [`Finish::divisor`].
+    pub(super) factors: [f32; MAX_COLUMNS],
+    scale_a: Option<f32>,
+    pub(super) bias: &'a [f32],
+    /// Mantissas and exponents of the multipliers.
+    pub(super) mantissas: [i32; MAX_COLUMNS],
+    pub(super) exponents: [i32; MAX_COLUMNS],
 }
 
 /// One column of [`Columns`].
 #[derive(Clone, Copy)]
 pub(super) struct Column {
-    pub(super) scale: f32,
+    pub(super) factor: f32,
     pub(super) bias: f32,
-    pub(super) multiplier: Multiplier,
+    pub(super) mantissa: i32,
+    pub(super) exponent: i32,
 }
 
 /// What an output adds to the columns; each is empty or has one a column.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Extra<'a> {
     pub(super) sums: &'a [i32],
     pub(super) bias: &'a [f32],
-    pub(super) multipliers: Cow<'a, [Multiplier]>,
+    /// Or one for all.
+    pub(super) multipliers: &'a [Multiplier],
 }
 
 impl<'a> Columns<'a> {
@@ -67,7 +72,7 @@ impl<'a> Columns<'a> {
         a: &PackedA<'_>,
         b: &'a PackedB,
         range: Range<usize>,
-        extra: &'a Extra<'_>,
+        extra: Extra<'a>,
     ) -> Self {
         /// Those of the columns, or as many of `none`.
         fn cut<'a, T>(all: &'a [T], range: &Range<usize>, none: &'a [T]) -> &'a [T] {
@@ -86,14 +91,53 @@ impl<'a> Columns<'a> {
                 *base = base.wrapping_add(own);
             }
         }
+        let (mut mantissas, mut exponents) = ([0; MAX_COLUMNS], [0; MAX_COLUMNS]);
+        let parts = mantissas.iter_mut().zip(&mut exponents);
+        match extra.multipliers {
+            [] => {}
+            &[one] => parts.for_each(|(mantissa, exponent)| (*mantissa, *exponent) = one.parts()),
+            all => {
+                for ((mantissa, exponent), own) in parts.zip(&all[range.clone()]) {
+                    (*mantissa, *exponent) = own.parts();
+                }
+            }
+        }
         Self {
             base,
             sums,
             zero_points,
             scales: cut(b.scales(), &range, &[]),
+            factors: [0.0; MAX_COLUMNS],
+            scale_a: None,
             bias: cut(extra.bias, &range, &[0.0; MAX_COLUMNS]),
-            multipliers: cut(&extra.multipliers, &range, &[Multiplier::NONE; MAX_COLUMNS]),
+            mantissas,
+            exponents,
             range,
+        }
+    }
+
+    /// Makes the factors for a row, unless the one before had the same.
+    #[inline(always)]
+    pub(super) fn scale<T, F: Finish<T>>(&mut self, row: RowTerms, finish: &F) {
+        if self.needs_factors::<T, F>(row) {
+            self.scale_from(0, row, finish.divisor());
+        }
+    }
+
+    /// Whether the factors are not those of that row; they are from now on.
+    #[inline(always)]
+    pub(super) fn needs_factors<T, F: Finish<T>>(&mut self, row: RowTerms) -> bool {
+        let old = self.scale_a.replace(row.scale);
+        F::SCALED && old.map(f32::to_bits) != Some(row.scale.to_bits())
+    }
+
+    /// Makes the factors from a column on.
+    #[inline(always)]
+    pub(super) fn scale_from(&mut self, first: usize, row: RowTerms, divisor: Option<f32>) {
+        let factors = self.factors[first..].iter_mut().zip(&self.scales[first..]);
+        for (factor, &scale) in factors {
+            let both = row.scale * scale;
+            *factor = if let Some(divisor) = divisor { both / divisor } else { both };
         }
     }
 }
@@ -105,12 +149,12 @@ fn depth(b: &PackedB) -> i32 {
 
 /// What the cells of a row share.
 #[derive(Clone, Copy, Debug)]
-struct RowTerms {
+pub(super) struct RowTerms {
     /// Factor of the sums of the columns: `-za` where each row has its own.
-    of_column_sums: i32,
+    pub(super) of_column_sums: i32,
     /// Factor of the zero points of the columns: `K za - sum A`.
-    of_zero_points: i32,
-    scale: f32,
+    pub(super) of_zero_points: i32,
+    pub(super) scale: f32,
 }
 
 impl RowTerms {
@@ -124,106 +168,19 @@ impl RowTerms {
         let scale = a.scales()[if a.scales().len() == 1 { 0 } else { row }];
         Self { of_column_sums: zero.wrapping_neg(), of_zero_points, scale }
     }
-
-    /// Whether the base is all there is to correct.
-    const fn is_plain(&self) -> bool {
-        self.of_column_sums == 0 && self.of_zero_points == 0
-    }
 }
 
 /// What the rows of a product need to be finished.
 #[derive(Debug)]
-pub(super) struct Terms {
-    rows: Vec<RowTerms>,
-    is_plain: bool,
-}
+pub(super) struct Terms(Vec<RowTerms>);
 
 impl Terms {
     pub(super) fn new(a: &PackedA<'_>, b: &PackedB) -> Self {
-        let rows: Vec<_> = (0..a.rows()).map(|row| RowTerms::new(a, b, row)).collect();
-        let is_plain = rows.iter().all(RowTerms::is_plain);
-        Self { rows, is_plain }
+        Self((0..a.rows()).map(|row| RowTerms::new(a, b, row)).collect())
     }
-}
-
-/// What is made of a sum.
-pub(super) trait Finish<T>: Sync {
-    /// The cell, from the corrected sum, the scale of its row, and its column.
-    fn cell(&self, sum: i32, scale_a: f32, column: Column) -> T;
-}
-
-/// The sums as they are.
-pub(super) struct AsSums;
-
-impl Finish<i32> for AsSums {
-    #[inline(always)]
-    fn cell(&self, sum: i32, _: f32, _: Column) -> i32 {
-        sum
-    }
-}
-
-/// Real numbers.
-pub(super) struct AsReals {
-    /// Least result: 0, or minus infinity.
-    pub(super) least: f32,
-}
-
-impl Finish<f32> for AsReals {
-    #[inline(always)]
-    fn cell(&self, sum: i32, scale_a: f32, column: Column) -> f32 {
-        let x = sum as f32 * (scale_a * column.scale) + column.bias;
-        // NaN, which overflowing scales can make, stays visible.
-        if x < self.least { self.least } else { x }
-    }
-}
-
-impl<C: Code> Finish<C> for Requantize<'_> {
-    #[inline(always)]
-    fn cell(&self, sum: i32, scale_a: f32, column: Column) -> C {
-        self.code(sum, scale_a, column)
-    }
-}
-
-/// Corrects the sums of a tile for zero points and writes the result.
-pub(super) struct FinishTile<'a, T, F> {
-    pub(super) terms: &'a Terms,
-    pub(super) columns: &'a Columns<'a>,
-    /// The rows of the tile in the result.
-    pub(super) rows: Range<usize>,
-    /// Columns of a panel.
-    pub(super) width: usize,
-    pub(super) sums: &'a mut Sums,
-    pub(super) finish: &'a F,
-    pub(super) out: &'a Shared<'a, T>,
-}
-
-impl<T: Copy, F: Finish<T>> Op for FinishTile<'_, T, F> {
-    type Output = ();
 
     #[inline(always)]
-    fn run(self) {
-        let Self { terms, columns, rows, width, sums, finish, out } = self;
-        let len = columns.range.len();
-        for (row, sums) in rows.zip(sums.0.chunks_exact_mut(width)) {
-            let (own, sums) = (terms.rows[row], &mut sums[..len]);
-            if !terms.is_plain {
-                let others = columns.sums.iter().zip(columns.zero_points);
-                for (sum, (column_sum, zero_point)) in sums.iter_mut().zip(others) {
-                    let of_sums = own.of_column_sums.wrapping_mul(*column_sum);
-                    let of_zeros = own.of_zero_points.wrapping_mul(*zero_point);
-                    *sum = sum.wrapping_add(of_sums).wrapping_add(of_zeros);
-                }
-            }
-            let cells = out.row(row, columns.range.start, len).iter_mut();
-            // Slices of one length and nothing else, so that the loop becomes one of vectors.
-            let sums = sums.iter().zip(&columns.base[..len]);
-            let scales = columns.scales[..len].iter().zip(&columns.bias[..len]);
-            let others = scales.zip(&columns.multipliers[..len]);
-            for ((cell, (sum, base)), ((&scale, &bias), &multiplier)) in cells.zip(sums).zip(others)
-            {
-                let column = Column { scale, bias, multiplier };
-                *cell = finish.cell(sum.wrapping_add(*base), own.scale, column);
-            }
-        }
+    pub(super) fn row(&self, row: usize) -> RowTerms {
+        self.0[row]
     }
 }

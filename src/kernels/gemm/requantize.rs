@@ -3,11 +3,8 @@
 //! Four definitions are in use, which differ by one in rare cases
 //! (docs/NUMERICS.md, "Products").
 
-use std::borrow::Cow;
-
-use super::super::real::Real;
-use super::super::scalar::{Code, CodeRange};
-use super::output::{Column, Extra};
+use super::super::scalar::CodeRange;
+use super::output::Extra;
 
 /// How sums become codes.
 #[derive(Clone, Copy, Debug)]
@@ -44,9 +41,6 @@ pub struct Multiplier {
 }
 
 impl Multiplier {
-    /// Where nothing is multiplied.
-    pub(super) const NONE: Self = Self { mantissa: 0, exponent: 0 };
-
     /// The nearest to `real`, which is positive and finite. Below 2^-32 it is
     /// 0; from 2^30 on it is the largest there is.
     #[must_use]
@@ -59,7 +53,7 @@ impl Multiplier {
             exponent += 1;
         }
         if exponent < -31 {
-            return Self::NONE;
+            return Self { mantissa: 0, exponent: 0 };
         }
         if exponent > 30 {
             return Self { mantissa: i32::MAX, exponent: 30 };
@@ -67,24 +61,36 @@ impl Multiplier {
         Self { mantissa: mantissa as i32, exponent }
     }
 
+    /// That of [`parts`](Self::parts).
+    #[inline(always)]
+    pub(super) const fn of(mantissa: i32, exponent: i32) -> Self {
+        Self { mantissa, exponent }
+    }
+
+    /// Mantissa (0, or 2^30 to 2^31 - 1) and exponent (-31 to 30).
+    pub(super) const fn parts(self) -> (i32, i32) {
+        (self.mantissa, self.exponent)
+    }
+
     /// `SaturatingRoundingDoublingHighMul`, then `RoundingDivideByPOT`. Where a
     /// multiplier above 1 shifts the sum beyond 32 bits, it saturates.
     #[inline(always)]
-    fn twice(self, sum: i32) -> i64 {
+    #[expect(clippy::cast_possible_truncation, reason = "a high half is less than 2^31")]
+    pub(super) fn twice(self, sum: i32) -> i32 {
         let left = i64::from(sum) << self.exponent.max(0);
         let left = left.clamp(i64::from(i32::MIN), i64::from(i32::MAX));
         let product = left * i64::from(self.mantissa);
         let nudge = if product >= 0 { 1 << 30 } else { 1 - (1 << 30) };
-        let high = (product + nudge) / (1 << 31);
+        let high = ((product + nudge) / (1 << 31)) as i32;
         let right = (-self.exponent).max(0);
-        let mask = (1_i64 << right) - 1;
-        let threshold = (mask >> 1) + i64::from(high < 0);
-        (high >> right) + i64::from((high & mask) > threshold)
+        let mask = ((1_i64 << right) - 1) as i32;
+        let threshold = (mask >> 1) + i32::from(high < 0);
+        (high >> right) + i32::from((high & mask) > threshold)
     }
 
     /// One shift to the right, ties up.
     #[inline(always)]
-    fn once(self, sum: i32) -> i64 {
+    pub(super) fn once(self, sum: i32) -> i64 {
         let shift = 31 - self.exponent;
         let half = 1_i64 << (shift - 1);
         (i64::from(sum) * i64::from(self.mantissa) + half) >> shift
@@ -92,50 +98,19 @@ impl Multiplier {
 }
 
 impl Requantize<'_> {
-    /// The code of a sum.
-    #[inline(always)]
-    pub(super) fn code<C: Code>(&self, sum: i32, scale_a: f32, column: Column) -> C {
-        let CodeRange { min, max } = self.range;
-        let zero = self.zero_point;
-        C::from_code(match self.mode {
-            Mode::FloatOrt(scale_c) => {
-                let [low, high] = [min - zero, max - zero].map(f32::from_i32);
-                let m = (scale_a * column.scale) / scale_c;
-                clamped(f32::from_i32(sum) * m, low, high).round_even() + zero
-            }
-            Mode::FloatOnnx(scale_c) => {
-                let m = f64::from((scale_a * column.scale) / scale_c);
-                let [low, high] = [min, max].map(f64::from);
-                clamped(f64::from(sum) * m + f64::from(zero), low, high).round_even()
-            }
-            Mode::Gemmlowp(_) => self.saturated(column.multiplier.twice(sum)),
-            Mode::SingleRound(_) => self.saturated(column.multiplier.once(sum)),
-        })
+    /// Ends of the codes less the zero point.
+    pub(super) const fn ends(&self) -> [i32; 2] {
+        [self.range.min - self.zero_point, self.range.max - self.zero_point]
     }
 
-    #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "clamped to the codes before")]
-    fn saturated(&self, scaled: i64) -> i32 {
-        let code = scaled + i64::from(self.zero_point);
-        code.clamp(i64::from(self.range.min), i64::from(self.range.max)) as i32
-    }
-
-    /// What it needs of each of `n` columns.
-    pub(super) fn extra(&self, n: usize) -> Extra<'_> {
+    /// What it needs of the columns.
+    pub(super) fn extra(&self) -> Extra<'_> {
         let multipliers = match self.mode {
-            Mode::FloatOrt(_) | Mode::FloatOnnx(_) => Cow::default(),
-            Mode::Gemmlowp(&[one]) | Mode::SingleRound(&[one]) => vec![one; n].into(),
-            Mode::Gemmlowp(all) | Mode::SingleRound(all) => all.into(),
+            Mode::FloatOrt(_) | Mode::FloatOnnx(_) => &[],
+            Mode::Gemmlowp(all) | Mode::SingleRound(all) => all,
         };
         Extra { sums: self.bias.unwrap_or_default(), bias: &[], multipliers }
     }
-}
-
-/// `x` within both ends; the lower end for NaN (0 times an infinite multiplier).
-#[inline(always)]
-fn clamped<T: Real>(x: T, low: T, high: T) -> T {
-    let x = if x > low { x } else { low };
-    if x < high { x } else { high }
 }
 
 #[cfg(test)]

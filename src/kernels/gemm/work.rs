@@ -6,7 +6,11 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::super::crew;
-use super::output::{AsReals, AsSums, Columns, Extra, Finish, FinishTile, Output, Terms};
+use super::finish::{
+    AsFloatOnnx, AsFloatOrt, AsGemmlowp, AsReals, AsSingleRound, AsSums, Finish, FinishTile,
+};
+use super::output::{Columns, Extra, Output, Terms};
+use super::requantize::{Mode, Requantize};
 use super::tile::{Panel, Rows, STEP, Sums, Tile};
 use super::{PackedA, PackedB, prefetch};
 
@@ -21,14 +25,15 @@ pub(super) const SHARED: usize = 1 << 19;
 pub(super) fn run(a: &PackedA<'_>, b: &PackedB, output: Output<'_>, stop: &AtomicBool) {
     let work = Work { a, b, stop, terms: &Terms::new(a, b) };
     match output {
-        Output::I32(out) => work.run(out, &AsSums, &Extra::default()),
+        Output::I32(out) => work.run(out, &AsSums, Extra::default()),
         Output::F32 { out, bias, relu } => {
             let least = if relu { 0.0 } else { f32::NEG_INFINITY };
             let bias = bias.unwrap_or_default();
-            work.run(out, &AsReals { least }, &Extra { bias, ..Extra::default() });
+            work.run(out, &AsReals { least }, Extra { bias, ..Extra::default() });
         }
-        Output::U8(out, requantize) => work.run(out, &requantize, &requantize.extra(b.columns())),
-        Output::I8(out, requantize) => work.run(out, &requantize, &requantize.extra(b.columns())),
+        Output::U8(out, to) => work.requantize(out, &to),
+        // The bytes are the same.
+        Output::I8(out, to) => work.requantize(bytemuck::cast_slice_mut(out), &to),
     }
 }
 
@@ -41,7 +46,17 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    fn run<T: Copy + Send, F: Finish<T>>(self, out: &mut [T], finish: &F, extra: &Extra<'_>) {
+    fn requantize(self, out: &mut [u8], to: &Requantize<'_>) {
+        let extra = to.extra();
+        match to.mode {
+            Mode::FloatOrt(scale_c) => self.run(out, &AsFloatOrt::new(scale_c, to), extra),
+            Mode::FloatOnnx(scale_c) => self.run(out, &AsFloatOnnx::new(scale_c, to), extra),
+            Mode::Gemmlowp(_) => self.run(out, &AsGemmlowp::new(to), extra),
+            Mode::SingleRound(_) => self.run(out, &AsSingleRound::new(to), extra),
+        }
+    }
+
+    fn run<T: Copy + Send, F: Finish<T>>(self, out: &mut [T], finish: &F, extra: Extra<'_>) {
         let Self { a, b, stop, .. } = self;
         let (m, n) = (a.rows(), b.columns());
         assert!(out.len() == m * n, "the result has the shape of the product");
@@ -67,14 +82,14 @@ impl Work<'_> {
         self,
         rows: Range<usize>,
         panel: usize,
-        (finish, extra): (&F, &Extra<'_>),
+        (finish, extra): (&F, Extra<'_>),
         (sums, out): (&mut Sums, &Shared<'_, T>),
     ) {
         let Self { a, b, terms, .. } = self;
         let tile = Tile::of(b.isa());
         let first = panel * tile.columns;
         let columns = first..b.columns().min(first + tile.columns);
-        let columns = Columns::new(a, b, columns, extra);
+        let mut columns = Columns::new(a, b, columns, extra);
         let next = b.panel(if columns.range.end == b.columns() { 0 } else { panel + 1 });
         let panel = b.panel(panel);
         // As even as can be: 16 rows in tiles of 6 are 6, 5 and 5 rather than 6, 6 and 4.
@@ -86,15 +101,16 @@ impl Work<'_> {
             let operand = Rows { bytes: a.bytes_from(row), stride: a.stride(), count };
             let ahead = next.get(i * tile.ahead(panel)..).unwrap_or(panel);
             Tile::multiply(b.isa(), operand, Panel { bytes: panel, ahead }, sums);
-            b.isa().run(FinishTile {
+            let finished = FinishTile {
                 terms,
-                columns: &columns,
+                columns: &mut columns,
                 rows: row..row + count,
                 width: tile.columns,
-                sums: &mut *sums,
+                sums,
                 finish,
                 out,
-            });
+            };
+            finished.run_on(b.isa());
             row += count;
         }
     }
@@ -118,8 +134,8 @@ pub(super) struct Shared<'a, T> {
     life: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: it can only be written to, and only `run` above does so, with every
-// task and thereby every cell given to one thread.
+// SAFETY: it can only be written to, and every task that `share` runs, each on
+// one thread, has cells of its own.
 unsafe impl<T: Send> Sync for Shared<'_, T> {}
 
 impl<'a, T: Copy> Shared<'a, T> {

@@ -50,6 +50,11 @@ impl Lanes {
         }
     }
 
+    /// Whether codes of the left operand are multiplied as they are, a byte each.
+    pub(super) const fn takes_as_they_are(self, signed: bool) -> bool {
+        matches!((self, signed), (Self::UnsignedBySigned, false) | (Self::SignedBySigned, true))
+    }
+
     /// The sum of the codes of a row.
     pub(super) fn sum(self, row: &[u8]) -> i32 {
         match self {
