@@ -17,20 +17,22 @@ use super::real::Real;
 /// Bins of a slice, at most.
 pub const BINS: usize = 1 << 15;
 /// Units of a bin. An offset is between -1/2 and 1/2 of a bin.
-pub const UNITS: i32 = 1 << 15;
+pub const UNITS: i32 = 1 << 14;
 /// What offsets are multiples of; the width of a bin is 1.
 pub const UNIT: f64 = 1.0 / UNITS as f64;
-/// Elements of a [`Table`], at most: offsets of up to 2^16 then have a sum below 2^40.
-pub const MOST: usize = 1 << 23;
+/// Elements of one call, at most: offsets of up to 2^14 then have a sum below 2^39.
+pub const MOST: usize = (1 << 25) - 1;
 
 /// Elements whose numbers are found at a time.
 const RUN: usize = 128;
 /// A number has the bin in its upper 16 bits, and half a bin and the offset in the lower ones.
 const HALF_BIN: i32 = UNITS / 2;
-/// Bins that 16 bits tell apart; the last is for what is not finite.
+/// Bins that 16 bits tell apart.
 const SLOTS: usize = 1 << 16;
+/// The number of what is not finite, in the last of them.
+const NOT_FINITE: u32 = 0xffff << 16;
 /// One element in an entry, whose lower bits are the sum.
-const ONE: u64 = 1 << 40;
+const ONE: u64 = 1 << 39;
 
 /// Bins about the multiples of 1 / scale.
 #[derive(Clone, Copy, Debug)]
@@ -73,7 +75,7 @@ impl<T: Real> Bins<T> {
         let offset = ((scaled - T::from_i32(bin)) * T::from_i32(UNITS)).round_even();
         let bin = bin.wrapping_sub(self.first).wrapping_shl(16);
         let number = bin.wrapping_add(offset).wrapping_add(HALF_BIN).cast_unsigned();
-        if x.is_finite() { number } else { u32::MAX }
+        if x.is_finite() { number } else { NOT_FINITE }
     }
 }
 
@@ -164,5 +166,47 @@ impl<T: Real> Op for Add<'_, T> {
         for &x in rest {
             add(a, bins.number(x));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "integers within the bins"
+    )]
+    #[test]
+    fn moments_are_those_of_each_bin() {
+        let x: Vec<f32> = (0..5000).map(|i| ((i * 7919) % 4001) as f32 / 700.0 - 1.0).collect();
+        let bins = Bins::new(-1.0, 5.0).unwrap();
+        let mut expect = Moments::default();
+        for &x in &x {
+            let scaled = f64::from(x * bins.scale);
+            let bin = scaled.round_ties_even();
+            let i = (bin - f64::from(bins.first)) as usize;
+            expect.counts[i] += 1;
+            expect.offsets[i] += ((scaled - bin) / UNIT).round_ties_even() as i64;
+        }
+        let not_finite = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
+        for isa in Isa::available() {
+            let (front, back) = x.split_at(3001);
+            let front = [&not_finite, front].concat();
+            let found = isa.moments(&front, &bins).join(&isa.moments(back, &bins));
+            assert!(found == expect, "{}", isa.name());
+        }
+    }
+
+    #[test]
+    fn both_ends_have_bins() {
+        for [min, max] in [[-1.0_f32, 1.0], [0.0, 3.0], [-7.3, 0.0], [-1e-9, 1.7e-9], [-1e30, 1e38]]
+        {
+            let bins = Bins::new(min, max).unwrap();
+            let counts = Isa::best().moments(&[min, max], &bins).counts;
+            assert_eq!(counts.iter().sum::<u64>(), 2, "{min} {max}");
+        }
+        assert!(Bins::new(0.0_f32, 0.0).is_none() && Bins::new(f64::MIN, f64::MAX).is_none());
     }
 }

@@ -149,7 +149,8 @@ impl Summary {
         }
         let bins = Bins::new(whole.min, whole.max)?;
         let isa = Isa::current();
-        let shares = 2 * rayon::current_num_threads();
+        // Each costs as much memory as a small slice.
+        let shares = rayon::current_num_threads();
         let share = values.len().div_ceil(shares).clamp(SHARE, MOST);
         let moments = values.par_chunks(share).map(|part| {
             if cancel.is_cancelled() { Moments::default() } else { isa.moments(part, &bins) }
