@@ -8,6 +8,7 @@ mod elementwise;
 pub mod gemm;
 pub mod histogram;
 mod isa;
+pub mod moments;
 
 pub mod real;
 pub mod scalar;
