@@ -175,7 +175,7 @@ fn cors_layer(origins: &[String]) -> Option<CorsLayer> {
             REQUEST_ID.clone(),
             super::oip::HEADER_LENGTH,
         ])
-        .expose_headers([REQUEST_ID.clone(), super::oip::HEADER_LENGTH]);
+        .expose_headers([REQUEST_ID.clone(), super::oip::HEADER_LENGTH, header::LOCATION]);
     Some(layer)
 }
 

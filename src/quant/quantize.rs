@@ -118,8 +118,11 @@ pub fn working_bytes(tensor: &Tensor, scheme: &Scheme) -> Result<usize, QuantErr
         // The softmax in f64, codes and what they restore to.
         RangeMethod::CrossEntropy { .. } => 2 * compute + 12,
     };
+    let tables =
+        if scheme.range == RangeMethod::Mse { range::mse::working_bytes(elements) } else { 0 };
     let slices = Layout::new(scheme.granularity, tensor.shape())?.slices();
-    Ok(elements.saturating_mul(converted + searched).saturating_add(slices.saturating_mul(SLICE)))
+    let own = elements.saturating_mul(converted + searched).saturating_add(tables);
+    Ok(own.saturating_add(slices.saturating_mul(SLICE)))
 }
 
 impl<'a, T: Real> Prepared<'a, T> {

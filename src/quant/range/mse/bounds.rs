@@ -65,6 +65,9 @@ impl Bounds {
     const UNKNOWN: Self = Self { least: f64::NEG_INFINITY, most: f64::INFINITY };
 }
 
+/// Bytes that a thread works with: its share of the bins, and their sums.
+pub(super) const THREAD_BYTES: usize = 5 << 19;
+
 /// The candidates that may have the least error, the most promising first, or
 /// none where bounds cannot be had.
 pub(super) fn survivors<T: Real>(
@@ -78,7 +81,11 @@ pub(super) fn survivors<T: Real>(
     let affine = |i: usize| numerics.affine(candidates[i]);
     let codes = numerics.code_range();
     let coarse = (0..candidates.len()).map(|i| (i, summary.coarse(affine(i), codes)));
-    let kept = sieve(coarse.collect());
+    let coarse: Vec<_> = coarse.collect();
+    if coarse.iter().all(|(_, bounds)| bounds.most == f64::INFINITY) {
+        return None;
+    }
+    let kept = sieve(coarse);
     if numerics.bits > FINE {
         return Some(kept);
     }

@@ -59,6 +59,12 @@ fn error<T: Real>(x: &[T], range: Range<T>, numerics: &Numerics) -> f64 {
     Isa::current().squared_error(x, affine, numerics.code_range(), numerics.rounding())
 }
 
+/// Bytes that a search among so many elements takes, beside them.
+pub(in crate::quant) fn working_bytes(elements: usize) -> usize {
+    let threads = if elements < bounds::LEAST { 0 } else { rayon::current_num_threads() };
+    threads * bounds::THREAD_BYTES
+}
+
 /// All candidates, in the order of their error on a sample.
 fn sampled<T: Real>(values: &[T], candidates: &[Range<T>], numerics: &Numerics) -> Vec<usize> {
     let sample: Vec<T> = values.iter().copied().step_by(values.len().div_ceil(SAMPLE)).collect();

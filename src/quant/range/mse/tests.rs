@@ -181,6 +181,15 @@ fn few_candidates_are_left() {
     }
 }
 
+/// Scales near the smallest that are taken as they are: nothing is certain, and the sample orders.
+#[test]
+fn bounds_that_say_nothing_are_none() {
+    let x: Vec<f32> = (0..5000).map(|i| ((i * 7919) % 5003) as f32 * 2e-33 - 5e-30).collect();
+    let schemes = schemes();
+    let eight = schemes.iter().filter(|numerics| numerics.bits == 8 && numerics.symmetric);
+    assert!(eight.into_iter().any(|numerics| sieved(&x, numerics).is_none()));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
