@@ -21,7 +21,7 @@ use super::App;
     components(schemas(super::ProtocolError)),
     security((), ("bearer" = []), ("api_key" = [])),
     tags(
-        (name = "tensors", description = "Quantize, restore, compare, inspect."),
+        (name = "tensors", description = "Quantize, restore, compare, inspect, multiply."),
         (name = "calibrators", description = "Ranges learnt over batches."),
         (name = "layers", description = "Layers that are kept, and run in integers."),
         (name = "inference protocol", description = "The same as models of the Open Inference Protocol v2 \
