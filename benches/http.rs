@@ -8,9 +8,11 @@
 
 #![expect(clippy::print_stdout, reason = "the figures")]
 
-use std::io::{BufRead, BufReader, Read, Write};
+#[path = "support/server.rs"]
+mod server;
+
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use axum::body::{Body, Bytes};
@@ -18,47 +20,25 @@ use axum::extract::Path;
 use axum::routing::{get, post};
 use http_body_util::BodyExt;
 
+use server::Server;
+
 const ROUNDS: usize = 31;
 const MIB: usize = 1 << 20;
 
-/// A server process, stopped when dropped.
-struct Server {
-    process: Child,
-    address: SocketAddr,
+/// Resident memory in bytes: now, and at its highest.
+fn memory(server: &Server) -> (usize, usize) {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.process.id()))
+        .expect("Linux tells");
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<usize>().ok());
+        kib.expect("a number of KiB") * 1024
+    };
+    (field("VmRSS:"), field("VmHWM:"))
 }
 
-impl Server {
-    fn start() -> Self {
-        let mut process = Command::new(env!("CARGO_BIN_EXE_quantd"))
-            .args(["serve", "--port", "0", "--log-level", "error"])
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("quantd starts");
-        let mut line = String::new();
-        let output = process.stdout.take().expect("its output");
-        BufReader::new(output).read_line(&mut line).expect("it says where it listens");
-        let address = line.trim().rsplit('/').next().and_then(|address| address.parse().ok());
-        Self { process, address: address.expect("an address") }
-    }
-
-    /// Resident memory in bytes: now, and at its highest.
-    fn memory(&self) -> (usize, usize) {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))
-            .expect("Linux tells");
-        let field = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name));
-            let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<usize>().ok());
-            kib.expect("a number of KiB") * 1024
-        };
-        (field("VmRSS:"), field("VmHWM:"))
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        drop(self.process.kill());
-        drop(self.process.wait());
-    }
+fn start() -> Server {
+    Server::quantd("error", &[""; 0])
 }
 
 /// Reads a body and forgets it at `/`; gives that many bytes at `/{length}`.
@@ -149,7 +129,7 @@ fn main() {
         )
     };
     let bytes = "application/octet-stream";
-    let (server, bare) = (Server::start(), start_bare());
+    let (server, bare) = (start(), start_bare());
     println!(
         "request time against a bare axum server that takes the body and gives the answer, medians of {ROUNDS}"
     );
@@ -166,11 +146,11 @@ fn main() {
     println!("\nhighest memory of one request of N bytes; the bound is 1.35 N + 32 MiB");
     for mib in [16, 64] {
         let body = &floats[..mib * MIB];
-        let server = Server::start();
+        let server = start();
         request(server.address, &raw("shape=16384", bytes), small);
-        let (idle, _) = server.memory();
+        let (idle, _) = memory(&server);
         request(server.address, &raw(&format!("shape={}", body.len() / 4), bytes), body);
-        let (_, highest) = server.memory();
+        let (_, highest) = memory(&server);
         println!(
             "N = {mib:3} MiB: {:6.1} MiB, {:5.1} of them idle before; bound {:6.1} MiB",
             highest as f64 / MIB as f64,

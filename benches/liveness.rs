@@ -9,11 +9,15 @@
 #![expect(clippy::print_stdout, reason = "the figures")]
 #![expect(clippy::disallowed_methods, reason = "a client that pauses, on a thread of its own")]
 
-use std::io::{BufRead, BufReader, Read, Write};
+#[path = "support/server.rs"]
+mod server;
+
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+
+use server::Server;
 
 const CALLS: usize = 1000;
 const PAUSE: Duration = Duration::from_millis(10);
@@ -26,32 +30,6 @@ const HEAVY: [(&str, &str); 4] = [
     ("POST", "/v1/quantize?range=mse"),
     ("PUT", "/v1/layers/heavy?scheme=int4_g128"),
 ];
-
-/// A server process, stopped when dropped.
-struct Server {
-    process: Child,
-    address: SocketAddr,
-}
-
-impl Server {
-    fn start(flags: &[String]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_quantd"));
-        command.args(["serve", "--port", "0", "--log-level", "error"]).args(flags);
-        let mut process = command.stdout(Stdio::piped()).spawn().expect("it starts");
-        let mut line = String::new();
-        let output = process.stdout.take().expect("its output");
-        BufReader::new(output).read_line(&mut line).expect("it says where it listens");
-        let address = line.trim().rsplit('/').next().and_then(|address| address.parse().ok());
-        Self { process, address: address.expect("an address") }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        drop(self.process.kill());
-        drop(self.process.wait());
-    }
-}
 
 /// Sends a request and reads its answer; gives the status.
 fn call(stream: &mut TcpStream, head: &str, body: &[u8]) -> u16 {
@@ -116,7 +94,7 @@ fn ask(address: SocketAddr, what: &str) {
 
 fn main() {
     let flags: Vec<String> = std::env::args().skip(1).filter(|flag| flag != "--bench").collect();
-    let server = Server::start(&flags);
+    let server = Server::quantd("error", &flags);
     let body: Vec<u8> = (0..SIDE * SIDE)
         .flat_map(|i| (((i * 7919) % 65_521) as f32 / 32_768.0 - 1.0).to_le_bytes())
         .collect();

@@ -7,15 +7,20 @@
 
 #![expect(clippy::print_stdout, reason = "the figures")]
 
-use std::io::{BufRead, BufReader, Read, Write};
+#[path = "support/server.rs"]
+mod server;
+
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::routing::post;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use server::Server;
 
 const INPUTS: usize = 768;
 const OUTPUTS: usize = 3072;
@@ -24,49 +29,24 @@ const ROUNDS: usize = 5;
 const SECONDS: f64 = 1.5;
 const ECHO: &str = "serve-echo";
 
-/// A server process, stopped when dropped.
-struct Server {
-    process: Child,
-    address: SocketAddr,
+/// A server with the layer.
+fn hosting(flags: &[&str]) -> Server {
+    let server = Server::quantd("warn", flags);
+    let weight: Vec<u8> = (0..INPUTS * OUTPUTS)
+        .flat_map(|i| (((i * 7919) % 65_521) as f32 / 32_768.0 - 1.0).to_le_bytes())
+        .collect();
+    let path = format!(
+        "/v1/layers/ffn?dtype=F32&shape={OUTPUTS},{INPUTS}&scheme=int8_per_channel&keep_float=false"
+    );
+    let head = format!("PUT {path} HTTP/1.1\r\ncontent-type: application/octet-stream\r\n");
+    call(server.address, &request(&head, &weight));
+    server
 }
 
-impl Server {
-    fn start(mut command: Command) -> Self {
-        let mut process = command.stdout(Stdio::piped()).spawn().expect("it starts");
-        let mut line = String::new();
-        let output = process.stdout.take().expect("its output");
-        BufReader::new(output).read_line(&mut line).expect("it says where it listens");
-        let address = line.trim().rsplit('/').next().and_then(|address| address.parse().ok());
-        Self { process, address: address.expect("an address") }
-    }
-
-    fn quantd(flags: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_quantd"));
-        command.args(["serve", "--port", "0", "--log-level", "warn"]).args(flags);
-        let server = Self::start(command);
-        let weight: Vec<u8> = (0..INPUTS * OUTPUTS)
-            .flat_map(|i| (((i * 7919) % 65_521) as f32 / 32_768.0 - 1.0).to_le_bytes())
-            .collect();
-        let path = format!(
-            "/v1/layers/ffn?dtype=F32&shape={OUTPUTS},{INPUTS}&scheme=int8_per_channel&keep_float=false"
-        );
-        let head = format!("PUT {path} HTTP/1.1\r\ncontent-type: application/octet-stream\r\n");
-        call(server.address, &request(&head, &weight));
-        server
-    }
-
-    fn echo(answer: usize) -> Self {
-        let mut command = Command::new(std::env::current_exe().expect("this program"));
-        command.args([ECHO, &answer.to_string()]);
-        Self::start(command)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        drop(self.process.kill());
-        drop(self.process.wait());
-    }
+fn start_echo(answer: usize) -> Server {
+    let mut command = Command::new(std::env::current_exe().expect("this program"));
+    command.args([ECHO, &answer.to_string()]);
+    Server::start(command)
 }
 
 /// Takes a body, gives as many bytes as it was told; never returns.
@@ -235,10 +215,10 @@ fn main() {
     let flags: Vec<&str> =
         arguments[1..].iter().map(String::as_str).filter(|flag| *flag != "--bench").collect();
     let (v2, v1) = requests();
-    let (together, alone) = (Server::quantd(&flags), Server::quantd(&["--batch-rows", "1"]));
+    let (together, alone) = (hosting(&flags), hosting(&["--batch-rows", "1"]));
     let answer = call(together.address, &v2);
     assert!(answer == call(alone.address, &v2), "other bytes together than alone");
-    let echo = Server::echo(answer.len());
+    let echo = start_echo(answer.len());
     println!(
         "{CLIENTS} clients, one row each of a {INPUTS} x {OUTPUTS} layer: {} bytes in, {} out; medians of {ROUNDS} rounds",
         v2.len(),
