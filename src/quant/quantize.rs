@@ -109,17 +109,15 @@ pub fn working_bytes(tensor: &Tensor, scheme: &Scheme) -> Result<usize, QuantErr
     let (elements, dtype) = (tensor.shape().len(), tensor.dtype());
     let compute = if dtype == DType::F64 { 8 } else { 4 };
     let converted = if matches!(dtype, DType::F64 | DType::F32) { 0 } else { 4 };
-    let searched = match scheme.range {
-        RangeMethod::MinMax | RangeMethod::Explicit { .. } | RangeMethod::Given { .. } => 0,
-        RangeMethod::Percentile(_)
-        | RangeMethod::Mse
-        | RangeMethod::EntropyOrt
-        | RangeMethod::EntropyTensorrt => compute,
+    let (searched, tables) = match scheme.range {
+        RangeMethod::MinMax | RangeMethod::Explicit { .. } | RangeMethod::Given { .. } => (0, 0),
+        RangeMethod::Mse => (compute, range::mse::working_bytes(elements)),
+        RangeMethod::Percentile(_) | RangeMethod::EntropyOrt | RangeMethod::EntropyTensorrt => {
+            (compute, 0)
+        }
         // The softmax in f64, codes and what they restore to.
-        RangeMethod::CrossEntropy { .. } => 2 * compute + 12,
+        RangeMethod::CrossEntropy { .. } => (2 * compute + 12, 0),
     };
-    let tables =
-        if scheme.range == RangeMethod::Mse { range::mse::working_bytes(elements) } else { 0 };
     let slices = Layout::new(scheme.granularity, tensor.shape())?.slices();
     let own = elements.saturating_mul(converted + searched).saturating_add(tables);
     Ok(own.saturating_add(slices.saturating_mul(SLICE)))
