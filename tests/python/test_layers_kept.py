@@ -187,6 +187,24 @@ def test_the_one_not_used_for_longest_makes_room(start, tmp_path, saved):
         np.testing.assert_array_equal(forward(client, name, x), answer)
 
 
+def test_others_stay_when_a_layer_cannot_be_saved(start, tmp_path, known):
+    server = start("--layer-dir", str(tmp_path), "--max-layer-bytes", "300000", "--layer-eviction", "lru")
+    client = Client(server.url)
+    body = tensor_json(np.ones((200, 200), "f4"), True)
+    make(client, "first", weight=body)
+    # Where the file of the next one would be written.
+    (tmp_path / ".unfinished").mkdir()
+    content = {"data": json.dumps({"weight": body}), "headers": {"content-type": JSON}}
+    check_problem(client.request("put", "/v1/layers/second", **content), "storage", 507)
+    check_problem(client.request("put", "/v1/layers/first", **content), "storage", 507)
+    listed = client.request("get", "/v1/layers").json()["layers"]
+    assert [(layer["name"], layer["version"], layer["loaded"]) for layer in listed] == [("first", 1, True)]
+    assert metrics(client)["quantd_layers_evicted_total"] == metrics(client)["quantd_layers_refused_total"] == 0
+    (tmp_path / ".unfinished").rmdir()
+    assert client.request("put", "/v1/layers/second", **content).status_code == 201
+    assert metrics(client)["quantd_layers_evicted_total"] == 1
+
+
 def client_of(server, _):
     return Client(server.url)
 

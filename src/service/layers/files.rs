@@ -71,23 +71,16 @@ impl Directory {
         Ok(buffer)
     }
 
-    /// Writes the file of that name; when this returns, a loss of power does
-    /// not undo it.
-    pub(super) fn write(&self, name: &Name, segments: &[Bytes]) -> io::Result<()> {
-        let unfinished = self.path.join(UNFINISHED);
-        let write = || {
-            let mut file = File::create(&unfinished)?;
-            for segment in segments {
-                file.write_all(segment)?;
-            }
-            file.sync_all()?;
-            fs::rename(&unfinished, self.file(name.as_str()))
-        };
-        if let Err(error) = write() {
-            drop(fs::remove_file(&unfinished));
-            return Err(error);
+    /// Brings what a file will hold to the disk; nothing that is there changes.
+    pub(super) fn write(&self, segments: &[Bytes]) -> io::Result<Written<'_>> {
+        // Removed again when it is dropped, whole or not.
+        let written = Written { directory: self, is_named: false };
+        let mut file = File::create(written.path())?;
+        for segment in segments {
+            file.write_all(segment)?;
         }
-        self.sync()
+        file.sync_all()?;
+        Ok(written)
     }
 
     /// Removes the file of that name, for good.
@@ -100,6 +93,36 @@ impl Directory {
 
     fn sync(&self) -> io::Result<()> {
         File::open(&self.path)?.sync_all()
+    }
+}
+
+/// A file that is on the disk and has no name yet; without one it goes again.
+#[must_use]
+#[derive(Debug)]
+pub(super) struct Written<'a> {
+    directory: &'a Directory,
+    is_named: bool,
+}
+
+impl Written<'_> {
+    fn path(&self) -> PathBuf {
+        self.directory.path.join(UNFINISHED)
+    }
+
+    /// Makes it the file of that name; when this returns, a loss of power does
+    /// not undo it.
+    pub(super) fn name(mut self, name: &Name) -> io::Result<()> {
+        fs::rename(self.path(), self.directory.file(name.as_str()))?;
+        self.is_named = true;
+        self.directory.sync()
+    }
+}
+
+impl Drop for Written<'_> {
+    fn drop(&mut self) {
+        if !self.is_named {
+            drop(fs::remove_file(self.path()));
+        }
     }
 }
 
@@ -117,12 +140,17 @@ mod tests {
         let path = std::env::temp_dir().join(format!("quantd-files-{}", std::process::id()));
         let directory = Directory::open(&path).unwrap();
         assert!(Directory::open(&path).is_err());
-        directory
-            .write(&name("b"), &[Bytes::from_static(b"one "), Bytes::from_static(b"two")])
-            .unwrap();
-        directory.write(&name("a.x"), &[]).unwrap();
+        let save = |own: &str, segments: &[&'static str]| {
+            let segments: Vec<_> = segments.iter().map(|&text| Bytes::from(text)).collect();
+            directory.write(&segments).unwrap().name(&name(own)).unwrap();
+        };
+        save("b", &["one ", "two"]);
+        save("a.x", &[]);
         assert_eq!(directory.read("b").unwrap().bytes(), b"one two");
-        directory.write(&name("b"), &[Bytes::from_static(b"three")]).unwrap();
+        save("b", &["three"]);
+        assert_eq!(directory.read("b").unwrap().bytes(), b"three");
+        drop(directory.write(&[Bytes::from("for nothing")]).unwrap());
+        assert!(!path.join(UNFINISHED).exists());
         assert_eq!(directory.read("b").unwrap().bytes(), b"three");
         assert_eq!(directory.names().unwrap(), ["a.x", "b"]);
         fs::write(path.join(UNFINISHED), b"torn").unwrap();

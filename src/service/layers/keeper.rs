@@ -13,7 +13,7 @@ use crate::api::name::Name;
 use crate::quant::layer::Layer;
 use crate::tensor::Buffer;
 
-use super::files::Directory;
+use super::files::{Directory, Written};
 use super::registry::{Content, Registry};
 use super::{Settings, lock};
 
@@ -85,17 +85,20 @@ impl Keeper {
             Ready::Chain(names) => (names.as_slice(), 0),
         };
         let version = {
-            let mut registry = lock(&self.registry);
+            let registry = lock(&self.registry);
             if !replaces {
                 registry.check_new(&name)?;
             }
             registry.check(&name, &doc, chain)?;
-            registry.take_room(&name, bytes, &self.settings)?;
+            registry.check_room(&name, bytes, &self.settings)?;
             registry.next_version(&name)
         };
-        if let Err(error) = self.write(&name, version, stored) {
+        // Others make room only for what is safely written.
+        let written = self.write(&name, version, stored)?;
+        lock(&self.registry).take_room(&name, bytes, &self.settings)?;
+        if let Some(Err(error)) = written.map(|written| written.name(&name)) {
             lock(&self.registry).give_back(bytes);
-            return Err(error);
+            return Err(failed(&error));
         }
         let doc = LayerDoc { name: name.as_str().to_owned(), version, ..doc };
         let content = match made {
@@ -109,12 +112,17 @@ impl Keeper {
         registry.describe(&name)
     }
 
-    fn write(&self, name: &Name, version: u64, stored: Option<Stored>) -> Result<(), Error> {
-        let (Some(directory), Some(stored)) = (&self.directory, stored) else { return Ok(()) };
+    fn write(
+        &self,
+        name: &Name,
+        version: u64,
+        stored: Option<Stored>,
+    ) -> Result<Option<Written<'_>>, Error> {
+        let (Some(directory), Some(stored)) = (&self.directory, stored) else { return Ok(None) };
         let segments = stored
             .segments(name, version)
             .map_err(|_| Error::new(Kind::Internal, "the layer could not be described"))?;
-        directory.write(name, &segments).map_err(|error| failed(&error))
+        directory.write(&segments).map(Some).map_err(|error| failed(&error))
     }
 
     fn remove(&self, name: &Name) -> Result<LayerDoc, Error> {

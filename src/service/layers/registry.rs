@@ -61,6 +61,12 @@ fn not_found(name: &Name) -> Error {
         .cure("see GET /v1/layers for what there is")
 }
 
+/// There is no room for a layer.
+fn refused(detail: impl Into<String>) -> Error {
+    telemetry::layer_refused();
+    Error::new(Kind::Storage, detail.into())
+}
+
 fn at_chain(error: Error) -> Error {
     error.at(Place::Pointer("/chain".to_owned()))
 }
@@ -137,45 +143,49 @@ impl Registry {
         }
     }
 
-    /// Takes room for a layer of that name and size. The room of the one that
-    /// it replaces counts as free already.
+    /// Refuses a layer of that name and size that others cannot make room for.
+    pub(super) fn check_room(
+        &self,
+        name: &Name,
+        bytes: usize,
+        settings: &Settings,
+    ) -> Result<(), Error> {
+        if bytes > settings.max_bytes {
+            let detail =
+                format!("the layer takes {bytes} bytes, {} are allowed", settings.max_bytes);
+            return Err(refused(detail)
+                .cure("leave keep_float out, use fewer bits, or raise --max-layer-bytes"));
+        }
+        if settings.eviction == Eviction::Refuse && !self.has_room(name, bytes, settings) {
+            return Err(refused("no room for the layer beside the others")
+                .cure("delete layers, raise --max-layer-bytes, or use --layer-eviction lru"));
+        }
+        Ok(())
+    }
+
+    /// Takes room for a layer of that name and size; others make it where they may.
     pub(super) fn take_room(
         &mut self,
         name: &Name,
         bytes: usize,
         settings: &Settings,
     ) -> Result<(), Error> {
-        self.find_room(name, bytes, settings).inspect_err(|_| telemetry::layer_refused())?;
+        self.check_room(name, bytes, settings)?;
+        while !self.has_room(name, bytes, settings) {
+            // What is on its way into memory cannot make room.
+            self.evict(name, settings.directory.is_some()).ok_or_else(|| {
+                let error = refused("another layer takes the room at the moment");
+                let cure = "try again after the time that Retry-After gives";
+                Error { kind: Kind::Overloaded, ..error }.cure(cure)
+            })?;
+        }
         self.held += bytes;
         Ok(())
     }
 
-    fn find_room(&mut self, name: &Name, bytes: usize, settings: &Settings) -> Result<(), Error> {
-        if bytes > settings.max_bytes {
-            let detail =
-                format!("the layer takes {bytes} bytes, {} are allowed", settings.max_bytes);
-            return Err(Error::new(Kind::Storage, detail)
-                .cure("leave keep_float out, use fewer bits, or raise --max-layer-bytes"));
-        }
-        while self.held.saturating_add(bytes) - self.bytes_in_memory(name) > settings.max_bytes {
-            match settings.eviction {
-                Eviction::Refuse => {
-                    let error =
-                        Error::new(Kind::Storage, "no room for the layer beside the others");
-                    return Err(error.cure(
-                        "delete layers, raise --max-layer-bytes, or use --layer-eviction lru",
-                    ));
-                }
-                Eviction::Lru => {
-                    // What is on its way into memory cannot make room.
-                    self.evict(name, settings.directory.is_some()).ok_or_else(|| {
-                        Error::new(Kind::Overloaded, "another layer takes the room at the moment")
-                            .cure("try again after the time that Retry-After gives")
-                    })?;
-                }
-            }
-        }
-        Ok(())
+    /// Whether there is room; that of the layer which is replaced counts as free already.
+    fn has_room(&self, name: &Name, bytes: usize, settings: &Settings) -> bool {
+        self.held.saturating_add(bytes) - self.bytes_in_memory(name) <= settings.max_bytes
     }
 
     /// Gives back room that was taken for nothing.
