@@ -19,6 +19,7 @@ use super::payload::{self, Context, Format, Payload, pointer};
 use super::quantize::several;
 
 /// One quantized tensor as it came in.
+#[derive(Debug)]
 pub(super) struct Item {
     pub(super) name: String,
     pub(super) codes: Tensor,

@@ -432,7 +432,9 @@ def test_post_makes_and_put_replaces(client):
     fields = {"name": "taken", "weight": tensor_json(np.eye(2, dtype="f4"))}
     response = client.post("/v1/layers", fields)
     assert response.status_code == 201 and response.headers["location"] == "/v1/layers/taken"
-    for again in (fields, {"name": "taken", "chain": ["taken"]}):
+    # Before any work on what it holds.
+    unmade = {**fields, "weight": {**fields["weight"], "scheme": {"bits": 12}}}
+    for again in (fields, unmade, {"name": "taken", "chain": ["taken"]}):
         check_problem(client.post("/v1/layers", again), "conflict", 409, "/name")
     assert client.request("get", "/v1/layers/taken").json()["version"] == 1
     assert make(client, "taken", weight=fields["weight"])["version"] == 2

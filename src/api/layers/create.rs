@@ -44,15 +44,6 @@ const MAX_STEP: usize = 1 << 15;
 /// Layers of one chain.
 const MAX_LINKS: usize = 256;
 
-/// What a request is to make.
-#[derive(Debug)]
-pub struct Created {
-    /// The name that the body gives.
-    pub name: Option<Name>,
-    /// What it is.
-    pub made: Made,
-}
-
 /// A layer, or the names of a chain.
 #[derive(Debug)]
 pub enum Made {
@@ -63,66 +54,78 @@ pub enum Made {
 }
 
 /// Weights as they came in.
+#[derive(Debug)]
 enum Given {
     Real(Tensor, Option<Value>),
     Coded(Box<Item>, u32),
 }
 
 /// A request, decoded.
-struct Request {
+#[derive(Debug)]
+pub struct Request {
     weight: Option<Given>,
     bias: Option<Tensor>,
     fields: Fields,
 }
 
-/// Makes what the request describes.
+/// Decodes a request. What it asks for is not looked at yet.
 ///
 /// # Errors
 /// [`Error`] names the field at fault.
-pub fn run(
-    payload: Payload,
-    calibrated: Calibrated<'_>,
-    context: &mut Context<'_>,
-) -> Result<Created, Error> {
+pub fn read(payload: Payload, context: &mut Context<'_>) -> Result<Request, Error> {
     let (body, input, query) = payload.inflate(context)?;
     let mut fields = Fields::from_query(&query)?;
-    let mut request = match input {
+    match input {
         Format::Json => {
             fields
                 .finish(&[])
                 .map_err(|error| error.cure("put the options of a JSON request into its body"))?;
-            decode_json(body.bytes(), context)?
+            decode_json(body.bytes(), context)
         }
         Format::Safetensors => {
             nest(&mut fields)?;
-            decode_safetensors(body, fields, context)?
+            decode_safetensors(body, fields, context)
         }
         Format::Npy => {
             nest(&mut fields)?;
-            alone(npy::read(body, context.limits)?, fields)
+            Ok(alone(npy::read(body, context.limits)?, fields))
         }
         Format::Raw => {
             nest(&mut fields)?;
-            alone(payload::raw_tensor(body, &mut fields)?, fields)
+            Ok(alone(payload::raw_tensor(body, &mut fields)?, fields))
         }
-    };
-    let fields = &mut request.fields;
-    let place = fields.origin().place("name");
-    let name = match fields.take("name") {
-        None => None,
-        Some(name) => Some(Name::new(name.as_str().unwrap_or_default(), place)?),
-    };
-    let made = match chain(fields)? {
-        Some(chain) => {
-            if request.weight.is_some() {
-                return Err(fields.error("weight", "a chain has no weights of its own"));
-            }
-            request.fields.finish(&OPTIONS)?;
-            Made::Chain(chain)
+    }
+}
+
+impl Request {
+    /// The name that the body gives.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn name(&mut self) -> Result<Option<Name>, Error> {
+        let place = self.fields.origin().place("name");
+        let name = self.fields.take("name");
+        name.map(|name| Name::new(name.as_str().unwrap_or_default(), place)).transpose()
+    }
+
+    /// Makes what the request describes.
+    ///
+    /// # Errors
+    /// [`Error`] names the field at fault.
+    pub fn make(
+        mut self,
+        calibrated: Calibrated<'_>,
+        context: &mut Context<'_>,
+    ) -> Result<Made, Error> {
+        let Some(chain) = chain(&mut self.fields)? else {
+            return Ok(Made::Layer(Box::new(layer(self, calibrated, context)?)));
+        };
+        if self.weight.is_some() {
+            return Err(self.fields.error("weight", "a chain has no weights of its own"));
         }
-        None => Made::Layer(Box::new(layer(request, calibrated, context)?)),
-    };
-    Ok(Created { name, made })
+        self.fields.finish(&OPTIONS)?;
+        Ok(Made::Chain(chain))
+    }
 }
 
 /// A weight without a bias.

@@ -157,6 +157,11 @@ impl Layers {
         Ok(())
     }
 
+    /// Refuses a name that is taken.
+    fn check_new(&self, name: &Name) -> Result<(), Error> {
+        lock(&self.registry).check_new(name)
+    }
+
     /// Puts a layer or chain under a name, saved first where there is a directory.
     async fn commit(&self, commit: Commit) -> Result<LayerDoc, Error> {
         let (reply, answer) = oneshot::channel();

@@ -42,15 +42,20 @@ impl Service {
         let replaces = name.is_some();
         let saved = self.layers().settings().directory.is_some();
         let body = payload.body.bytes().len();
-        let calibrators = self.calibrators().clone();
+        let (layers, calibrators) = (self.layers().clone(), self.calibrators().clone());
         let work = move |context: &mut Context<'_>| {
             let cancel = context.cancel;
             let calibrated = |name: &Name, numerics: Option<&Numerics>| {
                 learnt(&calibrators, name, numerics, cancel)
             };
-            let created = create::run(payload, &calibrated, context)?;
-            let name = agreed(name, created.name)?;
-            let (doc, stored) = match &created.made {
+            let mut request = create::read(payload, context)?;
+            let name = agreed(name, request.name()?)?;
+            if !replaces {
+                // Again when it is made; by then others may have taken it.
+                layers.check_new(&name)?;
+            }
+            let made = request.make(&calibrated, context)?;
+            let (doc, stored) = match &made {
                 Made::Layer(made) => {
                     let (definition, layer) = &**made;
                     let stored = saved.then(|| Stored::layer(definition));
@@ -58,7 +63,7 @@ impl Service {
                 }
                 Made::Chain(names) => (LayerDoc::of_chain(), saved.then(|| Stored::chain(names))),
             };
-            Ok(Commit { name, replaces, doc, made: created.made.into(), stored })
+            Ok(Commit { name, replaces, doc, made: made.into(), stored })
         };
         let (commit, compute, mut permit) = self.on_pool(permit, body, work).await?;
         let doc = self.layers().commit(commit).await?;
