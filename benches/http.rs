@@ -100,7 +100,7 @@ fn compare(name: &str, server: &Server, bare: SocketAddr, head: &str, body: &[u8
     let [own, up, down] = [own, up, down].map(median);
     let mib = |bytes: usize| bytes as f64 / MIB as f64;
     println!(
-        "{name:28} {:7.1} MiB in, {:7.1} MiB out: {:7.1} ms, {:6.0} MiB/s; bare {:5.1} + {:5.1} ms; ratio {:5.2}",
+        "| {name} | {:.2} MiB | {:.2} MiB | {:.1} ms | {:.0} MiB/s | {:.1} + {:.1} ms | {:.2} |",
         mib(body.len()),
         mib(length),
         own * 1e3,
@@ -131,7 +131,9 @@ fn main() {
     let bytes = "application/octet-stream";
     let (server, bare) = (start(), start_bare());
     println!(
-        "request time against a bare axum server that takes the body and gives the answer, medians of {ROUNDS}"
+        "Against a bare axum server that takes the body and then gives the answer; medians of {ROUNDS}.\n\n\
+         | | in | out | quantd | rate | bare | ratio |\n\
+         | --- | ---: | ---: | ---: | ---: | ---: | ---: |"
     );
     let whole = format!("shape={elements}");
     compare("f32 to int8, bytes", &server, bare, &raw(&whole, bytes), &floats);
@@ -143,7 +145,10 @@ fn main() {
     compare("JSON to JSON", &server, bare, head, &json);
     drop(server);
 
-    println!("\nhighest memory of one request of N bytes; the bound is 1.35 N + 32 MiB");
+    println!(
+        "\nHighest memory of one request of N bytes; the bound is 1.35 N + 32 MiB.\n\n\
+         | N | highest | idle before | bound |\n| ---: | ---: | ---: | ---: |"
+    );
     for mib in [16, 64] {
         let body = &floats[..mib * MIB];
         let server = start();
@@ -152,7 +157,7 @@ fn main() {
         request(server.address, &raw(&format!("shape={}", body.len() / 4), bytes), body);
         let (_, highest) = memory(&server);
         println!(
-            "N = {mib:3} MiB: {:6.1} MiB, {:5.1} of them idle before; bound {:6.1} MiB",
+            "| {mib} MiB | {:.1} MiB | {:.1} MiB | {:.1} MiB |",
             highest as f64 / MIB as f64,
             idle as f64 / MIB as f64,
             1.35 * mib as f64 + 32.0,

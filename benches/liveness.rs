@@ -89,7 +89,7 @@ fn ask(address: SocketAddr, what: &str) {
         .collect();
     times.sort_by(f64::total_cmp);
     let [half, last, most] = [times[CALLS / 2], times[CALLS * 99 / 100], times[CALLS - 1]];
-    println!("{what:6} p50 {half:.2} ms, p99 {last:.2} ms, at most {most:.2} ms");
+    println!("| {what} | {half:.2} ms | {last:.2} ms | {most:.2} ms |");
 }
 
 fn main() {
@@ -98,7 +98,7 @@ fn main() {
     let body: Vec<u8> = (0..SIDE * SIDE)
         .flat_map(|i| (((i * 7919) % 65_521) as f32 / 32_768.0 - 1.0).to_le_bytes())
         .collect();
-    println!("/livez, {CALLS} calls");
+    println!("`/livez`, {CALLS} calls.\n\n| | p50 | p99 | at most |\n| --- | ---: | ---: | ---: |");
     ask(server.address, "idle");
     let (stop, done, refused) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
     std::thread::scope(|scope| {
@@ -112,5 +112,5 @@ fn main() {
         stop.store(true, Ordering::Relaxed);
     });
     let [done, refused] = [done, refused].map(AtomicUsize::into_inner);
-    println!("meanwhile {done} requests of 64 MiB, {refused} refused for lack of room");
+    println!("\nMeanwhile {done} requests of 64 MiB, and {refused} refused for lack of room.");
 }

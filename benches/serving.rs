@@ -168,11 +168,12 @@ fn measure(cases: &[Case<'_>]) -> Vec<f64> {
         }
     }
     let rates: Vec<f64> = found.iter().map(|(rates, ..)| median(rates.clone())).collect();
+    println!("| | requests/s | p50 | p99 | p99 / p50 |\n| --- | ---: | ---: | ---: | ---: |");
     for ((name, ..), ((_, halves, lasts), rate)) in cases.iter().zip(found.into_iter().zip(&rates))
     {
         let (half, last) = (median(halves), median(lasts));
         println!(
-            "{name:22} {rate:8.0} requests/s, p50 {:6.2} ms, p99 {:6.2} ms, p99 / p50 {:4.1}",
+            "| {name} | {rate:.0} | {:.2} ms | {:.2} ms | {:.1} |",
             half * 1e3,
             last * 1e3,
             last / half
@@ -220,22 +221,22 @@ fn main() {
     assert!(answer == call(alone.address, &v2), "other bytes together than alone");
     let echo = start_echo(answer.len());
     println!(
-        "{CLIENTS} clients, one row each of a {INPUTS} x {OUTPUTS} layer: {} bytes in, {} out; medians of {ROUNDS} rounds",
+        "{CLIENTS} clients, one row each of a {INPUTS} x {OUTPUTS} layer: {} bytes in, {} out; medians of {ROUNDS} rounds.\n",
         v2.len(),
         answer.len()
     );
     let cases = [
-        ("/v2, together", together.address, &v2, CLIENTS),
-        ("/v2, each alone", alone.address, &v2, CLIENTS),
-        ("/v1, together", together.address, &v1, CLIENTS),
-        ("/v1, each alone", alone.address, &v1, CLIENTS),
-        ("bare echo", echo.address, &v2, CLIENTS),
-        ("/v2, one client", together.address, &v2, 1),
-        ("bare echo, one client", echo.address, &v2, 1),
+        ("`/v2`, run together", together.address, &v2, CLIENTS),
+        ("`/v2`, each alone", alone.address, &v2, CLIENTS),
+        ("`/v1`, run together", together.address, &v1, CLIENTS),
+        ("`/v1`, each alone", alone.address, &v1, CLIENTS),
+        ("bare axum echo of the same sizes", echo.address, &v2, CLIENTS),
+        ("`/v2`, one client", together.address, &v2, 1),
+        ("bare axum echo, one client", echo.address, &v2, 1),
     ];
     let rates = measure(&cases);
     println!(
-        "/v2: together {:.2} x alone, {:.2} of the echo; /v1: {:.2} x, {:.2}",
+        "\n`/v2`: together {:.2} x alone, {:.2} x the echo; `/v1`: {:.2} x and {:.2} x.",
         rates[0] / rates[1],
         rates[0] / rates[4],
         rates[2] / rates[3],

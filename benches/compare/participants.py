@@ -19,9 +19,8 @@ FOLDER = Path(os.environ.get("COMPARE_DIR", ROOT / "target/compare")).resolve()
 PATIENCE_SECONDS = 180
 
 
-def benches():
-    """Builds quantd's benches and gives their paths by name."""
-    names = ["gemm", "layers", "elementwise", "calibration"]
+def benches(names):
+    """Builds these benches of quantd and gives their paths by name."""
     command = ["cargo", "bench", "--no-run", "--message-format=json", *(f"--bench={name}" for name in names)]
     built = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     if built.returncode:

@@ -113,6 +113,13 @@ def calibration():
 
 PLAN = [*products(), *layers(), *passes(), *calibration()]
 SECTIONS = ("gemm", "layers", "elementwise", "calibration")
+# Benches that measure by themselves, those of the service beside a bare server: each has its part of a page.
+ALONE = {
+    "http": ("README.md", "docs/PERFORMANCE.md"),
+    "codec": ("docs/PERFORMANCE.md",),
+    "serving": ("docs/PERFORMANCE.md",),
+    "liveness": ("docs/PERFORMANCE.md",),
+}
 
 SUMMARY = ("u8s8", "s8s8", "dynamic", "qlinear", "nbits4-32", "nbits4-128",
            "layer-dynamic", "layer-per-token", "layer-gelu",

@@ -1,5 +1,6 @@
 """Results as markdown: a summary for README, every figure for docs/PERFORMANCE.md."""
 
+import json
 from collections import Counter
 from statistics import median
 
@@ -119,6 +120,17 @@ def summary(results):
     heading = ["work", "of the limit, 1 thread", "x best peer", "of the limit, 2 threads", "x best peer",
                "best peer, mostly", "x ONNX Runtime"]
     return table(heading, rows) if rows else "Nothing of the summary was measured."
+
+
+def criterion(folder):
+    """What Criterion left there: bytes a second of each bench. Nothing where it left nothing."""
+    rows = []
+    for path in sorted(folder.glob("*/*/new/benchmark.json")):
+        about = json.loads(path.read_text())
+        estimates = json.loads((path.parent / "estimates.json").read_text())
+        rate = about["throughput"]["Bytes"] / estimates["median"]["point_estimate"] * 1e9 / 2**30
+        rows.append([f"{about['group_id']} {about['function_id']}", f"{number(rate)} GiB/s"])
+    return table(["one thread", "of text"], rows) if rows else ""
 
 
 def place(figure):
