@@ -48,7 +48,7 @@ pub fn run(payload: Payload, format: Format, context: &mut Context<'_>) -> Resul
     let per_slice = fields.bool("per_slice")?.unwrap_or(false);
     let output = fields.word("output", &OUTPUTS)?;
     let (scheme, place) = scheme(fields)?;
-    request.fields.finish(&known_fields(&place))?;
+    request.fields.finish(&known_fields(&place)).map_err(misplaced)?;
     let one = matches!(request.tensors.as_slice(), [(name, _)] if name.is_empty());
     let mut items = Vec::with_capacity(request.tensors.len());
     for (name, tensor) in request.tensors {
@@ -126,6 +126,20 @@ fn known_fields(place: &Origin) -> Vec<&'static str> {
         Origin::Body(_) => {
             vec!["data", "data_b64", "shape", "dtype", "tensors", "scheme", "per_slice"]
         }
+    }
+}
+
+/// Says where in a body a scheme field belongs that stands beside the scheme.
+fn misplaced(error: Error) -> Error {
+    let name = match &error.place {
+        Some(Place::Pointer(pointer)) => pointer.strip_prefix('/').map(str::to_owned),
+        _ => None,
+    };
+    match name {
+        Some(name) if SCHEME_FIELDS.contains(&name.as_str()) => {
+            error.cure(format!("put it into the scheme: \"scheme\": {{{name:?}: ..}}"))
+        }
+        _ => error,
     }
 }
 

@@ -66,6 +66,19 @@ async fn a_scheme_is_refused_alike_on_the_way_back() {
             assert!(found.as_str().unwrap().contains(cure), "{path}: {found}");
         }
     }
+    for (fields, place, expect) in [
+        (json!({"scheme": {"bits": 99}}), "/scheme/bits", "use 2, 3, 4, 5, 6, 7, 8 or 16"),
+        (json!({"scheme": {"bits": 12}}), "/scheme/bits", "use 2, 3, 4, 5, 6, 7, 8 or 16"),
+        (json!({"bits": 4}), "/bits", "put it into the scheme: \"scheme\": {\"bits\": ..}"),
+        (json!({"bitz": 4}), "/bitz", "known here: data, data_b64"),
+    ] {
+        let mut body = fields;
+        body["data"] = json!([1, 2]);
+        let answer = client.post("/v1/quantize", &body).await;
+        let (found, cure) = refusal(&answer, "invalid-option", 400);
+        assert_eq!(found, place);
+        assert!(cure.as_str().unwrap().starts_with(expect), "{cure}");
+    }
     let named = json!({"tensors": {"w": {"codes": [1], "scale": 1, "data": [1]}}});
     let answer = client.post("/v1/dequantize", &named).await;
     assert_eq!(refusal(&answer, "invalid-option", 400).0, "/tensors/w/data");

@@ -95,12 +95,11 @@ impl Options {
             None => presets::take(fields, "scheme")?,
         };
         let base = preset.unwrap_or_default();
-        let bits = fields.integer("bits", 2, 16)?;
-        if bits.is_some_and(|bits| (9..16).contains(&bits)) {
-            return Err(fields
-                .error("bits", "not a supported number of bits")
-                .cure("use 2, 3, 4, 5, 6, 7, 8 or 16"));
-        }
+        let bits = fields.integer("bits", 2, 16).and_then(|bits| match bits {
+            Some(9..16) => Err(fields.error("bits", "not a supported number of bits")),
+            bits => Ok(bits),
+        });
+        let bits = bits.map_err(|error| error.cure("use 2, 3, 4, 5, 6, 7, 8 or 16"))?;
         let profiles = Profile::ALL.map(Profile::name);
         let profile = fields.word("profile", &profiles)?;
         let nans = NanPolicy::ALL.map(NanPolicy::name);
