@@ -25,7 +25,7 @@ pub struct Isa(Level);
 pub(super) enum Level {
     /// What every machine of the target has: SSE2, or NEON without dot products.
     Scalar,
-    /// AVX2, FMA and F16C.
+    /// AVX2, FMA, F16C and POPCNT.
     #[cfg(target_arch = "x86_64")]
     Avx2,
     /// AVX2 and the 256-bit VNNI of client processors.
@@ -54,7 +54,8 @@ impl Level {
     fn is_detected(self) -> bool {
         let avx2 = is_x86_feature_detected!("avx2")
             && is_x86_feature_detected!("fma")
-            && is_x86_feature_detected!("f16c");
+            && is_x86_feature_detected!("f16c")
+            && is_x86_feature_detected!("popcnt");
         let avx512 = avx2
             && is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")

@@ -2,21 +2,24 @@
 
 use super::real::Real;
 
-/// Sums that run side by side: two registers of AVX-512, so that an addition
-/// need not wait for the one before.
+/// Sums that run side by side: so many registers that an addition need not wait
+/// for the one before.
 pub(super) const LANES: usize = 16;
 
 /// Sums over elements and their reconstructions, from which a report is made.
 ///
+/// With e = x - x̂ the sums of x^2 and x x̂ follow from those of x̂^2, x̂ e and e^2,
+/// of which the first is the largest: where no code is saturated, |e| is at most
+/// half of |x̂| or x̂ is 0, so that nothing cancels. That saves two sums, and e is
+/// needed anyway.
+///
 /// Elements that are infinite or NaN are left out of every sum and count.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct ErrorSums {
-    /// Sum of x^2.
-    pub signal: f64,
     /// Sum of x̂^2.
     pub restored: f64,
-    /// Sum of x x̂.
-    pub product: f64,
+    /// Sum of x̂ (x - x̂).
+    pub cross: f64,
     /// Sum of (x - x̂)^2 over elements whose code was not saturated.
     pub rounded: f64,
     /// Sum of (x - x̂)^2 over elements whose code was saturated.
@@ -32,11 +35,29 @@ pub struct ErrorSums {
 }
 
 impl ErrorSums {
+    /// Sum of (x - x̂)^2.
+    #[must_use]
+    pub fn error(&self) -> f64 {
+        self.rounded + self.clipped
+    }
+
+    /// Sum of x^2.
+    #[must_use]
+    pub fn signal(&self) -> f64 {
+        // Not below 0 where squares are so small that they have lost most of their bits.
+        (self.restored + 2.0 * self.cross + self.error()).max(0.0)
+    }
+
+    /// Sum of x x̂.
+    #[must_use]
+    pub fn product(&self) -> f64 {
+        self.restored + self.cross
+    }
+
     /// Adds `other`, which covers the elements after those of `self`.
     pub fn merge(&mut self, other: &Self) {
-        self.signal += other.signal;
         self.restored += other.restored;
-        self.product += other.product;
+        self.cross += other.cross;
         self.rounded += other.rounded;
         self.clipped += other.clipped;
         self.max_abs = self.max_abs.max(other.max_abs);
@@ -86,9 +107,10 @@ impl<T: Real> Block<T> {
 /// `LANES` elements.
 #[derive(Clone, Debug, Default)]
 pub struct LaneSums {
-    pub(super) signal: [f64; LANES],
     pub(super) restored: [f64; LANES],
-    pub(super) product: [f64; LANES],
+    /// Of elements whose code was not saturated; of the others.
+    pub(super) cross: [f64; LANES],
+    pub(super) clipped_cross: [f64; LANES],
     pub(super) rounded: [f64; LANES],
     pub(super) clipped: [f64; LANES],
     pub(super) max_abs: [f64; LANES],
@@ -110,13 +132,12 @@ impl LaneSums {
             for i in 0..LANES {
                 let (x, restored) = (x[i].to_f64(), restored[i].to_f64());
                 let error = x - restored;
-                let square = error * error;
-                self.signal[i] += x * x;
+                let (rounded, cut) = if clipped[i] == 0 { (error, 0.0) } else { (0.0, error) };
                 self.restored[i] += restored * restored;
-                self.product[i] += x * restored;
-                let (rounded, cut) = if clipped[i] == 0 { (square, 0.0) } else { (0.0, square) };
-                self.rounded[i] += rounded;
-                self.clipped[i] += cut;
+                self.cross[i] += restored * rounded;
+                self.clipped_cross[i] += restored * cut;
+                self.rounded[i] += rounded * rounded;
+                self.clipped[i] += cut * cut;
                 let error = error.abs();
                 self.max_abs[i] = if error > self.max_abs[i] { error } else { self.max_abs[i] };
             }
@@ -130,9 +151,8 @@ impl LaneSums {
     #[must_use]
     pub fn total(&self) -> ErrorSums {
         ErrorSums {
-            signal: self.signal.iter().sum(),
             restored: self.restored.iter().sum(),
-            product: self.product.iter().sum(),
+            cross: self.cross.iter().sum::<f64>() + self.clipped_cross.iter().sum::<f64>(),
             rounded: self.rounded.iter().sum(),
             clipped: self.clipped.iter().sum(),
             max_abs: self.max_abs.iter().copied().fold(0.0, f64::max),

@@ -77,7 +77,8 @@ mod tests {
     #[test]
     fn the_front_keeps_what_nothing_beats() {
         let report = |bits: f64, error: f64| {
-            let sums = ErrorSums { signal: 1.0, rounded: error, count: 1, ..ErrorSums::default() };
+            let sums =
+                ErrorSums { restored: 1.0, rounded: error, count: 1, ..ErrorSums::default() };
             Report::new(&sums, 0, 0, Size { elements: 1, bits, source_bits: 32 })
         };
         let reports = [

@@ -44,6 +44,7 @@ use super::{How, Isa, Stores};
 
 mod avx2;
 mod avx512;
+mod sums;
 
 /// Elements that the kernels quantize at a time.
 const BLOCK: usize = 64;
@@ -273,7 +274,7 @@ fn with_sums(isa: Isa, work: &Bytes<'_>, codes: Option<&mut [u8]>, lanes: &mut L
             unsafe { avx2::encode(work, codes, lanes) };
         }
         Level::Avx512 | Level::Avx512Vnni => {
-            // SAFETY: such a level exists only where AVX-512 F, BW, DQ and VL were detected.
+            // SAFETY: such a level exists only where AVX-512 F, BW, DQ and VL were detected, and POPCNT.
             unsafe { avx512::encode(work, codes, lanes) };
         }
         Level::Scalar => return false,

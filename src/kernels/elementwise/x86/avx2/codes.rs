@@ -1,11 +1,4 @@
-//! Codes, alone or with the sums of a report.
-//!
-//! # Sums
-//! Sixteen lanes of f64 are four registers a sum, and six sums are too many for
-//! the sixteen registers there are. What the elements of a block are restored to
-//! is therefore put aside, and its sums are made four lanes at a time, with the
-//! six sums of those in registers. Products of two f32 are exact in f64, so that
-//! a fused multiply-add rounds as a multiplication and an addition do.
+//! Codes alone.
 #![expect(
     unsafe_code,
     reason = "loads and stores by pointer, within slices whose length was checked"
@@ -19,10 +12,8 @@
 use std::arch::x86_64::*;
 
 use super::super::super::Stores;
-use super::sums::{Restored, add};
 use super::*;
 use crate::kernels::scalar::CodeRange;
-use crate::kernels::sums::LaneSums;
 
 /// Constants of a call.
 pub(super) struct Constants {
@@ -109,7 +100,7 @@ pub(super) unsafe fn grid<const FORM: u8, const COMMON: bool, const USER: u8>(
 /// The codes of 32 elements.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn pack(u: [__m256; 4], constants: &Constants) -> __m256i {
+pub(super) fn pack(u: [__m256; 4], constants: &Constants) -> __m256i {
     let [a, b, c, d] = u.map(|u| _mm256_srai_epi32::<15>(_mm256_castps_si256(u)));
     let exponent = _mm256_set1_epi16(0x8700_u16.cast_signed());
     let words = [_mm256_packus_epi32(a, b), _mm256_packus_epi32(c, d)];
@@ -128,7 +119,7 @@ fn pack(u: [__m256; 4], constants: &Constants) -> __m256i {
 /// There are as many, and if `past` the first of them is at a multiple of 32 bytes.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn store(codes: &mut [u8], at: usize, bytes: __m256i, past: bool) {
+pub(super) unsafe fn store(codes: &mut [u8], at: usize, bytes: __m256i, past: bool) {
     let to = codes.as_mut_ptr().wrapping_add(at).cast();
     if past {
         // SAFETY: within `codes` and aligned, says the caller.
@@ -140,7 +131,7 @@ unsafe fn store(codes: &mut [u8], at: usize, bytes: __m256i, past: bool) {
 }
 
 /// Whether what is written from there on may go past the caches, block by block.
-fn goes_past(work: &Bytes<'_>, codes: &[u8]) -> bool {
+pub(super) fn goes_past(work: &Bytes<'_>, codes: &[u8]) -> bool {
     work.how.stores == Stores::Past && codes.as_ptr().addr().is_multiple_of(BLOCK)
 }
 
@@ -185,107 +176,6 @@ fn quantize_from<const FORM: u8, const COMMON: bool>(work: &Bytes<'_>, codes: &m
 
 #[inline(never)]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn quantize_slowly(work: &Bytes<'_>, codes: &mut [u8]) {
+pub(super) fn quantize_slowly(work: &Bytes<'_>, codes: &mut [u8]) {
     work.quantize(codes);
-}
-
-#[inline(never)]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn measure_slowly(work: &Bytes<'_>, lanes: &mut LaneSums) {
-    work.measure(lanes);
-}
-
-/// Adds all elements to `lanes` and writes their codes, where there is room for them.
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(in super::super) fn encode(work: &Bytes<'_>, codes: Option<&mut [u8]>, lanes: &mut LaneSums) {
-    match (work.params, work.params.facts().is_common()) {
-        (Params::Same(_), _) => encode_from::<SAME, true>(work, codes, lanes),
-        (Params::Each(_), false) => encode_from::<EACH, false>(work, codes, lanes),
-        (Params::Each(_), true) => encode_from::<EACH, true>(work, codes, lanes),
-        (Params::Groups(_), false) => encode_from::<GROUPS, false>(work, codes, lanes),
-        (Params::Groups(_), true) => encode_from::<GROUPS, true>(work, codes, lanes),
-    }
-}
-
-#[target_feature(enable = "avx2,fma,f16c")]
-fn encode_from<const FORM: u8, const COMMON: bool>(
-    work: &Bytes<'_>,
-    codes: Option<&mut [u8]>,
-    lanes: &mut LaneSums,
-) {
-    let constants = constants(work);
-    let (stores, codes) = (codes.is_some(), codes.unwrap_or_default());
-    let past = stores && goes_past(work, codes);
-    let len = if stores { work.x.len().min(codes.len()) } else { work.x.len() };
-    let whole = len - len % BLOCK;
-    let mut restored = Restored { x: [0.0; BLOCK], saturated: [0; BLOCK] };
-    if whole > 0 {
-        let mut cursor = Cursor::<FORM, COMMON>::new(work.params);
-        for at in (0..whole).step_by(BLOCK) {
-            let (mut saturated, mut is_near) = (0, false);
-            for first in [0, HALF] {
-                let from = at + first;
-                // SAFETY: the elements end within `x`; `Bytes` has seen to the columns.
-                let grid = unsafe { grid::<FORM, COMMON, 1>(work, &mut cursor, &constants, from) };
-                is_near |= grid.is_near;
-                let limited =
-                    grid.u.map(|u| _mm256_min_ps(_mm256_max_ps(u, constants.low), constants.high));
-                if stores && !grid.is_near {
-                    let bytes = pack(limited, &constants);
-                    // SAFETY: they end within `codes`, whose alignment the caller checked.
-                    unsafe { store(codes, from, bytes, past) };
-                } else if stores {
-                    quantize_slowly(&work.part(from, HALF), &mut codes[from..from + HALF]);
-                }
-                saturated |= put(&mut restored, first, &grid, limited, &constants);
-            }
-            let x = &work.x[at..at + BLOCK];
-            if !is_near && saturated == 0 {
-                add::<false>(x, &restored, lanes);
-            } else if !is_near && x.iter().fold(0.0, |odd, x| odd + x * 0.0) == 0.0 {
-                add::<true>(x, &restored, lanes);
-            } else {
-                measure_slowly(&work.part(at, BLOCK), lanes);
-            }
-        }
-    }
-    if past {
-        _mm_sfence();
-    }
-    if whole < len {
-        let part = work.part(whole, len - whole);
-        if stores {
-            quantize_slowly(&part, &mut codes[whole..len]);
-        }
-        measure_slowly(&part, lanes);
-    }
-}
-
-/// Puts what half a block is restored to; says which codes are saturated.
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-fn put(
-    restored: &mut Restored,
-    first: usize,
-    grid: &Grid,
-    limited: [__m256; 4],
-    constants: &Constants,
-) -> i32 {
-    let mut saturated = 0;
-    for i in PARTS {
-        let changed = _mm256_cmp_ps::<_CMP_NEQ_UQ>(limited[i], grid.u[i]);
-        saturated |= _mm256_movemask_ps(changed);
-        let Eight { scale, zero_point, .. } = grid.params[i];
-        // The fraction is cut off.
-        let whole = _mm256_and_si256(_mm256_castps_si256(limited[i]), _mm256_set1_epi32(!0x7fff));
-        let middle = _mm256_add_ps(zero_point, constants.middle);
-        let back = _mm256_mul_ps(_mm256_sub_ps(_mm256_castsi256_ps(whole), middle), scale);
-        let to = first + VECTOR * i;
-        let (of_x, of_codes) = (&mut restored.x[to..to + 8], &mut restored.saturated[to..to + 8]);
-        // SAFETY: the slice has 8 elements.
-        unsafe { _mm256_storeu_ps(of_x.as_mut_ptr(), back) };
-        // SAFETY: the slice has 8 elements.
-        unsafe { _mm256_storeu_ps(of_codes.as_mut_ptr().cast(), changed) };
-    }
-    saturated
 }

@@ -1,13 +1,4 @@
-//! Codes, alone or with the sums of a report.
-//!
-//! # Sums
-//! Measuring sums in 16 lanes of f64, two registers a sum, so that an addition
-//! has finished before the next one needs it. The products of two f32 are exact
-//! in f64, and a fused multiply-add therefore rounds as a multiplication and an
-//! addition do; the squared error, which is not exact, is multiplied first.
-//! Blocks without saturated codes, the usual ones, do not look which are; a
-//! block with an element that is not finite or near a tie is left to the loops
-//! of `scalar`. Block and lanes are those of `sums`.
+//! Codes alone.
 #![expect(
     unsafe_code,
     reason = "loads and stores by pointer, within slices whose length was checked"
@@ -21,10 +12,8 @@
 use std::arch::x86_64::*;
 
 use super::super::super::Stores;
-use super::sums::Sums;
 use super::*;
 use crate::kernels::scalar::CodeRange;
-use crate::kernels::sums::LaneSums;
 
 /// Constants of a call.
 pub(super) struct Constants {
@@ -125,7 +114,7 @@ fn pack(u: [__m512; 4], constants: &Constants) -> __m512i {
 /// There are as many, and if `past` the first of them begins a cache line.
 #[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn store(codes: &mut [u8], at: usize, bytes: __m512i, past: bool) {
+pub(super) unsafe fn store(codes: &mut [u8], at: usize, bytes: __m512i, past: bool) {
     let to = codes.as_mut_ptr().wrapping_add(at).cast();
     if past {
         // SAFETY: within `codes` and aligned, says the caller.
@@ -137,7 +126,7 @@ unsafe fn store(codes: &mut [u8], at: usize, bytes: __m512i, past: bool) {
 }
 
 /// Whether what is written from there on may go past the caches, block by block.
-fn goes_past(work: &Bytes<'_>, codes: &[u8]) -> bool {
+pub(super) fn goes_past(work: &Bytes<'_>, codes: &[u8]) -> bool {
     work.how.stores == Stores::Past && codes.as_ptr().addr().is_multiple_of(BLOCK)
 }
 
@@ -182,135 +171,6 @@ fn quantize_from<const FORM: u8, const COMMON: bool>(work: &Bytes<'_>, codes: &m
 
 #[inline(never)]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
-fn quantize_slowly(work: &Bytes<'_>, codes: &mut [u8]) {
+pub(super) fn quantize_slowly(work: &Bytes<'_>, codes: &mut [u8]) {
     work.quantize(codes);
-}
-
-#[inline(never)]
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
-fn measure_slowly(work: &Bytes<'_>, lanes: &mut LaneSums) {
-    work.measure(lanes);
-}
-
-/// Adds all elements to `lanes` and writes their codes, where there is room for them.
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
-pub(in super::super) fn encode(work: &Bytes<'_>, codes: Option<&mut [u8]>, lanes: &mut LaneSums) {
-    match (work.params, work.params.facts().is_common()) {
-        (Params::Same(_), _) => encode_from::<SAME, true>(work, codes, lanes),
-        (Params::Each(_), false) => encode_from::<EACH, false>(work, codes, lanes),
-        (Params::Each(_), true) => encode_from::<EACH, true>(work, codes, lanes),
-        (Params::Groups(_), false) => encode_from::<GROUPS, false>(work, codes, lanes),
-        (Params::Groups(_), true) => encode_from::<GROUPS, true>(work, codes, lanes),
-    }
-}
-
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
-fn encode_from<const FORM: u8, const COMMON: bool>(
-    work: &Bytes<'_>,
-    codes: Option<&mut [u8]>,
-    lanes: &mut LaneSums,
-) {
-    let constants = constants(work);
-    let (stores, codes) = (codes.is_some(), codes.unwrap_or_default());
-    let past = stores && goes_past(work, codes);
-    let len = if stores { work.x.len().min(codes.len()) } else { work.x.len() };
-    let whole = len - len % BLOCK;
-    if whole > 0 {
-        let mut cursor = Cursor::<FORM, COMMON>::new(work.params);
-        let mut sums = Sums::load(lanes);
-        for at in (0..whole).step_by(BLOCK) {
-            // SAFETY: the block ends within `x`; `Bytes` has seen to the columns.
-            let grid = unsafe { grid::<FORM, COMMON, 1>(work, &mut cursor, &constants, at) };
-            let limited =
-                grid.u.map(|u| _mm512_min_ps(_mm512_max_ps(u, constants.low), constants.high));
-            if stores && !grid.is_near {
-                let bytes = pack(limited, &constants);
-                // SAFETY: the block ends within `codes`, whose alignment the caller checked.
-                unsafe { store(codes, at, bytes, past) };
-            }
-            if grid.is_near
-                || !sums.add_block::<FORM, COMMON>(
-                    &work.x[at..at + BLOCK],
-                    &grid,
-                    limited,
-                    &constants,
-                )
-            {
-                let part = work.part(at, BLOCK);
-                if stores && grid.is_near {
-                    quantize_slowly(&part, &mut codes[at..at + BLOCK]);
-                }
-                sums.store(lanes);
-                measure_slowly(&part, lanes);
-                sums.reload(lanes);
-            }
-        }
-        sums.finish(lanes);
-    }
-    if past {
-        _mm_sfence();
-    }
-    if whole < len {
-        let part = work.part(whole, len - whole);
-        if stores {
-            quantize_slowly(&part, &mut codes[whole..len]);
-        }
-        measure_slowly(&part, lanes);
-    }
-}
-
-impl Sums {
-    /// Adds a block, unless some of its elements are not finite: says whether it did.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    fn add_block<const FORM: u8, const COMMON: bool>(
-        &mut self,
-        x: &[f32],
-        grid: &Grid,
-        limited: [__m512; 4],
-        constants: &Constants,
-    ) -> bool {
-        let mut changed = _mm512_setzero_si512();
-        for (limited, u) in limited.into_iter().zip(grid.u) {
-            let (a, b) = (_mm512_castps_si512(limited), _mm512_castps_si512(u));
-            // changed | (a ^ b)
-            changed = _mm512_ternarylogic_epi32::<0xf6>(changed, a, b);
-        }
-        let is_saturated = _mm512_test_epi32_mask(changed, changed) != 0;
-        if is_saturated && !is_finite(x) {
-            return false;
-        }
-        for (i, x) in x.as_chunks::<16>().0.iter().enumerate() {
-            let Sixteen { scale, zero_point, .. } = grid.params[i];
-            // The fraction is cut off.
-            let whole =
-                _mm512_and_si512(_mm512_castps_si512(limited[i]), _mm512_set1_epi32(!0x7fff));
-            let middle = _mm512_add_ps(zero_point, constants.middle);
-            let steps = _mm512_sub_ps(_mm512_castsi512_ps(whole), middle);
-            let restored = _mm512_mul_ps(steps, scale);
-            // SAFETY: the chunk has 16 elements.
-            let x = unsafe { _mm512_loadu_ps(x.as_ptr()) };
-            if is_saturated {
-                let saturated = _mm512_cmp_ps_mask::<_CMP_NEQ_UQ>(limited[i], grid.u[i]);
-                self.add::<true, FORM, COMMON>(x, restored, saturated);
-            } else {
-                self.add::<false, FORM, COMMON>(x, restored, 0);
-            }
-        }
-        self.count += BLOCK as u64;
-        true
-    }
-}
-
-/// Whether 64 elements are all finite.
-#[inline]
-#[target_feature(enable = "avx512f,avx512dq")]
-fn is_finite(x: &[f32]) -> bool {
-    let mut odd = _mm512_setzero_ps();
-    for x in x.chunks_exact(16) {
-        // SAFETY: the chunk has 16 elements.
-        let x = unsafe { _mm512_loadu_ps(x.as_ptr()) };
-        odd = _mm512_fmadd_ps(x, _mm512_setzero_ps(), odd);
-    }
-    _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(odd, odd) == 0
 }

@@ -17,16 +17,17 @@ use super::{AHEAD, BLOCK, Bytes, EACH, GROUPS, NEAR, SAME, SHIFT, VECTOR};
 use crate::kernels::scalar::Params;
 use crate::kernels::table::Columns;
 
-pub(super) use codes::{encode, quantize};
+pub(super) use codes::quantize;
 pub(super) use extent::extents;
+pub(super) use measure::encode;
 pub(super) use restore::dequantize;
 pub(super) use squares::squared_error;
 
 mod codes;
 mod extent;
+mod measure;
 mod restore;
 mod squares;
-mod sums;
 
 /// Vectors of a block.
 const PARTS: [usize; 4] = [0, 1, 2, 3];
