@@ -2,9 +2,9 @@
 //!
 //! Both operands are rearranged first, so that the innermost loop only loads
 //! and multiplies ([`PackedA`], [`PackedB`]); a *tile* of a few rows and one
-//! *panel* of columns is summed in registers over the whole of K, corrected
-//! for the zero points, and turned into its final form while it is in the
-//! cache ([`Output`]). Tiles are independent and their sums are integers, so
+//! *panel* of columns is summed in registers over the whole of K, from the
+//! correction for the zero points on, and turned into its final form before it
+//! leaves them ([`Output`]). Tiles are independent and their sums are integers, so
 //! the result does not depend on threads, blocking or instruction set.
 //!
 //! # Signs and zero points

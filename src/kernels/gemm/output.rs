@@ -28,25 +28,43 @@ pub enum Output<'a> {
     I8(&'a mut [i8], Requantize<'a>),
 }
 
-/// What the cells of a panel need to be finished, column by column.
+/// What the cells of a panel need to be finished, column by column; beyond the
+/// last column of the result, anything.
 #[derive(Debug)]
 pub(super) struct Columns<'a> {
+    /// Those of the result.
     pub(super) range: Range<usize>,
-    /// What is added to every sum: `K za zb - za sum B` where all rows share a
-    /// zero point, and the integer bias.
-    pub(super) base: [i32; MAX_COLUMNS],
     /// Sums of the columns of the right operand.
     pub(super) sums: &'a [i32],
     pub(super) zero_points: &'a [i32],
     pub(super) scales: &'a [f32],
-    /// What sums are multiplied by in rows with the scale `scale_a`: both scales,
-    /// divided by [`Finish::divisor`].
+    /// What is added to every sum.
+    pub(super) addends: [i32; MAX_COLUMNS],
+    /// Whether all rows have one scale, and the factors are made.
+    pub(super) one_scale: bool,
+    /// What sums are multiplied by: both scales, divided by [`Finish::divisor`].
     pub(super) factors: [f32; MAX_COLUMNS],
-    scale_a: Option<f32>,
-    pub(super) bias: &'a [f32],
+    pub(super) bias: [f32; MAX_COLUMNS],
     /// Mantissas and exponents of the multipliers.
     pub(super) mantissas: [i32; MAX_COLUMNS],
     pub(super) exponents: [i32; MAX_COLUMNS],
+}
+
+impl Default for Columns<'_> {
+    fn default() -> Self {
+        Self {
+            range: 0..0,
+            sums: &[],
+            zero_points: &[],
+            scales: &[],
+            addends: [0; MAX_COLUMNS],
+            one_scale: false,
+            factors: [0.0; MAX_COLUMNS],
+            bias: [0.0; MAX_COLUMNS],
+            mantissas: [0; MAX_COLUMNS],
+            exponents: [0; MAX_COLUMNS],
+        }
+    }
 }
 
 /// One column of [`Columns`].
@@ -68,31 +86,23 @@ pub(super) struct Extra<'a> {
 }
 
 impl<'a> Columns<'a> {
-    pub(super) fn new(
-        a: &PackedA<'_>,
-        b: &'a PackedB,
-        range: Range<usize>,
-        extra: Extra<'a>,
-    ) -> Self {
-        /// Those of the columns, or as many of `none`.
-        fn cut<'a, T>(all: &'a [T], range: &Range<usize>, none: &'a [T]) -> &'a [T] {
-            if all.is_empty() { &none[..range.len()] } else { &all[range.clone()] }
-        }
-        let sums = cut(b.sums(), &range, &[]);
-        let zero_points = cut(b.zero_points(), &range, &[0; MAX_COLUMNS]);
-        let mut base = [0; MAX_COLUMNS];
+    /// Those of another panel. What an output does not have stays 0.
+    pub(super) fn set<T, F: Finish<T>>(
+        &mut self,
+        (a, b): (&PackedA<'_>, &'a PackedB),
+        panel: usize,
+        (finish, extra): (&F, Extra<'a>),
+    ) {
+        let range = b.columns_of(panel);
+        (self.sums, self.zero_points, self.scales) =
+            (b.sums(panel), b.zero_points(panel), b.scales_of(panel));
         if !extra.sums.is_empty() {
-            base[..range.len()].copy_from_slice(&extra.sums[range.clone()]);
+            self.addends[..range.len()].copy_from_slice(&extra.sums[range.clone()]);
         }
-        if let &[zero @ (..=-1 | 1..)] = a.zero_points() {
-            let rest = depth(b).wrapping_mul(zero);
-            for ((base, sum), other) in base.iter_mut().zip(sums).zip(zero_points) {
-                let own = rest.wrapping_mul(*other).wrapping_sub(zero.wrapping_mul(*sum));
-                *base = base.wrapping_add(own);
-            }
+        if !extra.bias.is_empty() {
+            self.bias[..range.len()].copy_from_slice(&extra.bias[range.clone()]);
         }
-        let (mut mantissas, mut exponents) = ([0; MAX_COLUMNS], [0; MAX_COLUMNS]);
-        let parts = mantissas.iter_mut().zip(&mut exponents);
+        let parts = self.mantissas.iter_mut().zip(&mut self.exponents);
         match extra.multipliers {
             [] => {}
             &[one] => parts.for_each(|(mantissa, exponent)| (*mantissa, *exponent) = one.parts()),
@@ -102,41 +112,20 @@ impl<'a> Columns<'a> {
                 }
             }
         }
-        Self {
-            base,
-            sums,
-            zero_points,
-            scales: cut(b.scales(), &range, &[]),
-            factors: [0.0; MAX_COLUMNS],
-            scale_a: None,
-            bias: cut(extra.bias, &range, &[0.0; MAX_COLUMNS]),
-            mantissas,
-            exponents,
-            range,
+        self.one_scale = a.scales().len() == 1;
+        if F::SCALED && self.one_scale {
+            let mut factors = [0.0; MAX_COLUMNS];
+            self.scale(a.scales()[0], finish.divisor(), &mut factors);
+            self.factors = factors;
         }
+        self.range = range;
     }
 
-    /// Makes the factors for a row, unless the one before had the same.
+    /// Makes the factors of rows with that scale.
     #[inline(always)]
-    pub(super) fn scale<T, F: Finish<T>>(&mut self, row: RowTerms, finish: &F) {
-        if self.needs_factors::<T, F>(row) {
-            self.scale_from(0, row, finish.divisor());
-        }
-    }
-
-    /// Whether the factors are not those of that row; they are from now on.
-    #[inline(always)]
-    pub(super) fn needs_factors<T, F: Finish<T>>(&mut self, row: RowTerms) -> bool {
-        let old = self.scale_a.replace(row.scale);
-        F::SCALED && old.map(f32::to_bits) != Some(row.scale.to_bits())
-    }
-
-    /// Makes the factors from a column on.
-    #[inline(always)]
-    pub(super) fn scale_from(&mut self, first: usize, row: RowTerms, divisor: Option<f32>) {
-        let factors = self.factors[first..].iter_mut().zip(&self.scales[first..]);
-        for (factor, &scale) in factors {
-            let both = row.scale * scale;
+    pub(super) fn scale(&self, scale_a: f32, divisor: Option<f32>, factors: &mut [f32]) {
+        for (factor, &scale) in factors.iter_mut().zip(self.scales) {
+            let both = scale_a * scale;
             *factor = if let Some(divisor) = divisor { both / divisor } else { both };
         }
     }
@@ -150,37 +139,48 @@ fn depth(b: &PackedB) -> i32 {
 /// What the cells of a row share.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RowTerms {
-    /// Factor of the sums of the columns: `-za` where each row has its own.
+    /// Factor of the sums of the columns: `-za`.
     pub(super) of_column_sums: i32,
     /// Factor of the zero points of the columns: `K za - sum A`.
     pub(super) of_zero_points: i32,
     pub(super) scale: f32,
 }
 
-impl RowTerms {
-    fn new(a: &PackedA<'_>, b: &PackedB, row: usize) -> Self {
-        let zero = if let [_] = a.zero_points() { 0 } else { a.zero_points()[row] };
-        let of_zero_points = if b.has_zero_points() {
-            depth(b).wrapping_mul(zero).wrapping_sub(a.sums()[row])
-        } else {
-            0
-        };
-        let scale = a.scales()[if a.scales().len() == 1 { 0 } else { row }];
-        Self { of_column_sums: zero.wrapping_neg(), of_zero_points, scale }
-    }
-}
-
 /// What the rows of a product need to be finished.
 #[derive(Debug)]
-pub(super) struct Terms(Vec<RowTerms>);
+pub(super) struct Terms {
+    rows: Vec<RowTerms>,
+    /// Whether rows have zero points, and other ones each.
+    pub(super) of_column_sums: [bool; 2],
+    /// Whether columns have zero points.
+    pub(super) of_zero_points: bool,
+    /// Whether something is added to all sums of a column.
+    pub(super) addends: bool,
+}
 
 impl Terms {
-    pub(super) fn new(a: &PackedA<'_>, b: &PackedB) -> Self {
-        Self((0..a.rows()).map(|row| RowTerms::new(a, b, row)).collect())
+    pub(super) fn new(a: &PackedA<'_>, b: &PackedB, extra: Extra<'_>) -> Self {
+        let each = |row: usize, len: usize| if len == 1 { 0 } else { row };
+        let row = |row: usize| {
+            let zero = a.zero_points()[each(row, a.zero_points().len())];
+            let sums = if b.has_zero_points() { a.sums()[row] } else { 0 };
+            RowTerms {
+                of_column_sums: zero.wrapping_neg(),
+                of_zero_points: depth(b).wrapping_mul(zero).wrapping_sub(sums),
+                scale: a.scales()[each(row, a.scales().len())],
+            }
+        };
+        let zeros = a.zero_points();
+        Self {
+            rows: (0..a.rows()).map(row).collect(),
+            of_column_sums: [zeros.iter().any(|&zero| zero != 0), zeros.len() > 1],
+            of_zero_points: b.has_zero_points(),
+            addends: !extra.sums.is_empty(),
+        }
     }
 
     #[inline(always)]
     pub(super) fn row(&self, row: usize) -> RowTerms {
-        self.0[row]
+        self.rows[row]
     }
 }

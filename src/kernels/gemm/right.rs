@@ -1,12 +1,14 @@
 //! The right operand, packed once and used many times.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use crate::tensor::Buffer;
 
 use super::super::Isa;
 use super::Codes;
-use super::tile::{Lanes, STEP, Tile};
+use super::tile::{Lanes, MAX_COLUMNS, STEP, Tile};
 
 /// Codes of the right operand and what they mean.
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +35,8 @@ pub struct PackedB {
     k: usize,
     n: usize,
     panels: Buffer,
-    /// Sum of the shifted codes of each column.
+    /// Sum of the shifted codes of each column; this and what follows is
+    /// filled up to the last column of the last panel.
     sums: Vec<i32>,
     /// Shifted zero point of each column; empty when all are 0.
     zero_points: Vec<i32>,
@@ -52,7 +55,8 @@ impl PackedB {
         let tile = Tile::of(isa);
         let steps = tile.lanes.steps(k);
         let width = tile.columns * STEP * steps;
-        let mut panels = Buffer::zeroed(n.div_ceil(tile.columns) * width);
+        let filled = n.next_multiple_of(tile.columns);
+        let mut panels = Buffer::zeroed(filled / tile.columns * width);
         let mut sums = vec![0_i32; n];
         if width > 0 {
             let panels = panels.bytes_mut().par_chunks_exact_mut(width);
@@ -61,6 +65,7 @@ impl PackedB {
                 pack(codes, tile, bytes, Columns { k, n, first: panel * tile.columns, sums });
             });
         }
+        sums.resize(filled, 0);
         let shift = match (codes, tile.lanes) {
             (Codes::U8(_), Lanes::UnsignedBySigned | Lanes::SignedBySigned) => 128,
             (Codes::I8(_), _) | (Codes::U8(_), Lanes::Words) => 0,
@@ -69,9 +74,9 @@ impl PackedB {
         let zero_points = if zero_points.iter().all(|z| zero(z) == 0) {
             Vec::new()
         } else {
-            expand(zero_points, n).iter().map(zero).collect()
+            expand(zero_points, n, filled).iter().map(zero).collect()
         };
-        Self { isa, k, n, panels, sums, zero_points, scales: expand(scales, n) }
+        Self { isa, k, n, panels, sums, zero_points, scales: expand(scales, n, filled) }
     }
 
     /// The instruction set it was packed for.
@@ -110,30 +115,53 @@ impl PackedB {
         &self.panels.bytes()[panel * width..(panel + 1) * width]
     }
 
-    pub(super) fn sums(&self) -> &[i32] {
-        &self.sums
+    /// Columns of a panel.
+    pub(super) fn columns_of(&self, panel: usize) -> Range<usize> {
+        let columns = self.filled(panel);
+        columns.start..columns.end.min(self.n)
     }
 
-    pub(super) fn zero_points(&self) -> &[i32] {
-        &self.zero_points
+    /// Columns of a panel and what fills up the last.
+    const fn filled(&self, panel: usize) -> Range<usize> {
+        let width = Tile::of(self.isa).columns;
+        panel * width..(panel + 1) * width
+    }
+
+    pub(super) fn sums(&self, panel: usize) -> &[i32] {
+        &self.sums[self.filled(panel)]
+    }
+
+    pub(super) fn zero_points(&self, panel: usize) -> &[i32] {
+        let columns = self.filled(panel);
+        if self.zero_points.is_empty() {
+            &[0; MAX_COLUMNS][..columns.len()]
+        } else {
+            &self.zero_points[columns]
+        }
+    }
+
+    pub(super) fn scales_of(&self, panel: usize) -> &[f32] {
+        &self.scales[self.filled(panel)]
     }
 
     /// Scales, one a column.
     #[must_use]
     pub fn scales(&self) -> &[f32] {
-        &self.scales
+        &self.scales[..self.n]
     }
 }
 
-/// One value a column.
-fn expand<T: Copy>(values: &[T], n: usize) -> Vec<T> {
-    match values {
+/// One value a column, filled up.
+fn expand<T: Copy + Default>(values: &[T], n: usize, filled: usize) -> Vec<T> {
+    let mut expanded = match values {
         &[one] => vec![one; n],
         all => {
             assert!(all.len() == n, "one value or one a column");
             all.to_vec()
         }
-    }
+    };
+    expanded.resize(filled, T::default());
+    expanded
 }
 
 /// The columns of one panel.

@@ -5,6 +5,8 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use bytemuck::Pod;
+
 use super::super::crew;
 use super::finish::{
     AsFloatOnnx, AsFloatOrt, AsGemmlowp, AsReals, AsSingleRound, AsSums, Finish, FinishTile,
@@ -23,40 +25,51 @@ pub(super) const SHARED: usize = 1 << 19;
 
 /// Makes the product.
 pub(super) fn run(a: &PackedA<'_>, b: &PackedB, output: Output<'_>, stop: &AtomicBool) {
-    let work = Work { a, b, stop, terms: &Terms::new(a, b) };
     match output {
-        Output::I32(out) => work.run(out, &AsSums, Extra::default()),
+        Output::I32(out) => Work::new(a, b, stop, Extra::default()).run(out, &AsSums),
         Output::F32 { out, bias, relu } => {
             let least = if relu { 0.0 } else { f32::NEG_INFINITY };
-            let bias = bias.unwrap_or_default();
-            work.run(out, &AsReals { least }, Extra { bias, ..Extra::default() });
+            let extra = Extra { bias: bias.unwrap_or_default(), ..Extra::default() };
+            Work::new(a, b, stop, extra).run(out, &AsReals { least });
         }
-        Output::U8(out, to) => work.requantize(out, &to),
-        // The bytes are the same.
-        Output::I8(out, to) => work.requantize(bytemuck::cast_slice_mut(out), &to),
+        Output::U8(out, to) => Work::new(a, b, stop, to.extra()).requantize(out, &to),
+        Output::I8(out, to) => {
+            // The bytes are the same.
+            Work::new(a, b, stop, to.extra()).requantize(bytemuck::cast_slice_mut(out), &to);
+        }
     }
 }
 
-#[derive(Clone, Copy)]
 struct Work<'a> {
     a: &'a PackedA<'a>,
     b: &'a PackedB,
     stop: &'a AtomicBool,
-    terms: &'a Terms,
+    extra: Extra<'a>,
+    terms: Terms,
 }
 
-impl Work<'_> {
-    fn requantize(self, out: &mut [u8], to: &Requantize<'_>) {
-        let extra = to.extra();
+/// What a thread needs for a tile.
+#[derive(Default)]
+struct Scratch<'a> {
+    sums: Sums,
+    columns: Columns<'a>,
+}
+
+impl<'a> Work<'a> {
+    fn new(a: &'a PackedA<'a>, b: &'a PackedB, stop: &'a AtomicBool, extra: Extra<'a>) -> Self {
+        Self { a, b, stop, extra, terms: Terms::new(a, b, extra) }
+    }
+
+    fn requantize(&self, out: &mut [u8], to: &Requantize<'_>) {
         match to.mode {
-            Mode::FloatOrt(scale_c) => self.run(out, &AsFloatOrt::new(scale_c, to), extra),
-            Mode::FloatOnnx(scale_c) => self.run(out, &AsFloatOnnx::new(scale_c, to), extra),
-            Mode::Gemmlowp(_) => self.run(out, &AsGemmlowp::new(to), extra),
-            Mode::SingleRound(_) => self.run(out, &AsSingleRound::new(to), extra),
+            Mode::FloatOrt(scale_c) => self.run(out, &AsFloatOrt::new(scale_c, to)),
+            Mode::FloatOnnx(scale_c) => self.run(out, &AsFloatOnnx::new(scale_c, to)),
+            Mode::Gemmlowp(_) => self.run(out, &AsGemmlowp::new(to)),
+            Mode::SingleRound(_) => self.run(out, &AsSingleRound::new(to)),
         }
     }
 
-    fn run<T: Copy + Send, F: Finish<T>>(self, out: &mut [T], finish: &F, extra: Extra<'_>) {
+    fn run<T: Pod + Send, F: Finish<T>>(&self, out: &mut [T], finish: &F) {
         let Self { a, b, stop, .. } = self;
         let (m, n) = (a.rows(), b.columns());
         assert!(out.len() == m * n, "the result has the shape of the product");
@@ -68,49 +81,40 @@ impl Work<'_> {
         let threads = if m * n * b.depth() < SHARED { 1 } else { rayon::current_num_threads() };
         let block = block(m, tile, panels, b.depth(), threads);
         let out = Shared::new(out, m, n);
-        share(panels * m.div_ceil(block), threads, &|task, sums: &mut Sums| {
+        share(panels * m.div_ceil(block), threads, &|task, scratch: &mut Scratch<'_>| {
             if stop.load(Ordering::Relaxed) {
                 return;
             }
             let first = task / panels * block;
-            self.block(first..m.min(first + block), task % panels, (finish, extra), (sums, &out));
+            self.block(first..m.min(first + block), task % panels, finish, (scratch, &out));
         });
     }
 
     /// Multiplies a block of rows by one panel; the next one is fetched meanwhile.
-    fn block<T: Copy, F: Finish<T>>(
-        self,
+    fn block<'b, T: Pod, F: Finish<T>>(
+        &'b self,
         rows: Range<usize>,
         panel: usize,
-        (finish, extra): (&F, Extra<'_>),
-        (sums, out): (&mut Sums, &Shared<'_, T>),
+        finish: &F,
+        (scratch, out): (&mut Scratch<'b>, &Shared<'_, T>),
     ) {
-        let Self { a, b, terms, .. } = self;
+        let Self { a, b, extra, terms, .. } = self;
         let tile = Tile::of(b.isa());
-        let first = panel * tile.columns;
-        let columns = first..b.columns().min(first + tile.columns);
-        let mut columns = Columns::new(a, b, columns, extra);
+        let Scratch { sums, columns } = scratch;
+        columns.set((a, b), panel, (finish, *extra));
         let next = b.panel(if columns.range.end == b.columns() { 0 } else { panel + 1 });
         let panel = b.panel(panel);
+        let mut finisher =
+            FinishTile { terms, columns, rows: 0..0, width: tile.columns, sums, finish, out };
         // As even as can be: 16 rows in tiles of 6 are 6, 5 and 5 rather than 6, 6 and 4.
         let tiles = rows.len().div_ceil(tile.rows);
         let mut row = rows.start;
         for i in 0..tiles {
             let count = rows.len() / tiles + usize::from(i < rows.len() % tiles);
-            out.prefetch(row..row + count, &columns.range);
             let operand = Rows { bytes: a.bytes_from(row), stride: a.stride(), count };
             let ahead = next.get(i * tile.ahead(panel)..).unwrap_or(panel);
-            Tile::multiply(b.isa(), operand, Panel { bytes: panel, ahead }, sums);
-            let finished = FinishTile {
-                terms,
-                columns: &mut columns,
-                rows: row..row + count,
-                width: tile.columns,
-                sums,
-                finish,
-                out,
-            };
-            finished.run_on(b.isa());
+            finisher.rows = row..row + count;
+            Tile::multiply(b.isa(), operand, Panel { bytes: panel, ahead }, &mut finisher);
             row += count;
         }
     }
@@ -145,16 +149,27 @@ impl<'a, T: Copy> Shared<'a, T> {
         Self { start: out.as_mut_ptr(), rows, columns, life: PhantomData }
     }
 
-    /// Fetches a tile of the result into the cache while its sums are made:
-    /// a store to memory that is not there would make the next tile wait.
-    fn prefetch(&self, rows: Range<usize>, columns: &Range<usize>) {
+    /// Fetches cells into the cache while their sums are made: a store to
+    /// memory that is not there would make the next tile wait.
+    #[inline(always)]
+    pub(super) fn prefetch(&self, row: usize, column: usize, len: usize) {
         const LINE: usize = 64;
-        for row in rows {
-            let start = self.start.wrapping_add(row * self.columns + columns.start).cast::<u8>();
-            for byte in (0..columns.len() * size_of::<T>()).step_by(LINE) {
-                prefetch::<false>(start.wrapping_add(byte));
-            }
+        let start = self.start.wrapping_add(row * self.columns + column).cast::<u8>();
+        for line in 0..(len * size_of::<T>()).div_ceil(LINE) {
+            prefetch::<false>(start.wrapping_add(line * LINE));
         }
+    }
+
+    /// Cells from one row to the next.
+    pub(super) const fn stride(&self) -> usize {
+        self.columns
+    }
+
+    /// Cells side by side, and those under them in further rows.
+    #[inline(always)]
+    pub(super) fn rows(&self, rows: Range<usize>, column: usize, len: usize) -> *mut T {
+        assert!(rows.end <= self.rows && column + len <= self.columns, "the cells exist");
+        self.start.wrapping_add(rows.start * self.columns + column)
     }
 
     /// Cells side by side.

@@ -51,13 +51,13 @@ impl Finish<u8> for AsFloatOrt {
     unsafe fn cells<V: Vector>(
         &self,
         sums: V::Ints,
-        columns: &Columns<'_>,
-        at: usize,
+        factors: V::Floats,
+        _: &Columns<'_>,
+        _: usize,
         to: *mut u8,
     ) {
-        // SAFETY: the caller's; columns have a factor each.
+        // SAFETY: the caller's.
         unsafe {
-            let factors = V::load_floats(columns.factors[at..].as_ptr());
             let x = V::mul_floats(V::floats(sums), factors);
             // The second one where either is NaN: the lower end.
             let x = V::larger(x, V::all_floats(self.low));
@@ -101,13 +101,13 @@ impl Finish<u8> for AsFloatOnnx {
     unsafe fn cells<V: Vector>(
         &self,
         sums: V::Ints,
-        columns: &Columns<'_>,
-        at: usize,
+        factors: V::Floats,
+        _: &Columns<'_>,
+        _: usize,
         to: *mut u8,
     ) {
-        // SAFETY: the caller's; columns have a factor each.
+        // SAFETY: the caller's.
         unsafe {
-            let factors = V::load_floats(columns.factors[at..].as_ptr());
             V::store_bytes(to, V::affine(sums, factors, self.zero_point, [self.low, self.high]));
         }
     }
@@ -141,14 +141,15 @@ impl Finish<u8> for AsGemmlowp {
     unsafe fn cells<V: Vector>(
         &self,
         sums: V::Ints,
+        _: V::Floats,
         columns: &Columns<'_>,
         at: usize,
         to: *mut u8,
     ) {
         // SAFETY: the caller's; columns have a multiplier each.
         unsafe {
-            let mantissas = V::load_ints(columns.mantissas[at..].as_ptr());
-            let exponents = V::load_ints(columns.exponents[at..].as_ptr());
+            let mantissas = V::load_ints(columns.mantissas.as_ptr().add(at));
+            let exponents = V::load_ints(columns.exponents.as_ptr().add(at));
             let [low, high] = self.ends;
             let scaled = V::least(V::twice(sums, mantissas, exponents), V::all(low));
             let scaled = V::most(scaled, V::all(high));
@@ -186,14 +187,15 @@ impl Finish<u8> for AsSingleRound {
     unsafe fn cells<V: Vector>(
         &self,
         sums: V::Ints,
+        _: V::Floats,
         columns: &Columns<'_>,
         at: usize,
         to: *mut u8,
     ) {
         // SAFETY: the caller's; columns have a multiplier each.
         unsafe {
-            let mantissas = V::load_ints(columns.mantissas[at..].as_ptr());
-            let exponents = V::load_ints(columns.exponents[at..].as_ptr());
+            let mantissas = V::load_ints(columns.mantissas.as_ptr().add(at));
+            let exponents = V::load_ints(columns.exponents.as_ptr().add(at));
             let scaled = V::once(sums, mantissas, exponents, self.ends);
             V::store_bytes(to, V::add(scaled, V::all(self.zero_point)));
         }

@@ -1,4 +1,4 @@
-//! From the sums of a tile to its cells, while they are in the cache.
+//! From the sums of a tile to its cells.
 //!
 //! A [`Finish`] says what becomes of one corrected sum; that is the definition,
 //! and what runs where there is nothing better. On x86-64 it also says the same
@@ -14,10 +14,12 @@
 
 use std::ops::Range;
 
-use super::super::Isa;
-use super::super::isa::{Level, Op};
+use bytemuck::Pod;
+
 use super::output::{Column, Columns, RowTerms, Terms};
 use super::tile::Sums;
+#[cfg(not(target_arch = "x86_64"))]
+use super::tile::vector::{Finisher, Vector};
 use super::work::Shared;
 
 mod codes;
@@ -51,6 +53,7 @@ pub(super) trait Finish<T>: Sync {
     unsafe fn cells<V: x86::Vector>(
         &self,
         sums: V::Ints,
+        factors: V::Floats,
         columns: &Columns<'_>,
         at: usize,
         to: *mut T,
@@ -70,7 +73,14 @@ impl Finish<i32> for AsSums {
 
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    unsafe fn cells<V: x86::Vector>(&self, sums: V::Ints, _: &Columns<'_>, _: usize, to: *mut i32) {
+    unsafe fn cells<V: x86::Vector>(
+        &self,
+        sums: V::Ints,
+        _: V::Floats,
+        _: &Columns<'_>,
+        _: usize,
+        to: *mut i32,
+    ) {
         // SAFETY: the caller's.
         unsafe { V::store_ints(to, sums) };
     }
@@ -97,14 +107,14 @@ impl Finish<f32> for AsReals {
     unsafe fn cells<V: x86::Vector>(
         &self,
         sums: V::Ints,
+        factors: V::Floats,
         columns: &Columns<'_>,
         at: usize,
         to: *mut f32,
     ) {
-        // SAFETY: the caller's; columns have a factor and a bias each.
+        // SAFETY: the caller's; columns have a bias each.
         unsafe {
-            let factors = V::load_floats(columns.factors[at..].as_ptr());
-            let bias = V::load_floats(columns.bias[at..].as_ptr());
+            let bias = V::load_floats(columns.bias.as_ptr().add(at));
             let x = V::add_floats(V::mul_floats(V::floats(sums), factors), bias);
             // The second one where either is NaN.
             V::store_floats(to, V::larger(V::all_floats(self.least), x));
@@ -113,79 +123,82 @@ impl Finish<f32> for AsReals {
 }
 
 /// Corrects the sums of a tile for zero points and writes the result.
-pub(super) struct FinishTile<'a, 'b, T, F> {
+pub(super) struct FinishTile<'a, T, F> {
     pub(super) terms: &'a Terms,
-    pub(super) columns: &'a mut Columns<'b>,
+    pub(super) columns: &'a Columns<'a>,
     /// The rows of the tile in the result.
     pub(super) rows: Range<usize>,
     /// Columns of a panel.
     pub(super) width: usize,
-    pub(super) sums: &'a Sums,
+    /// Where the sums are that are not finished in their registers.
+    pub(super) sums: &'a mut Sums,
     pub(super) finish: &'a F,
     pub(super) out: &'a Shared<'a, T>,
 }
 
-impl<T: Copy, F: Finish<T>> FinishTile<'_, '_, T, F> {
-    /// On an instruction set.
-    pub(super) fn run_on(self, isa: Isa) {
-        match isa.level() {
-            Level::Scalar => isa.run(self),
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx2 | Level::AvxVnni => {
-                // SAFETY: such an `Isa` exists only where its features were detected.
-                unsafe { x86::avx2::finish(self) }
-            }
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512 | Level::Avx512Vnni => {
-                // SAFETY: such an `Isa` exists only where its features were detected.
-                unsafe { x86::avx512::finish(self) }
-            }
-            #[cfg(target_arch = "aarch64")]
-            Level::NeonDot => isa.run(self),
+impl<T: Pod, F: Finish<T>> FinishTile<'_, T, F> {
+    /// Finishes the sums that are in memory, one after the other.
+    #[inline(always)]
+    pub(super) fn run(&mut self) {
+        let len = self.columns.range.len();
+        for (row, sums) in self.rows.clone().zip(self.sums.0.chunks_exact(self.width)) {
+            let cells = self.out.row(row, self.columns.range.start, len);
+            finish_row(&sums[..len], self.terms.row(row), self.columns, self.finish, cells);
         }
     }
 }
 
-impl<T: Copy, F: Finish<T>> Op for FinishTile<'_, '_, T, F> {
-    type Output = ();
+#[cfg(not(target_arch = "x86_64"))]
+impl<V: Vector, T: Pod, F: Finish<T>> Finisher<V> for FinishTile<'_, T, F> {
+    #[inline(always)]
+    unsafe fn begin<const W: usize, const R: usize>(&self) -> [[V::Register; W]; R] {
+        // SAFETY: the caller's.
+        unsafe { [[V::zero(); W]; R] }
+    }
 
     #[inline(always)]
-    fn run(self) {
-        let Self { terms, columns, rows, width, sums, finish, out } = self;
-        let len = columns.range.len();
-        for (row, sums) in rows.zip(sums.0.chunks_exact(width)) {
-            let own = terms.row(row);
-            columns.scale(own, finish);
-            let cells = out.row(row, columns.range.start, len);
-            finish_row(&sums[..len], own, columns, 0, finish, cells);
+    fn expect<const W: usize>(&self, row: usize) {
+        self.out.prefetch(self.rows.start + row, self.columns.range.start, W * V::LANES);
+    }
+
+    #[inline(always)]
+    unsafe fn end<const W: usize, const R: usize>(&mut self, sums: [[V::Register; W]; R]) {
+        for (to, row) in self.sums.0.chunks_exact_mut(W * V::LANES).zip(sums) {
+            for (to, sums) in to.chunks_exact_mut(V::LANES).zip(row) {
+                // SAFETY: the caller's; so many lanes are there.
+                unsafe { V::store(to.as_mut_ptr(), sums) };
+            }
         }
+        self.run();
     }
 }
 
-/// Finishes the cells of a row, whose columns begin at `first`, one after the other.
+/// Finishes the cells of a row, one after the other.
 #[inline(always)]
 fn finish_row<T, F: Finish<T>>(
     sums: &[i32],
     own: RowTerms,
     columns: &Columns<'_>,
-    first: usize,
     finish: &F,
     cells: &mut [T],
 ) {
-    let part = first..first + sums.len();
+    let mut factors = columns.factors;
+    if F::SCALED && !columns.one_scale {
+        columns.scale(own.scale, finish.divisor(), &mut factors);
+    }
     // Slices of one length and nothing else, so that the loop becomes one of vectors.
-    let sums = sums.iter().zip(&columns.base[part.clone()]);
-    let others = columns.sums[part.clone()].iter().zip(&columns.zero_points[part.clone()]);
-    let reals = columns.factors[part.clone()].iter().zip(&columns.bias[part.clone()]);
-    let multipliers = columns.mantissas[part.clone()].iter().zip(&columns.exponents[part]);
+    let sums = sums.iter().zip(&columns.addends);
+    let others = columns.sums.iter().zip(columns.zero_points);
+    let reals = factors.iter().zip(&columns.bias);
+    let multipliers = columns.mantissas.iter().zip(&columns.exponents);
     let columns = others.zip(reals.zip(multipliers));
     let cells = cells.iter_mut().zip(sums);
-    for ((cell, (sum, base)), ((of_sum, of_zero), ((&factor, &bias), (&mantissa, &exponent)))) in
+    for ((cell, (sum, addend)), ((of_sum, of_zero), ((&factor, &bias), (&mantissa, &exponent)))) in
         cells.zip(columns)
     {
         let of_sums = own.of_column_sums.wrapping_mul(*of_sum);
         let of_zeros = own.of_zero_points.wrapping_mul(*of_zero);
-        let sum = sum.wrapping_add(*base).wrapping_add(of_sums).wrapping_add(of_zeros);
+        let sum = sum.wrapping_add(*addend).wrapping_add(of_sums).wrapping_add(of_zeros);
         *cell = finish.cell(sum, Column { factor, bias, mantissa, exponent });
     }
 }

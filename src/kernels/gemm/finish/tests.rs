@@ -7,11 +7,11 @@
 
 use std::sync::atomic::AtomicBool;
 
+use super::super::super::Isa;
 use super::super::super::scalar::CodeRange;
 use super::super::{
     Codes, Elements, Left, Mode, Multiplier, Output, PackedA, PackedB, Requantize, Right, multiply,
 };
-use super::Isa;
 
 /// Sums at the ends of 32 bits, around powers of 2 and halves, and in between.
 fn sums(seed: u32, n: usize) -> Vec<i32> {

@@ -25,13 +25,12 @@ use std::arch::x86_64::{
     _mm256_cvtepi32_ps, _mm256_cvtepu8_epi32, _mm256_dpbusd_avx_epi32, _mm256_loadu_ps,
     _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_mul_ps, _mm256_mullo_epi32,
     _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps,
-    _mm256_setzero_si256, _mm256_srli_epi16, _mm256_storeu_ps, _mm256_storeu_si256,
-    _mm256_sub_epi32,
+    _mm256_setzero_si256, _mm256_srli_epi16, _mm256_storeu_ps, _mm256_sub_epi32,
 };
 
 use super::groups::{self, Nibbles, Totals};
-use super::vector::{self, Vector};
-use super::{Lanes, Panel, Rows, Sums, Tile};
+use super::vector::{self, Finisher, Vector};
+use super::{Lanes, Panel, Rows, Tile};
 
 /// Tiles with AVX-VNNI.
 pub(super) const VNNI: Tile = Tile { rows: 6, columns: 16, lanes: Lanes::UnsignedBySigned };
@@ -41,20 +40,28 @@ pub(super) const WORDS: Tile = Tile { rows: 6, columns: 16, lanes: Lanes::Words 
 /// Registers across a panel.
 const WIDTH: usize = 2;
 
-#[target_feature(enable = "avx2,avxvnni")]
-pub(super) fn multiply_vnni(rows: Rows<'_>, panel: Panel<'_>, sums: &mut Sums) {
+#[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+pub(super) fn multiply_vnni(
+    rows: Rows<'_>,
+    panel: Panel<'_>,
+    finisher: &mut impl Finisher<Ymm<true>>,
+) {
     // SAFETY: this function has the features.
-    unsafe { vector::multiply::<Ymm<true>, WIDTH>(rows, panel, sums) }
+    unsafe { vector::multiply::<Ymm<true>, WIDTH>(rows, panel, finisher) }
 }
 
-#[target_feature(enable = "avx2")]
-pub(super) fn multiply_words(rows: Rows<'_>, panel: Panel<'_>, sums: &mut Sums) {
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn multiply_words(
+    rows: Rows<'_>,
+    panel: Panel<'_>,
+    finisher: &mut impl Finisher<Ymm<false>>,
+) {
     // SAFETY: this function has the features.
-    unsafe { vector::multiply::<Ymm<false>, WIDTH>(rows, panel, sums) }
+    unsafe { vector::multiply::<Ymm<false>, WIDTH>(rows, panel, finisher) }
 }
 
 /// 256-bit registers, with VNNI or without.
-struct Ymm<const VNNI: bool>;
+pub(in super::super) struct Ymm<const VNNI: bool>;
 
 impl<const VNNI: bool> Vector for Ymm<VNNI> {
     type Register = __m256i;
@@ -76,12 +83,6 @@ impl<const VNNI: bool> Vector for Ymm<VNNI> {
     unsafe fn load(from: *const u8) -> __m256i {
         // SAFETY: the caller's.
         unsafe { _mm256_loadu_si256(from.cast()) }
-    }
-
-    #[inline(always)]
-    unsafe fn store(to: *mut i32, register: __m256i) {
-        // SAFETY: the caller's.
-        unsafe { _mm256_storeu_si256(to.cast(), register) }
     }
 
     #[inline(always)]

@@ -23,13 +23,12 @@ use std::arch::x86_64::{
     _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32, _mm512_dpbusd_epi32, _mm512_loadu_ps,
     _mm512_loadu_si512, _mm512_madd_epi16, _mm512_maddubs_epi16, _mm512_mul_ps, _mm512_mullo_epi32,
     _mm512_set1_epi8, _mm512_set1_epi16, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
-    _mm512_setzero_si512, _mm512_srli_epi16, _mm512_storeu_ps, _mm512_storeu_si512,
-    _mm512_sub_epi32,
+    _mm512_setzero_si512, _mm512_srli_epi16, _mm512_storeu_ps, _mm512_sub_epi32,
 };
 
 use super::groups::{self, Nibbles, Totals};
-use super::vector::{self, Vector};
-use super::{Lanes, Panel, Rows, Sums, Tile};
+use super::vector::{self, Finisher, Vector};
+use super::{Lanes, Panel, Rows, Tile};
 
 /// Tiles with VNNI.
 pub(super) const VNNI: Tile = Tile { rows: 6, columns: 64, lanes: Lanes::UnsignedBySigned };
@@ -39,20 +38,28 @@ pub(super) const WORDS: Tile = Tile { rows: 6, columns: 64, lanes: Lanes::Words 
 /// Registers across a panel.
 const WIDTH: usize = 4;
 
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-pub(super) fn multiply_vnni(rows: Rows<'_>, panel: Panel<'_>, sums: &mut Sums) {
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(super) fn multiply_vnni(
+    rows: Rows<'_>,
+    panel: Panel<'_>,
+    finisher: &mut impl Finisher<Zmm<true>>,
+) {
     // SAFETY: this function has the features.
-    unsafe { vector::multiply::<Zmm<true>, WIDTH>(rows, panel, sums) }
+    unsafe { vector::multiply::<Zmm<true>, WIDTH>(rows, panel, finisher) }
 }
 
-#[target_feature(enable = "avx512f,avx512bw")]
-pub(super) fn multiply_words(rows: Rows<'_>, panel: Panel<'_>, sums: &mut Sums) {
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
+pub(super) fn multiply_words(
+    rows: Rows<'_>,
+    panel: Panel<'_>,
+    finisher: &mut impl Finisher<Zmm<false>>,
+) {
     // SAFETY: this function has the features.
-    unsafe { vector::multiply::<Zmm<false>, WIDTH>(rows, panel, sums) }
+    unsafe { vector::multiply::<Zmm<false>, WIDTH>(rows, panel, finisher) }
 }
 
 /// 512-bit registers, with VNNI or without.
-struct Zmm<const VNNI: bool>;
+pub(in super::super) struct Zmm<const VNNI: bool>;
 
 impl<const VNNI: bool> Vector for Zmm<VNNI> {
     type Register = __m512i;
@@ -74,12 +81,6 @@ impl<const VNNI: bool> Vector for Zmm<VNNI> {
     unsafe fn load(from: *const u8) -> __m512i {
         // SAFETY: the caller's.
         unsafe { _mm512_loadu_si512(from.cast()) }
-    }
-
-    #[inline(always)]
-    unsafe fn store(to: *mut i32, register: __m512i) {
-        // SAFETY: the caller's.
-        unsafe { _mm512_storeu_si512(to.cast(), register) }
     }
 
     #[inline(always)]

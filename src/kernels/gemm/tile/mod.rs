@@ -2,17 +2,20 @@
 #![expect(unsafe_code, reason = "functions with target features are called with their token")]
 
 #[cfg(target_arch = "x86_64")]
-mod avx2;
+pub(super) mod avx2;
 #[cfg(target_arch = "x86_64")]
-mod avx512;
+pub(super) mod avx512;
 pub(super) mod groups;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod scalar;
-mod vector;
+pub(super) mod vector;
+
+use bytemuck::Pod;
 
 use super::super::Isa;
 use super::super::isa::Level;
+use super::finish::{Finish, FinishTile};
 
 /// Bytes of a row, or of a column, that one step of the innermost loop takes.
 pub(super) const STEP: usize = 4;
@@ -139,33 +142,41 @@ impl Tile {
     }
 
     /// Multiplies up to [`rows`](Self::rows) rows by one panel.
-    pub(super) fn multiply(isa: Isa, rows: Rows<'_>, panel: Panel<'_>, sums: &mut Sums) {
+    pub(super) fn multiply<T: Pod, F: Finish<T>>(
+        isa: Isa,
+        rows: Rows<'_>,
+        panel: Panel<'_>,
+        finisher: &mut FinishTile<'_, T, F>,
+    ) {
         match isa.level() {
-            Level::Scalar => scalar::multiply(Self::of(isa), rows, panel, sums),
+            Level::Scalar => {
+                scalar::multiply(Self::of(isa), rows, panel, finisher.sums);
+                finisher.run();
+            }
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 => {
                 // SAFETY: such an `Isa` exists only where its features were detected.
-                unsafe { avx2::multiply_words(rows, panel, sums) }
+                unsafe { avx2::multiply_words(rows, panel, finisher) }
             }
             #[cfg(target_arch = "x86_64")]
             Level::AvxVnni => {
                 // SAFETY: such an `Isa` exists only where its features were detected.
-                unsafe { avx2::multiply_vnni(rows, panel, sums) }
+                unsafe { avx2::multiply_vnni(rows, panel, finisher) }
             }
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 => {
                 // SAFETY: such an `Isa` exists only where its features were detected.
-                unsafe { avx512::multiply_words(rows, panel, sums) }
+                unsafe { avx512::multiply_words(rows, panel, finisher) }
             }
             #[cfg(target_arch = "x86_64")]
             Level::Avx512Vnni => {
                 // SAFETY: such an `Isa` exists only where its features were detected.
-                unsafe { avx512::multiply_vnni(rows, panel, sums) }
+                unsafe { avx512::multiply_vnni(rows, panel, finisher) }
             }
             #[cfg(target_arch = "aarch64")]
             Level::NeonDot => {
                 // SAFETY: such an `Isa` exists only where its features were detected.
-                unsafe { neon::multiply(rows, panel, sums) }
+                unsafe { neon::multiply(rows, panel, finisher) }
             }
         }
     }

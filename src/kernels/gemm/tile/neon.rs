@@ -19,8 +19,8 @@ use std::arch::aarch64::{
 use std::arch::asm;
 
 use super::groups::{self, Nibbles, Totals};
-use super::vector::{self, Vector};
-use super::{Lanes, Panel, Rows, Sums, Tile};
+use super::vector::{self, Finisher, Vector};
+use super::{Lanes, Panel, Rows, Tile};
 
 /// Tiles with dot products.
 pub(super) const TILE: Tile = Tile { rows: 6, columns: 16, lanes: Lanes::SignedBySigned };
@@ -29,13 +29,13 @@ pub(super) const TILE: Tile = Tile { rows: 6, columns: 16, lanes: Lanes::SignedB
 const WIDTH: usize = 4;
 
 #[target_feature(enable = "neon,dotprod")]
-pub(super) fn multiply(rows: Rows<'_>, panel: Panel<'_>, sums: &mut Sums) {
+pub(super) fn multiply(rows: Rows<'_>, panel: Panel<'_>, finisher: &mut impl Finisher<Neon>) {
     // SAFETY: this function has the features.
-    unsafe { vector::multiply::<Neon, WIDTH>(rows, panel, sums) }
+    unsafe { vector::multiply::<Neon, WIDTH>(rows, panel, finisher) }
 }
 
 /// 128-bit registers.
-struct Neon;
+pub(in super::super) struct Neon;
 
 impl Vector for Neon {
     type Register = int32x4_t;

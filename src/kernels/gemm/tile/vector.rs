@@ -15,10 +15,10 @@
     reason = "one contract, that the machine has the instruction set, covers all operations"
 )]
 
-use super::{Panel, Rows, STEP, Sums};
+use super::{Panel, Rows, STEP};
 
 /// Registers of 32-bit lanes and what is done with them.
-pub(super) trait Vector {
+pub(in super::super) trait Vector {
     /// A register.
     type Register: Copy;
     /// Lanes of a register.
@@ -37,6 +37,7 @@ pub(super) trait Vector {
     unsafe fn load(from: *const u8) -> Self::Register;
     /// # Safety
     /// The machine has the instruction set, and a register of lanes can be written.
+    #[cfg(not(target_arch = "x86_64"))]
     unsafe fn store(to: *mut i32, register: Self::Register);
     /// Lane by lane.
     ///
@@ -54,6 +55,22 @@ pub(super) trait Vector {
     ) -> Self::Register;
 }
 
+/// Where the sums of a tile begin, and what becomes of them.
+pub(in super::super) trait Finisher<V: Vector> {
+    /// What the products of each row are added to.
+    ///
+    /// # Safety
+    /// The machine has the instruction set of `V`; the caller is compiled for it.
+    unsafe fn begin<const W: usize, const R: usize>(&self) -> [[V::Register; W]; R];
+    /// Fetches the cells of a row of the tile, which will be written soon.
+    fn expect<const W: usize>(&self, row: usize);
+    /// Makes cells of the sums.
+    ///
+    /// # Safety
+    /// As [`begin`](Self::begin).
+    unsafe fn end<const W: usize, const R: usize>(&mut self, sums: [[V::Register; W]; R]);
+}
+
 /// Multiplies up to six rows by a panel of `W` registers of columns.
 ///
 /// # Safety
@@ -62,18 +79,18 @@ pub(super) trait Vector {
 pub(super) unsafe fn multiply<V: Vector, const W: usize>(
     rows: Rows<'_>,
     panel: Panel<'_>,
-    sums: &mut Sums,
+    finisher: &mut impl Finisher<V>,
 ) {
     // SAFETY: the caller's.
     unsafe {
         match rows.count {
             0 => {}
-            1 => tile::<V, W, 1, 4>(rows, panel, sums),
-            2 => tile::<V, W, 2, 2>(rows, panel, sums),
-            3 => tile::<V, W, 3, 1>(rows, panel, sums),
-            4 => tile::<V, W, 4, 1>(rows, panel, sums),
-            5 => tile::<V, W, 5, 1>(rows, panel, sums),
-            6 => tile::<V, W, 6, 1>(rows, panel, sums),
+            1 => tile::<V, W, 1, 4>(rows, panel, finisher),
+            2 => tile::<V, W, 2, 2>(rows, panel, finisher),
+            3 => tile::<V, W, 3, 1>(rows, panel, finisher),
+            4 => tile::<V, W, 4, 1>(rows, panel, finisher),
+            5 => tile::<V, W, 5, 1>(rows, panel, finisher),
+            6 => tile::<V, W, 6, 1>(rows, panel, finisher),
             _ => unreachable!("tiles have six rows at most"),
         }
     }
@@ -85,38 +102,43 @@ pub(super) unsafe fn multiply<V: Vector, const W: usize>(
 unsafe fn tile<V: Vector, const W: usize, const R: usize, const U: usize>(
     rows: Rows<'_>,
     panel: Panel<'_>,
-    sums: &mut Sums,
+    finisher: &mut impl Finisher<V>,
 ) {
     let width = W * V::LANES * STEP;
     let steps = panel.bytes.len() / width;
     assert!((R - 1) * rows.stride + steps * STEP <= rows.bytes.len(), "the rows are as long as K");
-    assert!(R * W * V::LANES <= sums.0.len(), "the tile fits");
     // SAFETY: the caller's for all operations; step `at` reads `width` bytes of
     // the panel from `at * width` on, and four of each row from `at * STEP` on:
     // the panel has `steps` such parts and the assertion above covers the rows.
     // Prefetches may be of any address.
     unsafe {
         let mut totals = [[[V::zero(); W]; R]; U];
+        totals[0] = finisher.begin();
         let mut at = 0;
-        while at + U <= steps {
-            for totals in &mut totals {
-                step::<V, W, R>(totals, rows, panel, at);
-                at += 1;
+        // The cells are fetched bit by bit: all at once they would be in the way of the operands.
+        for row in 0..rows.count {
+            finisher.expect::<W>(row);
+            let end = steps.min((row + 1) * (steps / R + 1));
+            while at + U <= end {
+                for (u, totals) in totals.iter_mut().enumerate() {
+                    step::<V, W, R>(totals, rows, panel, at + u);
+                }
+                at += U;
             }
         }
         while at < steps {
             step::<V, W, R>(&mut totals[0], rows, panel, at);
             at += 1;
         }
-        for w in 0..W {
-            for r in 0..R {
-                let mut total = totals[0][r][w];
-                for other in &totals[1..] {
-                    total = V::add(total, other[r][w]);
+        let mut sums = totals[0];
+        for other in &totals[1..] {
+            for (sums, other) in sums.iter_mut().zip(other) {
+                for (sum, other) in sums.iter_mut().zip(other) {
+                    *sum = V::add(*sum, *other);
                 }
-                V::store(sums.0[(r * W + w) * V::LANES..].as_mut_ptr(), total);
             }
         }
+        finisher.end(sums);
     }
 }
 

@@ -22,22 +22,13 @@ use std::arch::x86_64::{
     _mm256_sub_epi64, _mm256_xor_si256,
 };
 
-use super::super::{Finish, FinishTile};
+use super::super::super::tile::avx2::Ymm;
 use super::Vector;
-
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(in super::super) fn finish<T: Copy, F: Finish<T>>(tile: FinishTile<'_, '_, T, F>) {
-    // SAFETY: this function has the features.
-    unsafe { super::finish::<Ymm, T, F>(tile) }
-}
-
-/// 256-bit registers.
-struct Ymm;
 
 /// Odd ones of 8 lanes.
 const ODD: i32 = 0xAA;
 
-impl Vector for Ymm {
+impl<const VNNI: bool> Vector for Ymm<VNNI> {
     type Ints = __m256i;
     type Floats = __m256;
     const LANES: usize = 8;

@@ -21,22 +21,13 @@ use std::arch::x86_64::{
     _mm512_sub_epi64, _mm512_xor_si512,
 };
 
-use super::super::{Finish, FinishTile};
+use super::super::super::tile::avx512::Zmm;
 use super::Vector;
-
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
-pub(in super::super) fn finish<T: Copy, F: Finish<T>>(tile: FinishTile<'_, '_, T, F>) {
-    // SAFETY: this function has the features.
-    unsafe { super::finish::<Zmm, T, F>(tile) }
-}
-
-/// 512-bit registers.
-struct Zmm;
 
 /// Odd ones of 16 lanes.
 const ODD: u16 = 0xAAAA;
 
-impl Vector for Zmm {
+impl<const VNNI: bool> Vector for Zmm<VNNI> {
     type Ints = __m512i;
     type Floats = __m512;
     const LANES: usize = 16;
