@@ -3,8 +3,8 @@
 //! A product may take 50 microseconds, but a sleeping thread of the rayon pool
 //! takes 20 to join in. So whoever has helped once stays awake for a moment and
 //! watches a mailbox of its own, where the next job is put with one store. It
-//! still belongs to the pool: while it watches it takes other work of the pool
-//! that comes up, and soon it goes back to sleep there.
+//! still belongs to the pool: it looks for other work of the pool meanwhile, which
+//! ends its watch, and soon it goes back to sleep there.
 //!
 //! A mailbox is [`FREE`], or [`WAITING`] (somebody watches it), or holds a
 //! job on offer, or is [`BUSY`]. The helper takes a job by changing it to `BUSY`; the one
@@ -39,7 +39,7 @@ static MAILBOXES: [Mailbox; MAX_HELPERS] = [const { Mailbox::new(FREE) }; MAX_HE
 /// Looks at a mailbox before its watcher goes back to sleep: some 50 microseconds.
 const PATIENCE: usize = 2000;
 /// Looks between two at the other work of the pool.
-const GLANCE: usize = 32;
+const GLANCE: usize = 200;
 
 /// Runs `run` on the calling thread and on up to `helpers` others of the rayon
 /// pool at once, and returns when all of them have returned. Helpers that do
@@ -123,14 +123,27 @@ fn watch(mailbox: &Mailbox) {
             looks = 0;
         } else if looks < PATIENCE {
             looks += 1;
-            if looks.is_multiple_of(GLANCE) {
-                rayon::yield_now();
+            if looks.is_multiple_of(GLANCE) && !glance(mailbox) {
+                return;
             }
             spin_loop();
         } else if put(mailbox, WAITING, FREE) {
             return;
         }
     }
+}
+
+/// Looks for other work of the pool, and does it; says whether the watch goes on.
+///
+/// Other work takes as long as it takes, and may itself be what offers jobs: nobody
+/// is to wait for this thread then.
+fn glance(mailbox: &Mailbox) -> bool {
+    if !put(mailbox, WAITING, FREE) {
+        // A job has come.
+        return true;
+    }
+    // Where it has been offered meanwhile, another watch was begun.
+    rayon::yield_now() != Some(rayon::Yield::Executed) && put(mailbox, FREE, WAITING)
 }
 
 /// Does a job that was taken from the mailbox.
@@ -179,6 +192,22 @@ mod tests {
                     }
                 });
             }
+        });
+    }
+
+    #[test]
+    fn nobody_waits_for_who_does_other_work() {
+        let at_work = Mailbox::new(WAITING);
+        pool(1).in_place_scope(|scope| {
+            scope.spawn(|scope| {
+                scope.spawn(|_| assert_eq!(at_work.load(Ordering::Relaxed), FREE));
+                assert!(!glance(&at_work));
+                assert_eq!(at_work.load(Ordering::Relaxed), FREE);
+                // Nothing else to do: the watch goes on.
+                at_work.store(WAITING, Ordering::Relaxed);
+                assert!(glance(&at_work));
+                assert_eq!(at_work.load(Ordering::Relaxed), WAITING);
+            });
         });
     }
 
