@@ -125,7 +125,7 @@ fn pack(u: [__m512; 4], constants: &Constants) -> __m512i {
 /// There are as many, and if `past` the first of them begins a cache line.
 #[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn store(codes: &mut [u8], at: usize, bytes: __m512i, past: bool) {
+pub(super) unsafe fn store(codes: &mut [u8], at: usize, bytes: __m512i, past: bool) {
     let to = codes.as_mut_ptr().wrapping_add(at).cast();
     if past {
         // SAFETY: within `codes` and aligned, says the caller.
@@ -137,47 +137,8 @@ unsafe fn store(codes: &mut [u8], at: usize, bytes: __m512i, past: bool) {
 }
 
 /// Whether what is written from there on may go past the caches, block by block.
-fn goes_past(work: &Bytes<'_>, codes: &[u8]) -> bool {
+pub(super) fn goes_past(work: &Bytes<'_>, codes: &[u8]) -> bool {
     work.how.stores == Stores::Past && codes.as_ptr().addr().is_multiple_of(BLOCK)
-}
-
-/// Writes the codes of all elements.
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
-pub(in super::super) fn quantize(work: &Bytes<'_>, codes: &mut [u8]) {
-    match (work.params, work.params.facts().is_common()) {
-        (Params::Same(_), _) => quantize_from::<SAME, true>(work, codes),
-        (Params::Each(_), false) => quantize_from::<EACH, false>(work, codes),
-        (Params::Each(_), true) => quantize_from::<EACH, true>(work, codes),
-        (Params::Groups(_), false) => quantize_from::<GROUPS, false>(work, codes),
-        (Params::Groups(_), true) => quantize_from::<GROUPS, true>(work, codes),
-    }
-}
-
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
-fn quantize_from<const FORM: u8, const COMMON: bool>(work: &Bytes<'_>, codes: &mut [u8]) {
-    let (constants, past) = (constants(work), goes_past(work, codes));
-    let len = work.x.len().min(codes.len());
-    let whole = len - len % BLOCK;
-    if whole > 0 {
-        let mut cursor = Cursor::<FORM, COMMON>::new(work.params);
-        for at in (0..whole).step_by(BLOCK) {
-            // SAFETY: the block ends within `x`; `Bytes` has seen to the columns.
-            let grid = unsafe { grid::<FORM, COMMON, 0>(work, &mut cursor, &constants, at) };
-            if grid.is_near {
-                quantize_slowly(&work.part(at, BLOCK), &mut codes[at..at + BLOCK]);
-                continue;
-            }
-            let bytes = pack(grid.u, &constants);
-            // SAFETY: the block ends within `codes`, whose alignment the caller checked.
-            unsafe { store(codes, at, bytes, past) };
-        }
-    }
-    if past {
-        _mm_sfence();
-    }
-    if whole < len {
-        quantize_slowly(&work.part(whole, len - whole), &mut codes[whole..len]);
-    }
 }
 
 #[inline(never)]

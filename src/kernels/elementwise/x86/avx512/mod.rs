@@ -17,13 +17,15 @@ use super::{AHEAD, BLOCK, Bytes, EACH, GROUPS, NEAR, SAME, SHIFT, VECTOR};
 use crate::kernels::scalar::Params;
 use crate::kernels::table::Columns;
 
-pub(super) use codes::{encode, quantize};
+pub(super) use codes::encode;
 pub(super) use extent::extents;
+pub(super) use quantize::quantize;
 pub(super) use restore::dequantize;
 pub(super) use squares::squared_error;
 
 mod codes;
 mod extent;
+mod quantize;
 mod restore;
 mod squares;
 mod sums;
