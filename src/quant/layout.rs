@@ -199,7 +199,7 @@ impl Layout {
             }
         };
         let rest = (self.len - at) / row;
-        if at % row > 0 {
+        if !at.is_multiple_of(row) {
             0
         } else if repeat < rest {
             repeat

@@ -188,12 +188,15 @@ mod tests {
         for (dims, granularity) in cases {
             let layout = Layout::new(granularity, &Shape::new(dims.to_vec()).unwrap()).unwrap();
             let affine = |i| Affine { scale: 1.0_f32, zero_point: i };
-            let table = Table::new(&(0..layout.slices() as i32).map(affine).collect::<Vec<_>>());
+            let table = Table::new(
+                &(0..i32::try_from(layout.slices()).unwrap()).map(affine).collect::<Vec<_>>(),
+            );
             let walk = Walk { isa: Isa::current(), layout: &layout, table: &table };
             let mut expect = vec![0; layout.len()];
             for slice in 0..layout.slices() {
                 let pieces = layout.pieces(slice);
-                pieces.starts().for_each(|at| expect[at..at + pieces.len].fill(slice as i32));
+                let zero_point = i32::try_from(slice).unwrap();
+                pieces.starts().for_each(|at| expect[at..at + pieces.len].fill(zero_point));
             }
             for chunk in [1, 64, 1000, 1 << 15] {
                 let (mut by_pieces, mut by_areas) = (Vec::new(), Vec::new());

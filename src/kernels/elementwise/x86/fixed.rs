@@ -74,13 +74,15 @@ impl Bytes<'_> {
         if near.count_ones() > FEW {
             return self.part(at, codes.len()).quantize(codes);
         }
-        for lane in (0..LANES).filter(|lane| near >> lane & 1 == 1) {
-            for (code, i) in
-                codes[lane..].iter_mut().step_by(LANES).zip((at + lane..).step_by(LANES))
-            {
+        let mut lanes = near;
+        while lanes != 0 {
+            let lane = lanes.trailing_zeros() as usize;
+            lanes &= lanes - 1;
+            for i in (lane..codes.len()).step_by(LANES) {
                 let How { range, rounding, .. } = self.how;
-                let params = Params::Same(self.params.affine(i));
-                scalar::quantize(&[self.x[i]], params, range, rounding, slice::from_mut(code));
+                let params = Params::Same(self.params.affine(at + i));
+                let (x, code) = (&[self.x[at + i]], slice::from_mut(&mut codes[i]));
+                scalar::quantize(x, params, range, rounding, code);
             }
         }
     }

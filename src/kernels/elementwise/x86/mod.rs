@@ -1,5 +1,8 @@
 //! x86-64: f32 to 8-bit codes and back, and extents of f32.
 //!
+//! Codes without sums are made in another way, which is faster and gives no fraction to
+//! restore from: see [`fixed`].
+//!
 //! # A code in one instruction
 //! Dividing, rounding, converting and limiting each take as long as the memory
 //! that they work on, so the kernels do all of it with one fused multiply-add.

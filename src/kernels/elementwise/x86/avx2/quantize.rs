@@ -230,10 +230,11 @@ fn in_columns<const KIND: u8>(
         let fixed = PARTS.map(|i| {
             let at = first + VECTOR * i;
             // SAFETY: the columns have 8 elements from there on: the tile ends within them.
-            let reciprocal = unsafe { _mm256_loadu_ps(columns.reciprocals.as_ptr().add(at)) };
+            let reciprocal =
+                unsafe { _mm256_loadu_ps(columns.reciprocals.as_ptr().wrapping_add(at)) };
             // SAFETY: as above.
             let zero_point =
-                unsafe { _mm256_loadu_si256(columns.zero_points.as_ptr().add(at).cast()) };
+                unsafe { _mm256_loadu_si256(columns.zero_points.as_ptr().wrapping_add(at).cast()) };
             ends.fixed(reciprocal, zero_point)
         });
         for i in 0..rows {
@@ -260,7 +261,7 @@ unsafe fn block<const KIND: u8>(
 ) {
     let [a, b, c, d] = PARTS.map(|i| {
         // SAFETY: 8 elements from `at + 8 i` on are within `x`, says the caller.
-        let x = unsafe { _mm256_loadu_ps(work.x.as_ptr().add(at + 8 * i)) };
+        let x = unsafe { _mm256_loadu_ps(work.x.as_ptr().wrapping_add(at + 8 * i)) };
         _mm256_cvtps_epi32(_mm256_fmadd_ps(x, fixed[i].factor, fixed[i].addend))
     });
     let least = _mm256_min_epu16(_mm256_min_epu16(a, b), _mm256_min_epu16(c, d));

@@ -234,10 +234,11 @@ fn in_columns<const KIND: u8>(
         let fixed = PARTS.map(|i| {
             let at = first + 16 * i;
             // SAFETY: the columns have 16 elements from there on: the tile ends within them.
-            let reciprocal = unsafe { _mm512_loadu_ps(columns.reciprocals.as_ptr().add(at)) };
+            let reciprocal =
+                unsafe { _mm512_loadu_ps(columns.reciprocals.as_ptr().wrapping_add(at)) };
             // SAFETY: as above.
             let zero_point =
-                unsafe { _mm512_loadu_si512(columns.zero_points.as_ptr().add(at).cast()) };
+                unsafe { _mm512_loadu_si512(columns.zero_points.as_ptr().wrapping_add(at).cast()) };
             ends.fixed(reciprocal, zero_point)
         });
         for i in 0..rows {
@@ -264,7 +265,7 @@ unsafe fn block<const KIND: u8>(
 ) {
     let [a, b, c, d] = PARTS.map(|i| {
         // SAFETY: 16 elements from `at + 16 i` on are within `x`, says the caller.
-        let x = unsafe { _mm512_loadu_ps(work.x.as_ptr().add(at + 16 * i)) };
+        let x = unsafe { _mm512_loadu_ps(work.x.as_ptr().wrapping_add(at + 16 * i)) };
         _mm512_cvtps_epi32(_mm512_fmadd_ps(x, fixed[i].factor, fixed[i].addend))
     });
     let least = _mm512_min_epu16(_mm512_min_epu16(a, b), _mm512_min_epu16(c, d));

@@ -74,9 +74,9 @@ fn restore<const SIGNED: bool, const FORM: u8, const COMMON: bool, const PAST: b
     let mut cursor = Cursor::<FORM, COMMON>::new(params);
     let whole = codes.len() - codes.len() % VECTOR;
     for at in (0..whole).step_by(VECTOR) {
-        // SAFE__m512: the groups have as many elements as there are codes: the parent checked that.
+        // SAFETY: the groups have as many elements as there are codes: the parent checked that.
         let Sixteen { scale, zero_point, .. } = unsafe { cursor.next() };
-        // SAFE__m512: the vector ends within `codes` and `x`, whose alignment the caller checked.
+        // SAFETY: the vector ends within `codes` and `x`, whose alignment the caller checked.
         unsafe { vector::<SIGNED>(codes, scale, zero_point, x, at, PAST) };
     }
     whole
@@ -102,17 +102,17 @@ fn in_columns<const SIGNED: bool>(
         let first = first.min(row - TILE);
         let params = PARTS.map(|i| {
             let at = first + VECTOR * i;
-            // SAFE__m512: the columns have a vector from there on: the tile ends within them.
-            let scale = unsafe { _mm512_loadu_ps(columns.scales.as_ptr().add(at)) };
+            // SAFETY: the columns have a vector from there on: the tile ends within them.
+            let scale = unsafe { _mm512_loadu_ps(columns.scales.as_ptr().wrapping_add(at)) };
             let zero_points = columns.zero_points.as_ptr().wrapping_add(at).cast();
-            // SAFE__m512: as above.
+            // SAFETY: as above.
             (scale, _mm512_cvtepi32_ps(unsafe { _mm512_loadu_si512(zero_points) }))
         });
         for i in 0..rows {
             let at = i * row + first;
             for (k, (scale, zero_point)) in params.into_iter().enumerate() {
                 let at = at + VECTOR * k;
-                // SAFE__m512: the tile ends within the row, and where the first row is aligned,
+                // SAFETY: the tile ends within the row, and where the first row is aligned,
                 // all are.
                 unsafe { vector::<SIGNED>(codes, scale, zero_point, x, at, past) };
             }
@@ -136,16 +136,16 @@ unsafe fn vector<const SIGNED: bool>(
     at: usize,
     past: bool,
 ) {
-    // SAFE__m512: the codes are within `codes`, says the caller.
-    let codes = unsafe { _mm_loadu_si128(codes.as_ptr().add(at).cast()) };
+    // SAFETY: the codes are within `codes`, says the caller.
+    let codes = unsafe { _mm_loadu_si128(codes.as_ptr().wrapping_add(at).cast()) };
     let wide = if SIGNED { _mm512_cvtepi8_epi32(codes) } else { _mm512_cvtepu8_epi32(codes) };
     let restored = _mm512_mul_ps(_mm512_sub_ps(_mm512_cvtepi32_ps(wide), zero_point), scale);
     let to = x.as_mut_ptr().wrapping_add(at);
     if past {
-        // SAFE__m512: within `x` and aligned, says the caller.
+        // SAFETY: within `x` and aligned, says the caller.
         unsafe { _mm512_stream_ps(to, restored) };
     } else {
-        // SAFE__m512: within `x`, says the caller.
+        // SAFETY: within `x`, says the caller.
         unsafe { _mm512_storeu_ps(to, restored) };
     }
 }
