@@ -184,7 +184,7 @@ fn each_chunk<T: Sync, U: Send>(
 ) {
     let chunks = from.par_chunks(CHUNK).zip(to.par_chunks_mut(CHUNK)).enumerate();
     chunks.for_each_init(Spread::default, |spread, (i, (from, to))| {
-        walk.pieces([i * CHUNK, i * CHUNK + from.len()], spread, |[start, end], params| {
+        walk.areas([i * CHUNK, i * CHUNK + from.len()], spread, |[start, end], params| {
             work(&from[start..end], params, &mut to[start..end]);
         });
     });

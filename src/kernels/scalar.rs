@@ -171,7 +171,8 @@ const DIVIDE_AWAY: u8 = 3;
 pub enum Params<'a, T> {
     /// All elements share them.
     Same(Affine<T>),
-    /// Each element has its own (the last axis is the channel, or rows are short).
+    /// Each element of a row has its own (the last axis is the channel, or slices are short). What
+    /// follows is further rows with the same ones: element `i` has those of column `i % columns`.
     Each(Columns<'a, T>),
     /// A few neighbours share them.
     Groups(Groups<'a, T>),
@@ -181,10 +182,16 @@ impl<T: Real> Params<'_, T> {
     /// Zero point of element `i`.
     #[must_use]
     pub fn zero_point(&self, i: usize) -> i32 {
+        self.affine(i).zero_point
+    }
+
+    /// Scale and zero point of element `i`.
+    #[inline(always)]
+    pub(super) fn affine(&self, i: usize) -> Affine<T> {
         match self {
-            Self::Same(affine) => affine.zero_point,
-            Self::Each(columns) => columns.affine(i).zero_point,
-            Self::Groups(groups) => groups.affine(i).zero_point,
+            Self::Same(affine) => *affine,
+            Self::Each(columns) => columns.affine(i % columns.len()),
+            Self::Groups(groups) => groups.affine(i),
         }
     }
 }
@@ -231,9 +238,12 @@ fn quantize_with<T: Real, C: Code, const ROUNDING: u8>(
             }
         }
         Params::Each(columns) => {
-            for (i, (&x, code)) in x.iter().zip(codes).enumerate() {
-                let quantizer = Quantizer::at(&columns, i, range, rounding);
-                *code = C::from_code(quantizer.saturate(quantizer.wide::<ROUNDING>(x)));
+            let row = columns.len().max(1);
+            for (x, codes) in x.chunks(row).zip(codes.chunks_mut(row)) {
+                for (i, (&x, code)) in x.iter().zip(codes).enumerate() {
+                    let quantizer = Quantizer::at(&columns, i, range, rounding);
+                    *code = C::from_code(quantizer.saturate(quantizer.wide::<ROUNDING>(x)));
+                }
             }
         }
         Params::Groups(groups) => {
@@ -257,9 +267,12 @@ pub fn dequantize<T: Real, C: Code>(codes: &[C], params: Params<'_, T>, x: &mut 
             }
         }
         Params::Each(columns) => {
-            for (i, (x, &code)) in x.iter_mut().zip(codes).enumerate() {
-                let Affine { scale, zero_point } = columns.affine(i);
-                *x = T::from_i32(code.to_code().wrapping_sub(zero_point)) * scale;
+            let row = columns.len().max(1);
+            for (x, codes) in x.chunks_mut(row).zip(codes.chunks(row)) {
+                for (i, (x, &code)) in x.iter_mut().zip(codes).enumerate() {
+                    let Affine { scale, zero_point } = columns.affine(i);
+                    *x = T::from_i32(code.to_code().wrapping_sub(zero_point)) * scale;
+                }
             }
         }
         Params::Groups(groups) => {
@@ -312,10 +325,21 @@ fn measure_with<T: Real, const ROUNDING: u8>(
                 lanes.add(&mut block, x.len());
             }
         }
-        Params::Each(columns) => {
+        Params::Each(columns) if columns.len() >= x.len() => {
             for (first, x) in x.chunks(BLOCK).enumerate() {
                 for (i, &x) in x.iter().enumerate() {
                     let quantizer = Quantizer::at(&columns, first * BLOCK + i, range, rounding);
+                    let (restored, saturated) = quantizer.restore::<ROUNDING>(x);
+                    block.set(i, x, restored, saturated);
+                }
+                lanes.add(&mut block, x.len());
+            }
+        }
+        Params::Each(columns) => {
+            for (first, x) in x.chunks(BLOCK).enumerate() {
+                for (i, &x) in x.iter().enumerate() {
+                    let column = (first * BLOCK + i) % columns.len();
+                    let quantizer = Quantizer::at(&columns, column, range, rounding);
                     let (restored, saturated) = quantizer.restore::<ROUNDING>(x);
                     block.set(i, x, restored, saturated);
                 }

@@ -161,6 +161,12 @@ impl<T: Real> Table<T> {
 }
 
 impl<'a, T: Real> Columns<'a, T> {
+    /// Number of slices.
+    #[inline(always)]
+    pub(super) fn len(&self) -> usize {
+        self.scales.len().min(self.reciprocals.len()).min(self.zero_points.len())
+    }
+
     /// Parameters of slice `i`.
     #[inline(always)]
     pub(super) fn affine(&self, i: usize) -> Affine<T> {

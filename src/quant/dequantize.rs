@@ -95,7 +95,7 @@ fn restore_codes<T: Real, C: Code>(
         if cancel.is_cancelled() {
             return;
         }
-        walk.pieces([i * CHUNK, i * CHUNK + codes.len()], spread, |[from, to], params| {
+        walk.areas([i * CHUNK, i * CHUNK + codes.len()], spread, |[from, to], params| {
             walk.isa.dequantize(&codes[from..to], params, stores, &mut x[from..to]);
         });
     });

@@ -180,6 +180,34 @@ impl Layout {
         }
     }
 
+    /// Whole rows from `at`, the beginning of one, on that have the slices of
+    /// the first of them; 0 where no row begins.
+    #[must_use]
+    pub const fn rows(&self, at: usize) -> usize {
+        let (row, repeat) = match self.kind {
+            Kind::Channel { axis, inner, .. } => (axis * inner, usize::MAX),
+            Kind::Group { inner: 1, .. } => return 0,
+            Kind::Group { axis, inner, size, .. } => {
+                let within = at / inner % axis;
+                let (group, left) = (size - within % size, axis - within);
+                (inner, if group < left { group } else { left })
+            }
+            Kind::Block { rows, columns, tile, .. } => {
+                let within = at / columns % rows;
+                let (block, left) = (tile[0] - within % tile[0], rows - within);
+                (columns, if block < left { block } else { left })
+            }
+        };
+        let rest = (self.len - at) / row;
+        if !at.is_multiple_of(row) {
+            0
+        } else if repeat < rest {
+            repeat
+        } else {
+            rest
+        }
+    }
+
     /// Slices of a [`band`](Self::band), not 0; the last band may have fewer.
     #[must_use]
     pub fn slices_per_band(&self) -> usize {
@@ -335,6 +363,15 @@ mod tests {
                 by_spans.extend((0..span.len).map(|i| span.slice + (span.offset + i) / span.size));
             }
             assert_eq!(by_spans, expect, "{granularity:?} {dims:?}");
+            let mut by_rows = expect[..start.min(shape.len())].to_vec();
+            while by_rows.len() < shape.len() {
+                let at = by_rows.len();
+                let (span, rows) = (layout.span(at), layout.rows(at).max(1));
+                for i in 0..rows * span.len {
+                    by_rows.push(span.slice + (span.offset + i % span.len) / span.size);
+                }
+            }
+            assert_eq!(by_rows, expect, "{granularity:?} {dims:?}");
         }
         let mut by_bands = vec![usize::MAX; shape.len()];
         let slices = layout.slices_per_band();

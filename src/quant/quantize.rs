@@ -371,7 +371,8 @@ impl<T: Real> Work<'_, T> {
     ) {
         let stores = Stores::of(size_of::<C>() * self.prepared.x.len());
         let (walk, how) = (self.walk(), How { stores, ..self.how() });
-        walk.pieces([start, start + x.len()], spread, |[from, to], params| {
+        let with_sums = lanes.is_some();
+        let visit = |[from, to]: [usize; 2], params: Params<'_, T>| {
             let (x, codes) = (&x[from..to], &mut codes[from..to]);
             match &mut lanes {
                 Some(lanes) => walk.isa.encode(x, params, how, codes, lanes),
@@ -381,7 +382,12 @@ impl<T: Real> Work<'_, T> {
                 let nan = x.iter().zip(codes).enumerate().filter(|(_, (x, _))| x.is_nan());
                 nan.for_each(|(i, (_, code))| *code = C::from_code(self.nan_code(&params, i)));
             }
-        });
+        };
+        if with_sums {
+            walk.pieces([start, start + x.len()], spread, visit);
+        } else {
+            walk.areas([start, start + x.len()], spread, visit);
+        }
     }
 
     fn measure(&self) -> ErrorSums {

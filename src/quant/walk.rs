@@ -42,30 +42,75 @@ impl<T: Real> Walk<'_, T> {
     ) {
         let mut at = start;
         while at < end {
-            let rest = end - at;
-            let span = self.layout.span(at);
-            let own = (span.size - span.offset).min(span.len).min(rest);
-            let row = span.len.min(rest);
-            let len = if own >= LONG || own == rest {
-                let len = in_step(own, rest);
-                visit([at - start, at - start + len], Params::Same(self.table.affine(span.slice)));
-                len
-            } else if row >= LONG || row == rest {
-                let len = in_step(row, rest);
-                let slices = span.slice + (span.offset + len).div_ceil(span.size);
-                let slices = self.table.columns(span.slice..slices);
-                let params = match span.size {
-                    1 => Params::Each(slices),
-                    size => Params::Groups(Groups { slices, offset: span.offset, size }),
-                };
+            let len = self.piece([at, end], spread, |len, params| {
                 visit([at - start, at - start + len], params);
-                len
+            });
+            at += len;
+        }
+    }
+
+    /// As [`pieces`](Self::pieces), and rows of columns together, as many as there are: for those who do
+    /// not add up what they find, as the lanes of sums would be out of step.
+    pub fn areas(
+        &self,
+        [start, end]: [usize; 2],
+        spread: &mut Spread<T>,
+        mut visit: impl FnMut([usize; 2], Params<'_, T>),
+    ) {
+        let mut at = start;
+        while at < end {
+            let span = self.layout.span(at);
+            let rows = self.layout.rows(at).min((end - at) / span.len);
+            let len = if rows > 1 && span.size == 1 && span.len >= STEP {
+                let params = self.table.columns(span.slice..span.slice + span.len);
+                visit([at - start, at - start + rows * span.len], Params::Each(params));
+                rows * span.len
+            } else if rows > 1 && span.size < LONG && span.len <= TILE {
+                let together = rows.min(TILE / span.len);
+                let rows = rows - rows % together;
+                self.spread([at, at + together * span.len], spread);
+                let params = Params::Each(self.table.spread(spread));
+                visit([at - start, at - start + rows * span.len], params);
+                rows * span.len
             } else {
-                let len = self.spread([at, end], spread);
-                visit([at - start, at - start + len], Params::Each(self.table.spread(spread)));
-                len
+                self.piece([at, end], spread, |len, params| {
+                    visit([at - start, at - start + len], params);
+                })
             };
             at += len;
+        }
+    }
+
+    /// Calls `visit` with as many elements from `at` on as are taken together, and says
+    /// how many that are.
+    fn piece(
+        &self,
+        [at, end]: [usize; 2],
+        spread: &mut Spread<T>,
+        visit: impl FnOnce(usize, Params<'_, T>),
+    ) -> usize {
+        let rest = end - at;
+        let span = self.layout.span(at);
+        let own = (span.size - span.offset).min(span.len).min(rest);
+        let row = span.len.min(rest);
+        if own >= LONG || own == rest {
+            let len = in_step(own, rest);
+            visit(len, Params::Same(self.table.affine(span.slice)));
+            len
+        } else if row >= LONG || row == rest {
+            let len = in_step(row, rest);
+            let slices = span.slice + (span.offset + len).div_ceil(span.size);
+            let slices = self.table.columns(span.slice..slices);
+            let params = match span.size {
+                1 => Params::Each(slices),
+                size => Params::Groups(Groups { slices, offset: span.offset, size }),
+            };
+            visit(len, params);
+            len
+        } else {
+            let len = self.spread([at, end], spread);
+            visit(len, Params::Each(self.table.spread(spread)));
+            len
         }
     }
 
@@ -88,7 +133,7 @@ impl<T: Real> Walk<'_, T> {
         chunks.for_each_init(Spread::default, |spread, (i, (x, codes))| {
             let start = i * CHUNK;
             if !cancel.is_cancelled() {
-                self.pieces([start, start + x.len()], spread, |[from, to], params| {
+                self.areas([start, start + x.len()], spread, |[from, to], params| {
                     self.isa.quantize(&x[from..to], params, how, &mut codes[from..to]);
                 });
             }
@@ -111,4 +156,65 @@ impl<T: Real> Walk<'_, T> {
 /// The largest multiple of [`STEP`] in `len`, unless that is all there is.
 const fn in_step(len: usize, rest: usize) -> usize {
     if len == rest { len } else { len - len % STEP }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::scalar::Affine;
+    use crate::quant::scheme::Granularity;
+    use crate::tensor::Shape;
+
+    /// Elements in their order, once each, with the parameters of their slices,
+    /// by pieces and by areas, from chunks of several lengths.
+    #[test]
+    fn each_element_has_the_parameters_of_its_slice() {
+        let channel = |axis| Granularity::Channel { axis };
+        let group = |axis, size| Granularity::Group { axis, size };
+        let cases: [(&[usize], Granularity); 12] = [
+            (&[40, 70], channel(1)),
+            (&[40, 7], channel(1)),
+            (&[9, 600], channel(1)),
+            (&[6, 5, 7, 7], channel(1)),
+            (&[6, 20, 7, 7], channel(1)),
+            (&[3, 2, 1000], channel(1)),
+            (&[3000], Granularity::Tensor),
+            (&[20, 100], group(1, 32)),
+            (&[50, 70], group(0, 32)),
+            (&[2, 50, 9], group(1, 16)),
+            (&[40, 100], Granularity::Block { shape: [16, 16] }),
+            (&[2, 40, 700], Granularity::Block { shape: [16, 32] }),
+        ];
+        for (dims, granularity) in cases {
+            let layout = Layout::new(granularity, &Shape::new(dims.to_vec()).unwrap()).unwrap();
+            let affine = |i| Affine { scale: 1.0_f32, zero_point: i };
+            let table = Table::new(
+                &(0..i32::try_from(layout.slices()).unwrap()).map(affine).collect::<Vec<_>>(),
+            );
+            let walk = Walk { isa: Isa::current(), layout: &layout, table: &table };
+            let mut expect = vec![0; layout.len()];
+            for slice in 0..layout.slices() {
+                let pieces = layout.pieces(slice);
+                let zero_point = i32::try_from(slice).unwrap();
+                pieces.starts().for_each(|at| expect[at..at + pieces.len].fill(zero_point));
+            }
+            for chunk in [1, 64, 1000, 1 << 15] {
+                let (mut by_pieces, mut by_areas) = (Vec::new(), Vec::new());
+                let mut spread = Spread::default();
+                for start in (0..layout.len()).step_by(chunk) {
+                    let part = [start, layout.len().min(start + chunk)];
+                    walk.pieces(part, &mut spread, |[from, to], params| {
+                        assert_eq!(start + from, by_pieces.len());
+                        by_pieces.extend((0..to - from).map(|i| params.zero_point(i)));
+                    });
+                    walk.areas(part, &mut spread, |[from, to], params| {
+                        assert_eq!(start + from, by_areas.len());
+                        by_areas.extend((0..to - from).map(|i| params.zero_point(i)));
+                    });
+                }
+                assert!(by_pieces == expect, "pieces of {chunk}: {dims:?} {granularity:?}");
+                assert!(by_areas == expect, "areas of {chunk}: {dims:?} {granularity:?}");
+            }
+        }
+    }
 }

@@ -171,10 +171,42 @@ proptest! {
     }
 
     #[test]
+    fn rows_whose_columns_have_their_own_parameters(
+        columns in prop::collection::vec(
+            any_affine().prop_flat_map(|affine| (Just(affine), any_x(affine.scale, 6))), 1..150),
+        whole in any::<bool>(),
+        tame in any::<bool>(),
+        len in 0..900_usize,
+    ) {
+        // Whole vectors in half of the cases.
+        let row = columns.len();
+        let row = if whole && row >= 16 { row - row % 16 } else { row };
+        let affines: Vec<Affine<f32>> = columns[..row]
+            .iter()
+            .map(|&(affine, _)| {
+                if !tame { return affine; }
+                Affine { scale: affine.scale.clamp(1e-30, 1e30), zero_point: affine.zero_point % 128 }
+            })
+            .collect();
+        let x: Vec<f32> = (0..len.min(6 * row)).map(|i| columns[i % row].1[i / row]).collect();
+        let table = Table::new(&affines);
+        let params = Params::Each(table.columns(0..row));
+        for (i, affine) in affines.iter().cycle().take(x.len()).enumerate() {
+            prop_assert_eq!(params.affine(i), *affine);
+        }
+        check_all(&x, params);
+        let x: Vec<f64> = x.into_iter().map(f64::from).collect();
+        let wide = |&Affine { scale, zero_point }| Affine { scale: f64::from(scale), zero_point };
+        let table = Table::new(&affines.iter().map(wide).collect::<Vec<_>>());
+        check_all(&x, Params::Each(table.columns(0..row)));
+    }
+
+    #[test]
     fn elements_that_share_parameters_with_their_neighbours(
         (size, slices, tame) in (
-            prop::sample::select(vec![1, 3, 16, 32, 48, 64, 100, 128]),
-            prop::collection::vec((any_affine(), any_x(1.0, 130)), 1..8),
+            prop::sample::select(vec![1, 3, 16, 32, 48, 64, 80, 100, 128]),
+            prop_oneof![7 => 1..8_usize, 1 => 60..140_usize]
+                .prop_flat_map(|n| prop::collection::vec((any_affine(), any_x(1.0, 130)), n)),
             any::<bool>(),
         ),
         cut in 0..300_usize,

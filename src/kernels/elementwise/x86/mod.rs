@@ -1,5 +1,8 @@
 //! x86-64: f32 to 8-bit codes and back, and extents of f32.
 //!
+//! Codes without sums are made in another way, which is faster and gives no fraction to
+//! restore from: see [`fixed`].
+//!
 //! # A code in one instruction
 //! Dividing, rounding, converting and limiting each take as long as the memory
 //! that they work on, so the kernels do all of it with one fused multiply-add.
@@ -32,6 +35,7 @@
 
 use std::any::TypeId;
 use std::ops::Range;
+use std::slice;
 
 use bytemuck::{Pod, cast_slice, cast_slice_mut};
 
@@ -44,6 +48,7 @@ use super::{How, Isa, Stores};
 
 mod avx2;
 mod avx512;
+mod fixed;
 mod sums;
 
 /// Elements that the kernels quantize at a time.
@@ -148,7 +153,7 @@ fn vectors<'a, T: Real>(params: Params<'a, T>, len: usize) -> Option<Params<'a, 
             let scale = *same::<T, f32>(&[affine.scale])?.first()?;
             Some(Params::Same(Affine { scale, zero_point: affine.zero_point }))
         }
-        Params::Each(columns) if columns.len() >= len => Some(Params::Each(columns.of_f32()?)),
+        Params::Each(columns) if columns.len() > 0 => Some(Params::Each(columns.of_f32()?)),
         Params::Groups(Groups { slices, offset, size })
             if offset % VECTOR == 0
                 && size % VECTOR == 0
@@ -171,12 +176,15 @@ impl<T: Real> Params<'_, T> {
         }
     }
 
-    /// Those of some of the elements.
+    /// Those of some of the elements; of rows, they are within one or begin with one.
     #[inline(always)]
     fn part(&self, start: usize, len: usize) -> Self {
         match self {
             Self::Same(affine) => Self::Same(*affine),
-            Self::Each(columns) => Self::Each(columns.part(start..start + len)),
+            Self::Each(columns) => {
+                let (first, row) = (start % columns.len(), columns.len());
+                Self::Each(columns.part(first..row.min(first + len)))
+            }
             Self::Groups(groups) => Self::Groups(groups.part(start, len)),
         }
     }
@@ -190,11 +198,6 @@ impl Facts {
 }
 
 impl<'a, T: Real> Columns<'a, T> {
-    /// Number of slices.
-    fn len(&self) -> usize {
-        self.scales.len().min(self.reciprocals.len()).min(self.zero_points.len())
-    }
-
     fn of_f32(&self) -> Option<Columns<'a, f32>> {
         let (scales, reciprocals) = (same(self.scales)?, same(self.reciprocals)?);
         Some(Columns { scales, reciprocals, zero_points: self.zero_points, facts: self.facts })
@@ -268,6 +271,9 @@ pub(super) fn measure<T: Real>(
 }
 
 fn with_sums(isa: Isa, work: &Bytes<'_>, codes: Option<&mut [u8]>, lanes: &mut LaneSums) -> bool {
+    if matches!(work.params, Params::Each(columns) if columns.len() < work.x.len()) {
+        return false;
+    }
     match isa.level() {
         Level::Avx2 | Level::AvxVnni => {
             // SAFETY: such a level exists only where AVX2, FMA and F16C were detected.

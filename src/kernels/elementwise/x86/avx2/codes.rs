@@ -135,45 +135,6 @@ pub(super) fn goes_past(work: &Bytes<'_>, codes: &[u8]) -> bool {
     work.how.stores == Stores::Past && codes.as_ptr().addr().is_multiple_of(BLOCK)
 }
 
-/// Writes the codes of all elements.
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(in super::super) fn quantize(work: &Bytes<'_>, codes: &mut [u8]) {
-    match (work.params, work.params.facts().is_common()) {
-        (Params::Same(_), _) => quantize_from::<SAME, true>(work, codes),
-        (Params::Each(_), false) => quantize_from::<EACH, false>(work, codes),
-        (Params::Each(_), true) => quantize_from::<EACH, true>(work, codes),
-        (Params::Groups(_), false) => quantize_from::<GROUPS, false>(work, codes),
-        (Params::Groups(_), true) => quantize_from::<GROUPS, true>(work, codes),
-    }
-}
-
-#[target_feature(enable = "avx2,fma,f16c")]
-fn quantize_from<const FORM: u8, const COMMON: bool>(work: &Bytes<'_>, codes: &mut [u8]) {
-    let (constants, past) = (constants(work), goes_past(work, codes));
-    let len = work.x.len().min(codes.len());
-    let whole = len - len % HALF;
-    if whole > 0 {
-        let mut cursor = Cursor::<FORM, COMMON>::new(work.params);
-        for at in (0..whole).step_by(HALF) {
-            // SAFETY: the elements end within `x`; `Bytes` has seen to the columns.
-            let grid = unsafe { grid::<FORM, COMMON, 0>(work, &mut cursor, &constants, at) };
-            if grid.is_near {
-                quantize_slowly(&work.part(at, HALF), &mut codes[at..at + HALF]);
-                continue;
-            }
-            let bytes = pack(grid.u, &constants);
-            // SAFETY: they end within `codes`, whose alignment the caller checked.
-            unsafe { store(codes, at, bytes, past) };
-        }
-    }
-    if past {
-        _mm_sfence();
-    }
-    if whole < len {
-        quantize_slowly(&work.part(whole, len - whole), &mut codes[whole..len]);
-    }
-}
-
 #[inline(never)]
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn quantize_slowly(work: &Bytes<'_>, codes: &mut [u8]) {

@@ -10,15 +10,16 @@ use super::{AHEAD, BLOCK, Bytes, EACH, GROUPS, NEAR, SAME, SHIFT};
 use crate::kernels::scalar::Params;
 use crate::kernels::table::Columns;
 
-pub(super) use codes::quantize;
 pub(super) use extent::extents;
 pub(super) use measure::encode;
+pub(super) use quantize::quantize;
 pub(super) use restore::dequantize;
 pub(super) use squares::squared_error;
 
 mod codes;
 mod extent;
 mod measure;
+mod quantize;
 mod restore;
 mod squares;
 

@@ -1,12 +1,7 @@
-//! Codes alone.
+//! Elements on the way to their codes, and where codes are written.
 #![expect(
     unsafe_code,
     reason = "loads and stores by pointer, within slices whose length was checked"
-)]
-#![expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "codes fit a byte: the parent checked their range"
 )]
 
 use std::arch::x86_64::*;
@@ -24,9 +19,6 @@ pub(super) struct Constants {
     /// Ends of the `u` that do not saturate.
     pub(super) low: __m512,
     pub(super) high: __m512,
-    low_bytes: __m512i,
-    high_bytes: __m512i,
-    flip: __m512i,
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
@@ -39,9 +31,6 @@ pub(super) fn constants(work: &Bytes<'_>) -> Constants {
         middle: _mm512_set1_ps((256 + shift) as f32),
         low: _mm512_set1_ps((256 + low) as f32),
         high: _mm512_set1_ps(((256 + high + 1) as f32).next_down()),
-        low_bytes: _mm512_set1_epi8(low as u8 as i8),
-        high_bytes: _mm512_set1_epi8(high as u8 as i8),
-        flip: _mm512_set1_epi8(shift as u8 as i8),
     }
 }
 
@@ -92,22 +81,6 @@ pub(super) unsafe fn grid<const FORM: u8, const COMMON: bool, const USER: u8>(
     Grid { u, params, is_near: near | nan != 0 }
 }
 
-/// The codes of 64 elements.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn pack(u: [__m512; 4], constants: &Constants) -> __m512i {
-    let [a, b, c, d] = u.map(|u| _mm512_srai_epi32::<15>(_mm512_castps_si512(u)));
-    let exponent = _mm512_set1_epi16(0x8700_u16.cast_signed());
-    let words = [_mm512_packus_epi32(a, b), _mm512_packus_epi32(c, d)];
-    let [first, second] = words.map(|words| _mm512_subs_epu16(words, exponent));
-    let bytes = _mm512_packus_epi16(first, second);
-    // Packing works in parts of 128 bits: dword 4 i + j holds elements 4 i.. of vector j.
-    let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    let bytes = _mm512_permutexvar_epi32(order, bytes);
-    let bytes = _mm512_max_epu8(bytes, constants.low_bytes);
-    _mm512_xor_si512(_mm512_min_epu8(bytes, constants.high_bytes), constants.flip)
-}
-
 /// Writes 64 codes from `at` on, past the caches if `past`.
 ///
 /// # Safety
@@ -128,45 +101,6 @@ pub(super) unsafe fn store(codes: &mut [u8], at: usize, bytes: __m512i, past: bo
 /// Whether what is written from there on may go past the caches, block by block.
 pub(super) fn goes_past(work: &Bytes<'_>, codes: &[u8]) -> bool {
     work.how.stores == Stores::Past && codes.as_ptr().addr().is_multiple_of(BLOCK)
-}
-
-/// Writes the codes of all elements.
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
-pub(in super::super) fn quantize(work: &Bytes<'_>, codes: &mut [u8]) {
-    match (work.params, work.params.facts().is_common()) {
-        (Params::Same(_), _) => quantize_from::<SAME, true>(work, codes),
-        (Params::Each(_), false) => quantize_from::<EACH, false>(work, codes),
-        (Params::Each(_), true) => quantize_from::<EACH, true>(work, codes),
-        (Params::Groups(_), false) => quantize_from::<GROUPS, false>(work, codes),
-        (Params::Groups(_), true) => quantize_from::<GROUPS, true>(work, codes),
-    }
-}
-
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
-fn quantize_from<const FORM: u8, const COMMON: bool>(work: &Bytes<'_>, codes: &mut [u8]) {
-    let (constants, past) = (constants(work), goes_past(work, codes));
-    let len = work.x.len().min(codes.len());
-    let whole = len - len % BLOCK;
-    if whole > 0 {
-        let mut cursor = Cursor::<FORM, COMMON>::new(work.params);
-        for at in (0..whole).step_by(BLOCK) {
-            // SAFETY: the block ends within `x`; `Bytes` has seen to the columns.
-            let grid = unsafe { grid::<FORM, COMMON, 0>(work, &mut cursor, &constants, at) };
-            if grid.is_near {
-                quantize_slowly(&work.part(at, BLOCK), &mut codes[at..at + BLOCK]);
-                continue;
-            }
-            let bytes = pack(grid.u, &constants);
-            // SAFETY: the block ends within `codes`, whose alignment the caller checked.
-            unsafe { store(codes, at, bytes, past) };
-        }
-    }
-    if past {
-        _mm_sfence();
-    }
-    if whole < len {
-        quantize_slowly(&work.part(whole, len - whole), &mut codes[whole..len]);
-    }
 }
 
 #[inline(never)]

@@ -1,0 +1,315 @@
+//! Codes alone.
+//!
+//! A block is 64 elements, one cache line of codes: each of four vectors takes a
+//! `vfmadd` and a `vcvtps2dq` to fixed point (see [`fixed`](super::super::fixed)). Two
+//! `vpermt2w` bring the upper words together, `vpackuswb` or `vpacksswb` narrows them to
+//! bytes and limits them to all codes of the type, and `vpermd` undoes the lanes of the
+//! packing. Three `vpminuw` and a `vptestnmd` find lower words that are near a tie.
+//! Of the pipes this takes as much as a loop that multiplies, converts and narrows
+//! without looking for ties, so that memory is what it waits for. Nothing is fetched
+//! beforehand: what that takes of a cache's time is more than it saves.
+//!
+//! Parameters that differ from column to column stay in registers while a tile
+//! of 64 columns is taken row by row: loading them again for each row would take
+//! as long as loading the elements.
+#![expect(
+    unsafe_code,
+    reason = "loads and stores by pointer, within slices whose length was checked"
+)]
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "codes fit a byte: the parent checked their range"
+)]
+
+use super::super::fixed::{ALL_SIGNED, ALL_UNSIGNED, Codes, NEAR, SOME, UNIT};
+use super::codes::{goes_past, store};
+use super::*;
+use crate::kernels::scalar::Affine;
+use crate::kernels::table::Groups;
+
+/// What makes fixed point of 16 elements.
+#[derive(Clone, Copy)]
+struct Fixed {
+    factor: __m512,
+    addend: __m512,
+}
+
+/// What makes codes of fixed point.
+struct Ends {
+    /// The addend of a zero point of 0.
+    origin: f32,
+    span: __m512i,
+    base: __m512i,
+    past: bool,
+}
+
+impl Ends {
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    fn new(codes: Codes, past: bool) -> Self {
+        Self {
+            origin: codes.origin,
+            span: _mm512_set1_epi8(codes.span as u8 as i8),
+            base: _mm512_set1_epi8(codes.base as u8 as i8),
+            past,
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn fixed(&self, reciprocal: __m512, zero_point: __m512i) -> Fixed {
+        let unit = _mm512_set1_ps(UNIT);
+        Fixed {
+            factor: _mm512_mul_ps(reciprocal, unit),
+            addend: _mm512_fmadd_ps(
+                _mm512_cvtepi32_ps(zero_point),
+                unit,
+                _mm512_set1_ps(self.origin),
+            ),
+        }
+    }
+
+    /// Of one slice.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn slice(&self, reciprocal: f32, zero_point: i32) -> Fixed {
+        self.fixed(_mm512_set1_ps(reciprocal), _mm512_set1_epi32(zero_point))
+    }
+}
+
+/// Slices one after another, made ready some at a time.
+struct Slices<'a> {
+    columns: Columns<'a, f32>,
+    factors: [f32; READY],
+    addends: [f32; READY],
+    /// The next one, and the first of those that are ready.
+    at: usize,
+    first: usize,
+}
+
+/// Slices that are made ready at a time.
+const READY: usize = 64;
+
+impl<'a> Slices<'a> {
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    fn new(columns: Columns<'a, f32>, ends: &Ends) -> Self {
+        let [factors, addends] = [[0.0; READY]; 2];
+        let mut slices = Self { columns, factors, addends, at: 0, first: 0 };
+        slices.make(ends);
+        slices
+    }
+
+    #[inline(never)]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    fn make(&mut self, ends: &Ends) {
+        let columns = self.columns.part(self.first..self.columns.len());
+        for (factor, reciprocal) in self.factors.iter_mut().zip(columns.reciprocals) {
+            *factor = reciprocal * UNIT;
+        }
+        for (addend, &zero_point) in self.addends.iter_mut().zip(columns.zero_points) {
+            *addend = zero_point as f32 * UNIT + ends.origin;
+        }
+    }
+
+    /// The next slice.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    fn next(&mut self, ends: &Ends) -> Fixed {
+        if self.at == READY {
+            self.first += READY;
+            self.at = 0;
+            self.make(ends);
+        }
+        let (factor, addend) = (self.factors[self.at], self.addends[self.at]);
+        self.at += 1;
+        Fixed { factor: _mm512_set1_ps(factor), addend: _mm512_set1_ps(addend) }
+    }
+}
+
+/// Writes the codes of all elements.
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
+pub(in super::super) fn quantize(work: &Bytes<'_>, codes: &mut [u8]) {
+    match work.fixed() {
+        (how, ALL_UNSIGNED) => quantize_to::<ALL_UNSIGNED>(work, how, codes),
+        (how, ALL_SIGNED) => quantize_to::<ALL_SIGNED>(work, how, codes),
+        (how, _) => quantize_to::<SOME>(work, how, codes),
+    }
+}
+
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
+fn quantize_to<const KIND: u8>(work: &Bytes<'_>, how: Codes, codes: &mut [u8]) {
+    let past = goes_past(work, codes);
+    let ends = Ends::new(how, past);
+    let whole = match work.params {
+        Params::Same(affine) => in_slice::<KIND>(work, &ends, affine, codes),
+        Params::Groups(groups) => in_groups::<KIND>(work, &ends, groups, codes),
+        Params::Each(columns) => in_columns::<KIND>(work, ends, columns, codes),
+    };
+    if past {
+        _mm_sfence();
+    }
+    if whole < codes.len() {
+        slowly(&work.part(whole, codes.len() - whole), &mut codes[whole..]);
+    }
+}
+
+/// Writes the codes of whole blocks; says how many elements that are.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
+fn in_slice<const KIND: u8>(
+    work: &Bytes<'_>,
+    ends: &Ends,
+    affine: Affine<f32>,
+    codes: &mut [u8],
+) -> usize {
+    let fixed = ends.slice(1.0 / affine.scale, affine.zero_point);
+    let whole = codes.len() - codes.len() % BLOCK;
+    for at in (0..whole).step_by(BLOCK) {
+        // SAFETY: the block ends within `x` and `codes`.
+        unsafe { block::<KIND>(work, ends, [fixed; 4], codes, at) };
+    }
+    whole
+}
+
+/// Writes the codes of whole blocks; says how many elements that are.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
+fn in_groups<const KIND: u8>(
+    work: &Bytes<'_>,
+    ends: &Ends,
+    groups: Groups<'_, f32>,
+    codes: &mut [u8],
+) -> usize {
+    let Groups { slices, offset, size } = groups;
+    let whole = codes.len() - codes.len() % BLOCK;
+    let mut slices = Slices::new(slices, ends);
+    if offset % BLOCK == 0 && size % BLOCK == 0 {
+        let (mut at, mut next) = (0, size - offset);
+        while at < whole {
+            let fixed = slices.next(ends);
+            while at < next.min(whole) {
+                // SAFETY: the block ends within `x` and `codes`.
+                unsafe { block::<KIND>(work, ends, [fixed; 4], codes, at) };
+                at += BLOCK;
+            }
+            next += size;
+        }
+        return whole;
+    }
+    let (mut left, mut now) = ((size - offset) / VECTOR, slices.next(ends));
+    for at in (0..whole).step_by(BLOCK) {
+        let mut next = || {
+            if left == 0 {
+                left = size / VECTOR;
+                now = slices.next(ends);
+            }
+            left -= 1;
+            now
+        };
+        let fixed = [next(), next(), next(), next()];
+        // SAFETY: the block ends within `x` and `codes`.
+        unsafe { block::<KIND>(work, ends, fixed, codes, at) };
+    }
+    whole
+}
+
+/// Writes the codes of whole rows, tile by tile; says how many elements that are.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
+fn in_columns<const KIND: u8>(
+    work: &Bytes<'_>,
+    mut ends: Ends,
+    columns: Columns<'_, f32>,
+    codes: &mut [u8],
+) -> usize {
+    let row = columns.len().min(codes.len());
+    if row < BLOCK {
+        return 0;
+    }
+    ends.past &= row.is_multiple_of(BLOCK);
+    let rows = codes.len() / row;
+    for first in (0..row).step_by(BLOCK) {
+        // The last tile is a whole one too: codes of columns of two tiles are written twice.
+        let first = first.min(row - BLOCK);
+        let fixed = PARTS.map(|i| {
+            let at = first + 16 * i;
+            // SAFETY: the columns have 16 elements from there on: the tile ends within them.
+            let reciprocal =
+                unsafe { _mm512_loadu_ps(columns.reciprocals.as_ptr().wrapping_add(at)) };
+            // SAFETY: as above.
+            let zero_point =
+                unsafe { _mm512_loadu_si512(columns.zero_points.as_ptr().wrapping_add(at).cast()) };
+            ends.fixed(reciprocal, zero_point)
+        });
+        for i in 0..rows {
+            // SAFETY: the block ends within row `i`.
+            unsafe { block::<KIND>(work, &ends, fixed, codes, i * row + first) };
+        }
+    }
+    rows * row
+}
+
+/// Writes the codes of 64 elements from `at` on.
+///
+/// # Safety
+/// There are as many of `x` and of `codes`, and if they go past the caches the
+/// first code begins a cache line.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
+unsafe fn block<const KIND: u8>(
+    work: &Bytes<'_>,
+    ends: &Ends,
+    fixed: [Fixed; 4],
+    codes: &mut [u8],
+    at: usize,
+) {
+    let [a, b, c, d] = PARTS.map(|i| {
+        // SAFETY: 16 elements from `at + 16 i` on are within `x`, says the caller.
+        let x = unsafe { _mm512_loadu_ps(work.x.as_ptr().wrapping_add(at + 16 * i)) };
+        _mm512_cvtps_epi32(_mm512_fmadd_ps(x, fixed[i].factor, fixed[i].addend))
+    });
+    let least = _mm512_min_epu16(_mm512_min_epu16(a, b), _mm512_min_epu16(c, d));
+    let near = _mm512_testn_epi32_mask(least, _mm512_set1_epi32(NEAR));
+    let upper = _mm512_set_epi16(
+        63, 61, 59, 57, 31, 29, 27, 25, 55, 53, 51, 49, 23, 21, 19, 17, //
+        47, 45, 43, 41, 15, 13, 11, 9, 39, 37, 35, 33, 7, 5, 3, 1,
+    );
+    let words = [_mm512_permutex2var_epi16(a, upper, b), _mm512_permutex2var_epi16(c, upper, d)];
+    let bytes = if KIND == ALL_SIGNED {
+        _mm512_packs_epi16(words[0], words[1])
+    } else {
+        _mm512_packus_epi16(words[0], words[1])
+    };
+    // Packing works in parts of 128 bits: dword 4 i + j holds elements 4 i.. of vector j.
+    let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    let mut bytes = _mm512_permutexvar_epi32(order, bytes);
+    if KIND == SOME {
+        bytes = _mm512_add_epi8(_mm512_min_epu8(bytes, ends.span), ends.base);
+    }
+    if near != 0 {
+        bytes = again(work, near, bytes, at);
+    }
+    // SAFETY: the block ends within `codes`, and is aligned, says the caller.
+    unsafe { store(codes, at, bytes, ends.past) };
+}
+
+/// The codes of a block from `at` on once more, of elements `i` with bit `i % 16` of
+/// `near` at least. What goes past the caches is not to be written twice.
+#[cold]
+#[inline(never)]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
+fn again(work: &Bytes<'_>, near: u16, bytes: __m512i, at: usize) -> __m512i {
+    let mut codes = [0; BLOCK];
+    // SAFETY: a block has 64 codes.
+    unsafe { _mm512_storeu_si512(codes.as_mut_ptr().cast(), bytes) };
+    work.again::<16>(near, &mut codes, at);
+    // SAFETY: as above.
+    unsafe { _mm512_loadu_si512(codes.as_ptr().cast()) }
+}
+
+#[cold]
+#[inline(never)]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
+fn slowly(work: &Bytes<'_>, codes: &mut [u8]) {
+    work.quantize(codes);
+}
