@@ -325,16 +325,6 @@ fn measure_with<T: Real, const ROUNDING: u8>(
                 lanes.add(&mut block, x.len());
             }
         }
-        Params::Each(columns) if columns.len() >= x.len() => {
-            for (first, x) in x.chunks(BLOCK).enumerate() {
-                for (i, &x) in x.iter().enumerate() {
-                    let quantizer = Quantizer::at(&columns, first * BLOCK + i, range, rounding);
-                    let (restored, saturated) = quantizer.restore::<ROUNDING>(x);
-                    block.set(i, x, restored, saturated);
-                }
-                lanes.add(&mut block, x.len());
-            }
-        }
         Params::Each(columns) => {
             for (first, x) in x.chunks(BLOCK).enumerate() {
                 for (i, &x) in x.iter().enumerate() {

@@ -149,6 +149,7 @@ impl<T: Pod, F: Finish<T>> FinishTile<'_, T, F> {
 }
 
 #[cfg(not(target_arch = "x86_64"))]
+#[expect(unsafe_code, reason = "registers are asked for through a trait of unsafe methods")]
 impl<V: Vector, T: Pod, F: Finish<T>> Finisher<V> for FinishTile<'_, T, F> {
     #[inline(always)]
     unsafe fn begin<const W: usize, const R: usize>(&self) -> [[V::Register; W]; R] {
