@@ -32,6 +32,7 @@ pub struct Quantd {
     server: Server,
     app: App,
     router: axum::Router,
+    compute: Compute,
 }
 
 impl Quantd {
@@ -52,8 +53,13 @@ impl Quantd {
         }
         let compute = Compute::new(config.compute()).map_err(io::Error::other)?;
         let layers = Layers::open(config.layers(), compute.clone())?;
-        let service =
-            Service::new(compute, config.limits(), config.calibrators(), layers, config.batching());
+        let service = Service::new(
+            compute.clone(),
+            config.limits(),
+            config.calibrators(),
+            layers,
+            config.batching(),
+        );
         let body_timeout = Duration::from_millis(config.body_timeout_ms);
         let app = App::new(service, body_timeout, config.api_key.as_deref());
         let timeouts = Timeouts {
@@ -64,7 +70,7 @@ impl Quantd {
         };
         let server = Server::bind(SocketAddr::new(config.host, config.port), timeouts)?;
         let router = http::router(app.clone(), &config.cors_origin);
-        Ok(Self { server, app, router })
+        Ok(Self { server, app, router, compute })
     }
 
     /// The address that was bound.
@@ -86,6 +92,9 @@ impl Quantd {
     /// When the listener fails.
     pub async fn serve(self, stop: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
         tracing::info!(isa = kernels::Isa::current().name(), "kernels");
-        self.server.serve(self.app, self.router, stop).await
+        tokio::select! {
+            served = self.server.serve(self.app, self.router, stop) => served,
+            never = self.compute.tend() => never,
+        }
     }
 }

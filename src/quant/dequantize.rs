@@ -87,7 +87,7 @@ fn restore_codes<T: Real, C: Code>(
     cancel: &Cancel,
 ) -> Buffer {
     let codes = codes.elements::<C>();
-    let mut buffer = Buffer::zeroed(codes.len() * size_of::<T>());
+    let mut buffer = Buffer::to_fill(codes.len() * size_of::<T>());
     let walk = Walk { isa: Isa::current(), layout, table };
     let stores = Stores::of(buffer.bytes().len());
     let chunks = codes.par_chunks(CHUNK).zip(buffer.elements_mut::<T>().par_chunks_mut(CHUNK));
@@ -113,7 +113,7 @@ fn convert<T: Real>(
 ) -> Buffer {
     fn map<T: Real, U: Pod + Send + Sync>(restored: &mut Buffer, to: fn(T) -> U) -> Buffer {
         let source = restored.elements_mut::<T>();
-        let mut target = Buffer::zeroed(source.len() * size_of::<U>());
+        let mut target = Buffer::to_fill(source.len() * size_of::<U>());
         let pairs = source.par_iter().zip(target.elements_mut::<U>());
         pairs.for_each(|(&source, target)| *target = to(source));
         target

@@ -167,7 +167,7 @@ impl<'a, T: Real> Prepared<'a, T> {
     ) -> Result<(Encoded, ErrorSums), QuantError> {
         let code_type = scheme.numerics.code_type();
         let dtype = code_type.dtype();
-        let mut codes = Buffer::zeroed(self.x.len() * dtype.size());
+        let mut codes = Buffer::to_fill(self.x.len() * dtype.size());
         let work = Work { prepared: self, table, scheme, cancel };
         let sums = match code_type {
             CodeType::I8 => work.encode::<i8>(&mut codes, with_sums),

@@ -117,7 +117,7 @@ impl<T: Real> Walk<'_, T> {
     /// The codes of `x`, without a report.
     pub fn codes(&self, x: &[T], numerics: &Numerics, cancel: &Cancel) -> Buffer {
         let code_type = numerics.code_type();
-        let mut codes = Buffer::zeroed(x.len() * code_type.dtype().size());
+        let mut codes = Buffer::to_fill(x.len() * code_type.dtype().size());
         match code_type {
             CodeType::I8 => self.quantize::<i8>(x, numerics, codes.elements_mut(), cancel),
             CodeType::U8 => self.quantize::<u8>(x, numerics, codes.elements_mut(), cancel),

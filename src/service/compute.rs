@@ -18,11 +18,14 @@ use crate::api::error::{Error, Kind};
 use crate::codec::{CodecError, Reason};
 use crate::quant::Cancel;
 use crate::telemetry;
+use crate::tensor::stock;
 
 /// Semaphores count in KiB: tokio's hold 32 bits.
 const UNIT: usize = 1024;
 /// Requests up to this size may use the share that larger ones may not.
 const SMALL: usize = 4 << 20;
+/// Memory that was given back is kept for the next request for this long, and for at most twice as long.
+const IDLE: Duration = Duration::from_secs(1);
 
 /// Bounds of the pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +102,11 @@ fn units(bytes: usize) -> u32 {
     u32::try_from(bytes.div_ceil(UNIT).max(1)).unwrap_or(u32::MAX)
 }
 
+/// What is kept for later requests and what requests hold are together no more than all may hold.
+fn leave_room(bytes: &Semaphore) {
+    stock::allow(|| bytes.available_permits() * UNIT);
+}
+
 impl Compute {
     /// Starts the threads.
     ///
@@ -139,6 +147,16 @@ impl Compute {
     pub fn inflight_bytes(&self) -> usize {
         let total = units(self.settings.max_inflight_bytes) as usize;
         total.saturating_sub(self.bytes.available_permits()) * UNIT
+    }
+
+    /// Gives memory back that no request has used for a while; never ends.
+    pub async fn tend(&self) -> ! {
+        let mut interval = tokio::time::interval(IDLE);
+        loop {
+            interval.tick().await;
+            leave_room(&self.bytes);
+            stock::release_idle();
+        }
     }
 
     /// A slot, if one is free and nobody waits for it.
@@ -202,6 +220,7 @@ impl Compute {
                     Arc::clone(&self.large).acquire_many_owned(units(bytes)).await.ok();
             }
             permit.held = Arc::clone(&self.bytes).acquire_many_owned(units(bytes)).await.ok();
+            leave_room(&self.bytes);
             permit
         };
         tokio::time::timeout_at(deadline, acquire).await.map_err(|_| overloaded("bytes"))
@@ -276,6 +295,7 @@ impl Permit {
             join(&mut self.held_large, large);
         }
         join(&mut self.held, held);
+        leave_room(&self.bytes);
         Ok(())
     }
 

@@ -3,6 +3,8 @@
 use bytemuck::{Pod, Zeroable};
 use memmap2::MmapMut;
 
+use super::stock;
+
 /// One cache line: the unit of allocation, so that the first byte of a
 /// [`Buffer`] is aligned for any element type and any vector load.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -12,7 +14,7 @@ struct Line([u8; 64]);
 const LINE: usize = size_of::<Line>();
 /// From here on, memory is asked of the system in huge pages: a large body
 /// would otherwise cost a page fault every 4 KiB, which is most of the time it
-/// takes to receive it.
+/// takes to receive it. It is kept for the next request when it is given back.
 const HUGE: usize = 4 << 20;
 
 #[derive(Debug)]
@@ -23,7 +25,12 @@ enum Storage {
 
 impl Storage {
     fn zeroed(len: usize) -> Self {
-        let pages = if len < HUGE { None } else { MmapMut::map_anon(len).ok() };
+        let pages = if len < HUGE {
+            None
+        } else {
+            stock::make_way(len);
+            MmapMut::map_anon(len).ok()
+        };
         let Some(pages) = pages else {
             return Self::Lines(bytemuck::zeroed_vec(len.div_ceil(LINE)));
         };
@@ -31,6 +38,18 @@ impl Storage {
         // Without huge pages it is the same, only slower.
         drop(pages.advise(memmap2::Advice::HugePage));
         Self::Pages(pages)
+    }
+
+    /// The same with whatever the memory holds, which is faster where it was used before.
+    fn to_fill(len: usize) -> Self {
+        let kept = if len < HUGE { None } else { stock::take(len) };
+        kept.map_or_else(|| Self::zeroed(len), Self::Pages)
+    }
+
+    fn give_back(self) {
+        if let Self::Pages(pages) = self {
+            stock::keep(pages);
+        }
     }
 
     fn bytes(&self) -> &[u8] {
@@ -71,10 +90,22 @@ impl Buffer {
         Self { storage: Storage::zeroed(len), len }
     }
 
+    /// `len` bytes with any content, that of an earlier buffer for instance: for those who write every one of
+    /// them before anybody reads it.
+    #[must_use]
+    pub fn to_fill(len: usize) -> Self {
+        let mut buffer = Self { storage: Storage::to_fill(len), len };
+        if cfg!(debug_assertions) {
+            // Whoever takes it for zeros is found by any test, not only by those of large tensors.
+            buffer.bytes_mut().fill(0xa5);
+        }
+        buffer
+    }
+
     /// An empty buffer with room for `capacity` bytes.
     #[must_use]
     pub fn with_capacity(capacity: usize) -> Self {
-        Self { len: 0, ..Self::zeroed(capacity) }
+        Self { storage: Storage::to_fill(capacity), len: 0 }
     }
 
     /// A copy of `bytes`.
@@ -92,7 +123,7 @@ impl Buffer {
             buffer.extend(&bytes[whole..]);
             return buffer;
         }
-        let mut buffer = Self::zeroed(bytes.len());
+        let mut buffer = Self::to_fill(bytes.len());
         buffer.bytes_mut().copy_from_slice(bytes);
         buffer
     }
@@ -102,9 +133,9 @@ impl Buffer {
         let start = self.len;
         let needed = start.saturating_add(bytes.len());
         if needed > self.capacity() {
-            let mut grown = Storage::zeroed(needed.max(self.capacity().saturating_mul(2)));
+            let mut grown = Storage::to_fill(needed.max(self.capacity().saturating_mul(2)));
             grown.bytes_mut()[..start].copy_from_slice(self.bytes());
-            self.storage = grown;
+            std::mem::replace(&mut self.storage, grown).give_back();
         }
         self.len = needed;
         self.bytes_mut()[start..].copy_from_slice(bytes);
@@ -138,6 +169,12 @@ impl Buffer {
     pub fn elements_mut<T: Pod>(&mut self) -> &mut [T] {
         let whole = self.len - self.len % size_of::<T>();
         bytemuck::cast_slice_mut(&mut self.bytes_mut()[..whole])
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        std::mem::replace(&mut self.storage, Storage::Lines(Vec::new())).give_back();
     }
 }
 
@@ -176,6 +213,25 @@ mod tests {
         assert_eq!(buffer.bytes().as_ptr().align_offset(64), 0);
         assert!(Buffer::zeroed(HUGE + 1).bytes().iter().all(|&byte| byte == 0));
         assert_eq!(Buffer::zeroed(HUGE + 1).bytes().len(), HUGE + 1);
+    }
+
+    #[test]
+    fn memory_of_a_buffer_before_shows_nowhere() {
+        stock::allow(|| 8 * HUGE);
+        for len in [HUGE, HUGE + 1, 2 * HUGE] {
+            drop(Buffer::copy_of(&vec![7; len]));
+            assert!(Buffer::zeroed(len).bytes().iter().all(|&byte| byte == 0));
+            drop(Buffer::copy_of(&vec![7; len]));
+            let mut buffer = Buffer::with_capacity(len);
+            assert!(buffer.capacity() >= len && buffer.bytes().is_empty());
+            buffer.extend(&[1, 2, 3]);
+            assert_eq!(buffer.bytes(), [1, 2, 3]);
+            // Moving to larger memory takes only what was written.
+            buffer.extend(&vec![4; 2 * len]);
+            assert_eq!(buffer.bytes()[..4], [1, 2, 3, 4]);
+            assert!(buffer.bytes()[3..].iter().all(|&byte| byte == 4));
+            assert_eq!(Buffer::to_fill(len).bytes().len(), len);
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 mod buffer;
 mod dtype;
 mod shape;
+pub mod stock;
 
 use std::borrow::Cow;
 use std::sync::Arc;

@@ -10,5 +10,6 @@ mod errors;
 mod harness;
 mod notebook;
 mod oip;
+mod pieces;
 mod products;
 mod sockets;

@@ -10,6 +10,8 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use super::harness::RAW;
+
 struct Running {
     address: SocketAddr,
     stop: oneshot::Sender<()>,
@@ -128,6 +130,54 @@ async fn a_full_server_refuses_and_recovers() {
     third.shutdown().await.unwrap();
     let text = rest(&mut third).await;
     assert!(!text.starts_with("HTTP/1.1 503"), "{text}");
+    running.stop.send(()).unwrap();
+    running.served.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn bodies_in_odd_pieces_cut_short_or_too_long() {
+    let running = start(|_| {});
+    let head = |length: &str| {
+        format!(
+            "POST /v1/quantize?dtype=F32&shape=6&axis=0 HTTP/1.1\r\nhost: a\r\naccept: {RAW}\r\n\
+             content-type: {RAW}\r\n{length}\r\n\r\n"
+        )
+    };
+    let body: Vec<u8> = (0..6_u8).flat_map(|i| f32::from(i).to_le_bytes()).collect();
+    let codes = |text: String| {
+        assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+        text.split_once("\r\n\r\n").unwrap().1.to_owned()
+    };
+    let mut whole = connect(running.address, &head("content-length: 24")).await;
+    whole.write_all(&body).await.unwrap();
+    let expect = codes(answer(&mut whole).await);
+    // One byte at a time, each in a segment of its own.
+    let mut slow = connect(running.address, &head("content-length: 24")).await;
+    slow.set_nodelay(true).unwrap();
+    for byte in &body {
+        slow.write_all(&[*byte]).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(codes(answer(&mut slow).await), expect);
+    // Chunks that split elements.
+    let mut chunked = connect(running.address, &head("transfer-encoding: chunked")).await;
+    for chunk in body.chunks(5) {
+        let len = format!("{:x}\r\n", chunk.len());
+        chunked.write_all(&[len.as_bytes(), chunk, b"\r\n"].concat()).await.unwrap();
+    }
+    chunked.write_all(b"0\r\n\r\n").await.unwrap();
+    assert_eq!(codes(answer(&mut chunked).await), expect);
+    // What follows the announced length is no part of the body.
+    let mut long = connect(running.address, &head("content-length: 24")).await;
+    long.write_all(&[&body[..], b"GET /livez HTTP/1.1\r\nhost: a\r\n\r\n"].concat()).await.unwrap();
+    assert_eq!(codes(answer(&mut long).await).get(..expect.len()), Some(&expect[..]));
+    for length in ["content-length: 24", "transfer-encoding: chunked"] {
+        let mut short = connect(running.address, &head(length)).await;
+        short.write_all(&body[..4]).await.unwrap();
+        short.shutdown().await.unwrap();
+        let text = rest(&mut short).await;
+        assert!(text.is_empty() || text.starts_with("HTTP/1.1 400"), "{text}");
+    }
     running.stop.send(()).unwrap();
     running.served.await.unwrap().unwrap();
 }

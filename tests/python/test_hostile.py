@@ -902,6 +902,28 @@ def test_a_full_server_says_so_and_recovers(start):
     assert call(0).status_code == 200
 
 
+def test_memory_is_used_again_and_then_given_back(start):
+    """What a large request leaves is for the next one, and for the system once there is none."""
+    server = start("--log-level", "error")
+    x = np.random.default_rng(0).standard_normal(16 * MIB).astype(np.float32).tobytes()
+    url = server.url + f"/v1/quantize?dtype=F32&shape={16 * MIB}"
+
+    def call():
+        assert requests.post(url, data=x, headers={"content-type": RAW, "accept": RAW}, timeout=60).status_code == 200
+        return server.resident_bytes()
+
+    alive(server)
+    idle, _ = server.resident_bytes()
+    _, first = call()
+    for _ in range(4):
+        _, peak = call()
+    assert peak < first + 8 * MIB, (first, peak)
+    deadline = time.monotonic() + 20
+    while server.resident_bytes()[0] > idle + 16 * MIB:
+        assert time.monotonic() < deadline, (idle, server.resident_bytes())
+        time.sleep(0.1)
+
+
 def test_health_while_computing(start):
     """T30: tensor work never holds up the small questions."""
     server = start("--log-level", "error")
