@@ -1,7 +1,8 @@
 //! Elements between two bounds, and how many lie before and after them.
 //!
-//! One pass over memory: a run of elements is counted by comparisons that
-//! vectorize, and only a run that has some inside is looked at one by one.
+//! One pass over memory: of a run of elements it is counted, by comparisons that
+//! vectorize, how many are below and above. Only a run that has others is counted
+//! at each bound, and only one that has some inside is looked at one by one.
 
 use super::Isa;
 use super::isa::Op;
@@ -9,7 +10,10 @@ use super::real::Real;
 
 /// Elements counted before it is known whether to look at each: few enough
 /// that most runs have none inside, enough to fill several vectors.
-const RUN: usize = 256;
+const RUN: usize = 128;
+/// Elements of a run at its bounds or between them that leave the next run likely to
+/// have none.
+const FEW: usize = 8;
 
 /// Bounds that an order statistic is believed to lie in; `low <= high`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -79,7 +83,24 @@ impl<T: Real, F: Fn(T) -> T> Op for Gather<'_, T, F> {
     fn run(self) -> Counts {
         let Bracket { low, high } = self.bracket;
         let mut all = Counts::default();
+        // Elements below both bounds, in runs without any between or at them.
+        let mut outside = 0;
+        // That the next run is such a one. It is not where many are equal to a bound,
+        // nor where none is in the way but NaN.
+        let mut is_likely = true;
         for run in self.x.chunks(RUN) {
+            if is_likely {
+                let (mut below, mut above) = (0_u32, 0_u32);
+                for &x in run {
+                    let x = (self.map)(x);
+                    below += u32::from(x < low);
+                    above += u32::from(x > high);
+                }
+                if (below + above) as usize == run.len() {
+                    outside += below as usize;
+                    continue;
+                }
+            }
             let mut counts = [0_u32; 4];
             for &x in run {
                 let x = (self.map)(x);
@@ -101,9 +122,15 @@ impl<T: Real, F: Fn(T) -> T> Op for Gather<'_, T, F> {
                 }
                 self.inside.extend_from_slice(&between[..len]);
             }
+            is_likely = (1..=FEW).contains(&(counts.to_high - counts.below_low));
             all = all.join(counts);
         }
-        all
+        all.join(Counts {
+            below_low: outside,
+            to_low: outside,
+            below_high: outside,
+            to_high: outside,
+        })
     }
 }
 
@@ -117,9 +144,12 @@ mod tests {
         let x: Vec<f32> = (0..1003_u16)
             .map(|i| if i % 5 == 0 { odd[usize::from(i) % 8] } else { f32::from(i % 97) })
             .collect();
-        for (low, high) in [(3.0, 9.0), (0.0, 0.0), (-1.0, 1.0), (f32::NEG_INFINITY, f32::INFINITY)]
-        {
-            for len in [0, 1, 255, 256, 257, 1003] {
+        // Runs with nothing at the bounds or between them, but elements on both sides.
+        let plain: Vec<f32> = (0..1003_u16).map(|i| f32::from(i % 97)).collect();
+        let bounds =
+            [(3.0, 9.0), (0.0, 0.0), (-1.0, 1.0), (f32::NEG_INFINITY, f32::INFINITY), (40.5, 40.7)];
+        for ((low, high), x) in bounds.into_iter().flat_map(|b| [(b, &x), (b, &plain)]) {
+            for len in [0, 1, 127, 128, 129, 257, 1003] {
                 let x = &x[..len];
                 let count = |is: fn(f32, f32) -> bool, bound: f32| {
                     x.iter().filter(|x| is(**x, bound)).count()

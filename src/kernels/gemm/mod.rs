@@ -105,7 +105,7 @@ pub fn multiply(a: &PackedA<'_>, b: &PackedB, output: Output<'_>, stop: &AtomicB
 /// Asks for a cache line, into the second-level cache only if it is `FAR` in the future.
 #[inline(always)]
 #[cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "prefetches are intrinsics"))]
-fn prefetch<const FAR: bool>(address: *const u8) {
+pub(super) fn prefetch<const FAR: bool>(address: *const u8) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};

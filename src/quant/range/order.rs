@@ -78,7 +78,7 @@ fn guess<T: Real, const N: usize>(
     map: &impl Fn(T) -> T,
 ) -> [Bracket<T>; N] {
     // Enough for narrow bounds, few enough to cost little beside the pass.
-    let wanted = (values.len() / 8).min(1 << 15);
+    let wanted = (values.len() / 8).min(1 << 14);
     // Spread as fractions of the golden ratio are, which no period of a tensor follows.
     let place = |i: usize| {
         let fraction = (i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -87,13 +87,14 @@ fn guess<T: Real, const N: usize>(
     };
     let picked = (0..wanted).map(|i| values[place(i)]).filter(|x| x.is_finite());
     let mut keys: Vec<u64> = picked.map(|x| map(x).order_key()).collect();
-    keys.sort_unstable();
-    let key = |i: Option<usize>, beyond: T| {
-        i.and_then(|i| keys.get(i)).map_or(beyond, |&key| T::from_order_key(key))
+    let sampled = keys.len();
+    let mut key = |i: Option<usize>, beyond: T| match i {
+        Some(i) if i < sampled => T::from_order_key(*keys.select_nth_unstable(i).1),
+        _ => beyond,
     };
     ranks.map(|rank| {
         // Where the rank is in the sample, give or take four standard deviations and some.
-        let i = rank * keys.len() / finite;
+        let i = rank * sampled / finite;
         let margin = 4 * ((i * (finite - rank) / finite).isqrt() + 1);
         Bracket {
             low: key(i.checked_sub(margin), -T::INFINITY),
@@ -137,7 +138,8 @@ fn gather<T: Real, const N: usize>(
         }
         all
     };
-    let all = values.par_chunks(CHUNK).fold(empty, add).reduce(empty, join);
+    // The other way than the pass for the extent, whose last elements may still be in a cache.
+    let all = values.par_chunks(CHUNK).rev().fold(empty, add).reduce(empty, join);
     (gathered.into_inner() <= most).then_some(all)
 }
 

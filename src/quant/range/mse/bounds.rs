@@ -33,12 +33,13 @@
 //! afterwards, here and in the exhaustive search itself, widens the bounds.
 
 use std::cmp::Ordering;
+use std::sync::atomic::{self, AtomicUsize};
 
 use rayon::prelude::*;
 
 use super::super::BLOCK;
 use crate::kernels::Isa;
-use crate::kernels::moments::{BINS, Bins, MOST, Moments, UNIT, UNITS};
+use crate::kernels::moments::{BINS, Bins, Moments, Tally, UNIT, UNITS};
 use crate::kernels::real::Real;
 use crate::kernels::scalar::{Affine, CodeRange};
 use crate::quant::Cancel;
@@ -156,12 +157,25 @@ impl Summary {
         }
         let bins = Bins::new(whole.min, whole.max)?;
         let isa = Isa::current();
-        // Each costs as much memory as a small slice.
-        let shares = rayon::current_num_threads();
-        let share = values.len().div_ceil(shares).clamp(SHARE, MOST);
-        let moments = values.par_chunks(share).map(|part| {
-            if cancel.is_cancelled() { Moments::default() } else { isa.moments(part, &bins) }
-        });
+        // The other way than the pass for the extent, whose last elements may still be
+        // in a cache. Threads take blocks as they come, as each has tables to be added
+        // up in the end: as much memory as a small slice.
+        let blocks = values.len().div_ceil(BLOCK);
+        let taken = AtomicUsize::new(0);
+        let next = || {
+            let i = blocks.checked_sub(taken.fetch_add(1, atomic::Ordering::Relaxed) + 1)?;
+            let rest = &values[i * BLOCK..];
+            (!cancel.is_cancelled()).then(|| &rest[..rest.len().min(BLOCK)])
+        };
+        let add = |_| {
+            let mut tally = Tally::default();
+            while let Some(block) = next() {
+                isa.tally(block, &bins, &mut tally);
+            }
+            tally.finish()
+        };
+        let shares = rayon::current_num_threads().min(values.len().div_ceil(SHARE));
+        let moments = (0..shares).into_par_iter().with_max_len(1).filter_map(add);
         let moments = moments.reduce_with(|a, b| a.join(&b))?;
         Some(Self::new(&moments, &bins, values.len()))
     }
