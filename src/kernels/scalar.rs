@@ -313,40 +313,41 @@ fn measure_with<T: Real, const ROUNDING: u8>(
     rounding: Rounding,
     lanes: &mut LaneSums,
 ) {
-    let mut block = Block::default();
     match params {
         Params::Same(affine) => {
             let quantizer = Quantizer::new(affine, range, rounding);
-            for x in x.chunks(BLOCK) {
-                for (i, &x) in x.iter().enumerate() {
-                    let (restored, saturated) = quantizer.restore::<ROUNDING>(x);
-                    block.set(i, x, restored, saturated);
-                }
-                lanes.add(&mut block, x.len());
-            }
+            add_blocks::<T, ROUNDING>(x, |_| quantizer, lanes);
         }
         Params::Each(columns) => {
-            for (first, x) in x.chunks(BLOCK).enumerate() {
-                for (i, &x) in x.iter().enumerate() {
-                    let column = (first * BLOCK + i) % columns.len();
-                    let quantizer = Quantizer::at(&columns, column, range, rounding);
-                    let (restored, saturated) = quantizer.restore::<ROUNDING>(x);
-                    block.set(i, x, restored, saturated);
-                }
-                lanes.add(&mut block, x.len());
+            let at = |i| Quantizer::at(&columns, i, range, rounding);
+            let row = columns.len();
+            if x.len() <= row {
+                add_blocks::<T, ROUNDING>(x, at, lanes);
+            } else {
+                add_blocks::<T, ROUNDING>(x, |i| at(i % row), lanes);
             }
         }
         Params::Groups(groups) => {
-            for (first, x) in x.chunks(BLOCK).enumerate() {
-                for (i, &x) in x.iter().enumerate() {
-                    let slice = groups.slice(first * BLOCK + i);
-                    let quantizer = Quantizer::at(&groups.slices, slice, range, rounding);
-                    let (restored, saturated) = quantizer.restore::<ROUNDING>(x);
-                    block.set(i, x, restored, saturated);
-                }
-                lanes.add(&mut block, x.len());
-            }
+            let at = |i| Quantizer::at(&groups.slices, groups.slice(i), range, rounding);
+            add_blocks::<T, ROUNDING>(x, at, lanes);
         }
+    }
+}
+
+/// Adds what is lost where element `i` is quantized by `quantizer(i)`.
+#[inline(always)]
+fn add_blocks<T: Real, const ROUNDING: u8>(
+    x: &[T],
+    quantizer: impl Fn(usize) -> Quantizer<T>,
+    lanes: &mut LaneSums,
+) {
+    let mut block = Block::default();
+    for (first, x) in x.chunks(BLOCK).enumerate() {
+        for (i, &x) in x.iter().enumerate() {
+            let (restored, saturated) = quantizer(first * BLOCK + i).restore::<ROUNDING>(x);
+            block.set(i, x, restored, saturated);
+        }
+        lanes.add(&mut block, x.len());
     }
 }
 
