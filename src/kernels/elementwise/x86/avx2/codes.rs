@@ -1,4 +1,4 @@
-//! Codes alone.
+//! Elements on the way to their codes, where sums are wanted, and where codes are written.
 #![expect(
     unsafe_code,
     reason = "loads and stores by pointer, within slices whose length was checked"

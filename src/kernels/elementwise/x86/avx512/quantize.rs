@@ -23,7 +23,7 @@
 )]
 
 use super::super::fixed::{ALL_SIGNED, ALL_UNSIGNED, Codes, NEAR, SOME, UNIT};
-use super::codes::{goes_past, store};
+use super::codes::{goes_past, quantize_slowly, store};
 use super::*;
 use crate::kernels::scalar::Affine;
 use crate::kernels::table::Groups;
@@ -149,7 +149,7 @@ fn quantize_to<const KIND: u8>(work: &Bytes<'_>, how: Codes, codes: &mut [u8]) {
         _mm_sfence();
     }
     if whole < codes.len() {
-        slowly(&work.part(whole, codes.len() - whole), &mut codes[whole..]);
+        quantize_slowly(&work.part(whole, codes.len() - whole), &mut codes[whole..]);
     }
 }
 
@@ -305,11 +305,4 @@ fn again(work: &Bytes<'_>, near: u16, bytes: __m512i, at: usize) -> __m512i {
     work.again::<16>(near, &mut codes, at);
     // SAFETY: as above.
     unsafe { _mm512_loadu_si512(codes.as_ptr().cast()) }
-}
-
-#[cold]
-#[inline(never)]
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
-fn slowly(work: &Bytes<'_>, codes: &mut [u8]) {
-    work.quantize(codes);
 }

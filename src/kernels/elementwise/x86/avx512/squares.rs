@@ -10,9 +10,8 @@
 
 use std::arch::x86_64::*;
 
-use super::codes::{Grid, constants, grid};
 use super::*;
-use crate::kernels::scalar::Affine;
+use crate::kernels::scalar::{Affine, CodeRange};
 use crate::kernels::sums::LANES;
 
 /// As [`scalar::squared_error`](crate::kernels::scalar::squared_error), in its sixteen lanes.
@@ -26,8 +25,7 @@ pub(in super::super) fn squared_error(work: &Bytes<'_>) -> f64 {
     let mut lanes = [_mm512_setzero_pd(); LANES / 8];
     for at in (0..whole).step_by(BLOCK) {
         // SAFETY: the elements end within `x`.
-        let Grid { u, params, is_near } =
-            unsafe { grid::<SAME, true, 2>(work, &mut cursor, &constants, at) };
+        let Grid { u, params, is_near } = unsafe { grid(work, &mut cursor, &constants, at) };
         if is_near {
             lanes = add_slowly(&work.part(at, BLOCK), affine, lanes);
             continue;
@@ -65,6 +63,74 @@ pub(in super::super) fn squared_error(work: &Bytes<'_>) -> f64 {
     let end = len - len % LANES;
     let lanes = add_slowly(&work.part(whole, end - whole), affine, lanes);
     spill(lanes).iter().sum::<f64>() + work.part(end, len - end).squared_error(affine)
+}
+
+/// Constants of a call.
+struct Constants {
+    /// What is added to the zero point: see the parent module.
+    shift: __m512,
+    /// What is subtracted from a whole `u`, beside the zero point, to give steps.
+    middle: __m512,
+    /// Ends of the `u` that do not saturate.
+    low: __m512,
+    high: __m512,
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn constants(work: &Bytes<'_>) -> Constants {
+    let CodeRange { min, max } = work.how.range;
+    let shift = work.shift();
+    let [low, high] = [min + shift, max + shift];
+    Constants {
+        shift: _mm512_set1_ps(SHIFT + shift as f32),
+        middle: _mm512_set1_ps((256 + shift) as f32),
+        low: _mm512_set1_ps((256 + low) as f32),
+        high: _mm512_set1_ps(((256 + high + 1) as f32).next_down()),
+    }
+}
+
+/// 64 elements on the way to their codes.
+struct Grid {
+    /// Codes and fractions.
+    u: [__m512; 4],
+    params: [Sixteen; 4],
+    /// Whether some element is near a tie, or NaN.
+    is_near: bool,
+}
+
+/// Takes 64 elements from `at` on.
+///
+/// # Safety
+/// `x` has at least `at + 64` elements.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+unsafe fn grid(
+    work: &Bytes<'_>,
+    cursor: &mut Cursor<'_, SAME, true>,
+    constants: &Constants,
+    at: usize,
+) -> Grid {
+    prefetch(work.x.as_ptr().wrapping_add(at));
+    // One after another, as the compiler keeps arrays that closures make in memory.
+    // SAFETY: the columns have 16 elements for each of the vectors, says the caller.
+    let first = unsafe { cursor.next() };
+    // SAFETY: as above.
+    let second = unsafe { cursor.next() };
+    // SAFETY: as above.
+    let third = unsafe { cursor.next() };
+    // SAFETY: as above.
+    let params = [first, second, third, unsafe { cursor.next() }];
+    let u = PARTS.map(|i| {
+        // SAFETY: 16 elements from `at + 16 i` on are within `x`, says the caller.
+        let x = unsafe { _mm512_loadu_ps(work.x.as_ptr().wrapping_add(at + 16 * i)) };
+        let shift = _mm512_add_ps(params[i].zero_point, constants.shift);
+        _mm512_fmadd_ps(x, params[i].reciprocal, shift)
+    });
+    let near = |u: __m512| _mm512_testn_epi32_mask(_mm512_castps_si512(u), _mm512_set1_epi32(NEAR));
+    let near = near(u[0]) | near(u[1]) | near(u[2]) | near(u[3]);
+    let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(u[0], u[1])
+        | _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(u[2], u[3]);
+    Grid { u, params, is_near: near | nan != 0 }
 }
 
 #[inline]
