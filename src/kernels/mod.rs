@@ -3,6 +3,7 @@
 //! This module sees slices and numbers only. [`scalar`] defines every
 //! operation; a faster implementation must equal it bit for bit.
 
+mod cache;
 mod crew;
 mod elementwise;
 pub mod gemm;

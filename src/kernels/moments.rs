@@ -15,7 +15,7 @@
 //! was just written takes several cycles to be read again.
 
 use super::Isa;
-use super::gemm::prefetch;
+use super::cache::{LINE, prefetch};
 use super::isa::Op;
 use super::real::Real;
 
@@ -35,8 +35,6 @@ const MOST: usize = (1 << 25) - (1 << 20);
 const RUN: usize = 128;
 /// How many elements ahead memory is asked for.
 const AHEAD: usize = 1024;
-/// Bytes of a cache line.
-const LINE: usize = 64;
 /// A number has the bin in its upper 16 bits, and half a bin and the offset in the lower ones.
 const HALF_BIN: i32 = UNITS / 2;
 /// Bins that 16 bits tell apart.

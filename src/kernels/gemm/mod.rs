@@ -101,22 +101,3 @@ pub fn max_depth(a: Codes<'_>, a_zero: &[i32], b: Codes<'_>, b_zero: &[i32]) -> 
 pub fn multiply(a: &PackedA<'_>, b: &PackedB, output: Output<'_>, stop: &AtomicBool) {
     work::run(a, b, output, stop);
 }
-
-/// Asks for a cache line, into the second-level cache only if it is `FAR` in the future.
-#[inline(always)]
-#[cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "prefetches are intrinsics"))]
-pub(super) fn prefetch<const FAR: bool>(address: *const u8) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
-        if FAR {
-            // SAFETY: SSE is part of the target, and a prefetch never faults.
-            unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) };
-        } else {
-            // SAFETY: as above.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
-        }
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = address;
-}

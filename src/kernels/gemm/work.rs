@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytemuck::Pod;
 
+use super::super::cache::{LINE, prefetch};
 use super::super::crew;
 use super::finish::{
     AsFloatOnnx, AsFloatOrt, AsGemmlowp, AsReals, AsSingleRound, AsSums, Finish, FinishTile,
@@ -14,7 +15,7 @@ use super::finish::{
 use super::output::{Columns, Extra, Output, Terms};
 use super::requantize::{Mode, Requantize};
 use super::tile::{Panel, Rows, STEP, Sums, Tile};
-use super::{PackedA, PackedB, prefetch};
+use super::{PackedA, PackedB};
 
 /// Bytes of the left operand that a thread goes through again and again, panel
 /// by panel: about half of a second-level cache.
@@ -153,7 +154,6 @@ impl<'a, T: Copy> Shared<'a, T> {
     /// memory that is not there would make the next tile wait.
     #[inline(always)]
     pub(super) fn prefetch(&self, row: usize, column: usize, len: usize) {
-        const LINE: usize = 64;
         let start = self.start.wrapping_add(row * self.columns + column).cast::<u8>();
         for line in 0..(len * size_of::<T>()).div_ceil(LINE) {
             prefetch::<false>(start.wrapping_add(line * LINE));

@@ -16,6 +16,7 @@
 )]
 
 use super::{Panel, Rows, STEP};
+use crate::kernels::cache::{LINE, prefetch};
 
 /// Registers of 32-bit lanes and what is done with them.
 pub(in super::super) trait Vector {
@@ -158,7 +159,7 @@ unsafe fn step<V: Vector, const W: usize, const R: usize>(
         for (w, column) in columns.iter_mut().enumerate() {
             *column = V::load(from.add(w * V::LANES * STEP));
         }
-        super::super::prefetch::<true>(panel.ahead.as_ptr().wrapping_add(at * LINE));
+        prefetch::<true>(panel.ahead.as_ptr().wrapping_add(at * LINE));
         for (r, totals) in totals.iter_mut().enumerate() {
             let row = V::spread(rows.bytes.as_ptr().add(r * rows.stride + at * STEP));
             for (total, column) in totals.iter_mut().zip(columns) {
@@ -167,6 +168,3 @@ unsafe fn step<V: Vector, const W: usize, const R: usize>(
         }
     }
 }
-
-/// Bytes of a cache line.
-const LINE: usize = 64;
