@@ -148,6 +148,10 @@ pub(super) struct RowTerms {
 
 /// What the rows of a product need to be finished.
 #[derive(Debug)]
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    expect(dead_code, reason = "only kernels that finish sums in registers ask first")
+)]
 pub(super) struct Terms {
     rows: Vec<RowTerms>,
     /// Whether rows have zero points, and other ones each.

@@ -161,11 +161,13 @@ impl<'a, T: Copy> Shared<'a, T> {
     }
 
     /// Cells from one row to the next.
+    #[cfg(target_arch = "x86_64")]
     pub(super) const fn stride(&self) -> usize {
         self.columns
     }
 
     /// Cells side by side, and those under them in further rows.
+    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     pub(super) fn rows(&self, rows: Range<usize>, column: usize, len: usize) -> *mut T {
         assert!(rows.end <= self.rows && column + len <= self.columns, "the cells exist");
