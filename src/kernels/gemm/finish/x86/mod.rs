@@ -152,37 +152,26 @@ where
         } else {
             (spare.as_mut_ptr(), *width)
         };
+        let scaled = F::SCALED && !columns.one_scale;
         // SAFETY: the caller's; what belongs to columns has a value for each of
         // the panel, and `cells` are as many in `R` rows, `stride` apart.
         unsafe {
-            if F::SCALED && !columns.one_scale {
-                for (r, sums) in sums.into_iter().enumerate() {
+            for (r, sums) in sums.into_iter().enumerate() {
+                let factors = if scaled {
                     let own = V::all_floats(terms.row(rows.start + r).scale);
-                    let mut factors = V::load_all_floats::<W>(columns.scales.as_ptr());
-                    for factors in &mut factors {
-                        *factors = V::mul_floats(own, *factors);
-                        if let Some(divisor) = finish.divisor() {
-                            *factors = V::div_floats(*factors, V::all_floats(divisor));
-                        }
-                    }
-                    for w in 0..W {
-                        let at = w * <V as Vector>::LANES;
-                        finish.cells::<V>(
-                            sums[w],
-                            factors[w],
-                            columns,
-                            at,
-                            cells.add(r * stride + at),
-                        );
-                    }
-                }
-            } else {
-                for (r, sums) in sums.into_iter().enumerate() {
-                    for (w, sums) in sums.into_iter().enumerate() {
-                        let at = w * <V as Vector>::LANES;
-                        let factors = V::load_floats(columns.factors.as_ptr().add(at));
-                        finish.cells::<V>(sums, factors, columns, at, cells.add(r * stride + at));
-                    }
+                    V::load_all_floats::<W>(columns.scales.as_ptr()).map(|scale| {
+                        let factor = V::mul_floats(own, scale);
+                        finish
+                            .divisor()
+                            .map_or(factor, |divisor| V::div_floats(factor, V::all_floats(divisor)))
+                    })
+                } else {
+                    V::load_all_floats(columns.factors.as_ptr())
+                };
+                for w in 0..W {
+                    let at = w * <V as Vector>::LANES;
+                    let cells = cells.add(r * stride + at);
+                    finish.cells::<V>(sums[w], factors[w], columns, at, cells);
                 }
             }
         }
