@@ -6,7 +6,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{HALF, PARTS, prefetch};
+use super::{HALF, PARTS};
 use crate::kernels::scalar::{self, Extent};
 
 /// As [`scalar::extent`].
@@ -19,7 +19,6 @@ fn extent(x: &[f32]) -> Extent<f32> {
     let mut odd = [zero; 4];
     let (blocks, tail) = x.as_chunks::<HALF>();
     for block in blocks {
-        prefetch(block.as_ptr());
         for i in PARTS {
             // SAFETY: a block has 32 elements.
             let x = unsafe { _mm256_loadu_ps(block.as_ptr().wrapping_add(8 * i)) };

@@ -8,7 +8,7 @@
 use std::arch::x86_64::*;
 
 use super::super::{AHEAD, BLOCK};
-use super::{PARTS, prefetch};
+use super::PARTS;
 use crate::kernels::scalar::{self, Extent};
 
 /// As [`scalar::extent`].
@@ -21,7 +21,6 @@ fn extent(x: &[f32]) -> Extent<f32> {
     let mut odd = [zero; 4];
     let (blocks, tail) = x.as_chunks::<BLOCK>();
     for block in blocks {
-        prefetch(block.as_ptr());
         for i in PARTS {
             // SAFETY: a block has 64 elements.
             let x = unsafe { _mm512_loadu_ps(block.as_ptr().wrapping_add(16 * i)) };
