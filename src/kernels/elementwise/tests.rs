@@ -320,6 +320,43 @@ fn ties_of_many_scales() {
     }
 }
 
+/// Below half a step, an error of almost a step may need more bits than a float has.
+#[test]
+fn errors_that_are_not_exact() {
+    let scale = 2.0_f32.next_down();
+    let mut x = vec![0.5 * scale; 64];
+    for (i, x) in x.iter_mut().enumerate() {
+        *x = f32::from_bits(x.to_bits() - i as u32 / 2) * [1.0, -1.0][i % 2];
+    }
+    for zero_point in [0, 3, 126, 127] {
+        for rounding in ROUNDINGS {
+            let params = Params::Same(Affine { scale, zero_point });
+            check::<f32, i8>(&x, params, (CodeRange { min: -128, max: 127 }, rounding));
+            check::<f32, u8>(&x, params, (CodeRange { min: 0, max: 255 }, rounding));
+        }
+    }
+}
+
+/// The largest element of a group is to be 127.5 or 7.5 steps, as symmetric ranges have it.
+#[test]
+fn groups_that_end_at_a_tie() {
+    let x: Vec<f32> = (0..1024_i32).map(|i| ((i * 7919) % 1009 - 504) as f32 * 0.37).collect();
+    for (min, max) in [(-128, 127), (-8, 7)] {
+        for size in [32, 64, 128] {
+            let largest = |x: &[f32]| x.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
+            let scale = |x| largest(x) / (max as f32 + 0.5);
+            let affines: Vec<_> =
+                x.chunks(size).map(|x| Affine { scale: scale(x), zero_point: 0 }).collect();
+            let table = Table::new(&affines);
+            let slices = table.columns(0..table.len());
+            for rounding in ROUNDINGS {
+                let params = Params::Groups(Groups { slices, offset: 0, size });
+                check::<f32, i8>(&x, params, (CodeRange { min, max }, rounding));
+            }
+        }
+    }
+}
+
 /// A sweep over all patterns of bits.
 #[test]
 fn numbers_of_every_kind() {

@@ -2,7 +2,9 @@
 //!
 //! The error of an element whose code is not saturated is exact in f32, as
 //! numbers within a factor of 2 of one another have exact differences (Sterbenz)
-//! and anything else is restored as 0.
+//! and anything else is restored as 0. Where some element is near a tie, codes are those
+//! of `scalar`; where one of them says otherwise, or elements are not finite, the whole block is
+//! left to its loops.
 #![expect(
     unsafe_code,
     reason = "loads and stores by pointer, within slices whose length was checked"
@@ -44,25 +46,26 @@ fn encode_from<const FORM: u8, const COMMON: bool>(
         let mut restored = Restored::default();
         for (i, x) in work.x[..whole].as_chunks::<BLOCK>().0.iter().enumerate() {
             let at = BLOCK * i;
-            let (mut saturated, mut is_near) = (0, false);
+            let (mut saturated, mut exact) = (0, true);
             for first in [0, HALF] {
                 let from = at + first;
                 // SAFETY: the elements end within `x`; `Bytes` has seen to the columns.
-                let grid = unsafe { grid::<FORM, COMMON, 1>(work, &mut cursor, &constants, from) };
-                is_near |= grid.is_near;
+                let mut grid =
+                    unsafe { grid::<FORM, COMMON, 1>(work, &mut cursor, &constants, from) };
+                if grid.is_near {
+                    exact &= settle(&mut grid, &work.part(from, HALF), &constants);
+                }
                 let limited =
                     grid.u.map(|u| _mm256_min_ps(_mm256_max_ps(u, constants.low), constants.high));
-                if stores && !grid.is_near {
+                if stores {
                     let bytes = pack(limited, &constants);
                     // SAFETY: they end within `codes`, whose alignment the caller checked.
                     unsafe { store(codes, from, bytes, past) };
-                } else if stores {
-                    quantize_slowly(&work.part(from, HALF), &mut codes[from..from + HALF]);
                 }
                 let half = put(&mut restored, x, first, &grid, limited, &constants);
                 saturated |= u64::from(half) << first;
             }
-            if is_near || (saturated != 0 && x.iter().fold(0.0, |odd, x| odd + x * 0.0) != 0.0) {
+            if !exact || (saturated != 0 && x.iter().fold(0.0, |odd, x| odd + x * 0.0) != 0.0) {
                 sums.store(lanes);
                 measure_slowly(&work.part(at, BLOCK), lanes);
                 sums = Sums::load(lanes);
@@ -86,6 +89,32 @@ fn encode_from<const FORM: u8, const COMMON: bool>(
         }
         measure_slowly(&part, lanes);
     }
+}
+
+/// Takes the codes of the definition, before they are limited; says whether the
+/// errors are exact then.
+#[inline(never)]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn settle(grid: &mut Grid, work: &Bytes<'_>, constants: &Constants) -> bool {
+    let mut codes = [0; HALF];
+    work.codes_or_beyond(&mut codes);
+    let mut inexact = _mm256_setzero_ps();
+    for i in PARTS {
+        let (codes, x) = (&codes[VECTOR * i..][..8], &work.x[VECTOR * i..][..8]);
+        // SAFETY: the slice has 8 codes.
+        let codes = _mm256_cvtepi32_ps(unsafe { _mm256_loadu_si256(codes.as_ptr().cast()) });
+        // SAFETY: the slice has 8 elements.
+        let x = unsafe { _mm256_loadu_ps(x.as_ptr()) };
+        let Eight { scale, zero_point, .. } = grid.params[i];
+        let middle = _mm256_add_ps(constants.middle, _mm256_set1_ps(0.5));
+        grid.u[i] = _mm256_add_ps(codes, middle);
+        let restored = _mm256_mul_ps(_mm256_sub_ps(codes, zero_point), scale);
+        let magnitude = |x| _mm256_andnot_ps(_mm256_set1_ps(-0.0), x);
+        let twice = magnitude(_mm256_add_ps(x, x));
+        let less = _mm256_cmp_ps::<_CMP_LT_OQ>(twice, magnitude(restored));
+        inexact = _mm256_or_ps(inexact, less);
+    }
+    _mm256_movemask_ps(inexact) == 0
 }
 
 #[inline(never)]

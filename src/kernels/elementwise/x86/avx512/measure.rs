@@ -8,14 +8,16 @@
 //! restored moves the error by less than 2^-16 and the rounding of the definition's own
 //! quotient by as much, with another 2^-16 where it multiplies by a reciprocal or
 //! adds the zero point first: the definition rounds to the same code. If some
-//! error is larger, which is so in one block of 64 random elements in 128, the block is
-//! left to the loops of `scalar`. Codes are limited to 16 bits first, and those
+//! error is larger, which is so in one block of 64 random elements in 128 and wherever the largest
+//! element of a group is to be 127.5 steps, the codes of the block are those of `scalar`.
+//! Codes are limited to 16 bits first, and those
 //! beyond their range found there, where NaN and infinities are as well.
 //!
 //! # Sums
 //! The error of an element whose code is not saturated is exact in f32, as
 //! numbers within a factor of 2 of one another have exact differences (Sterbenz)
-//! and anything else is restored as 0. The sums of a block are made while the next one is
+//! and anything else is restored as 0; where a code of `scalar` says otherwise, or elements
+//! are not finite, the whole block is left to its loops. The sums of a block are made while the next one is
 //! restored, which does not wait for them: they take half of the time.
 #![expect(
     unsafe_code,
@@ -161,6 +163,27 @@ impl Block {
         finite == [__mmask16::MAX; 4]
     }
 
+    /// Takes the codes of the definition, before they are limited; says whether
+    /// the errors are exact then.
+    #[inline(never)]
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
+    fn settle(&mut self, work: &Bytes<'_>) -> bool {
+        let mut codes = [0; BLOCK];
+        work.codes_or_beyond(&mut codes);
+        let mut inexact = 0;
+        for i in PARTS {
+            let codes = &codes[16 * i..][..16];
+            // SAFETY: the slice has 16 codes.
+            let codes = unsafe { _mm512_loadu_si512(codes.as_ptr().cast()) };
+            let magic = _mm512_castps_si512(_mm512_set1_ps(MAGIC));
+            self.u[i] = _mm512_castsi512_ps(_mm512_add_epi32(magic, codes));
+            let restored = _mm512_abs_ps(restore(self.u[i], self.params[i]));
+            let twice = _mm512_abs_ps(_mm512_add_ps(self.x[i], self.x[i]));
+            inexact |= _mm512_cmp_ps_mask::<_CMP_LT_OQ>(twice, restored);
+        }
+        inexact == 0
+    }
+
     /// Limits the codes and leaves out the errors of those that are saturated:
     /// says which.
     #[inline]
@@ -261,7 +284,8 @@ fn encode_from<const FORM: u8, const COMMON: bool>(
             let mut block = unsafe { block::<FORM, COMMON>(work, &mut cursor, &constants, at) };
             let mut saturated = 0;
             if block.is_odd {
-                if block.is_near || !block.is_finite() {
+                let exact = !block.is_near || block.settle(&work.part(at, BLOCK));
+                if !exact || !block.is_finite() {
                     sums.add(before);
                     // Which adds nothing a second time.
                     *before = Restored::default();
