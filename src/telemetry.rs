@@ -3,11 +3,15 @@
 //! Labels hold routes, methods, statuses and words of this program, never text
 //! of callers, so that their number is bounded.
 
+use std::cell::RefCell;
 use std::io::IsTerminal;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{
+    Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge,
+    histogram,
+};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing::level_filters::LevelFilter;
 
@@ -100,28 +104,59 @@ pub fn render_metrics(inflight_bytes: usize, (layers, layer_bytes): (usize, usiz
     })
 }
 
+/// The metric in `cell`, which is looked up once; none before there are metrics.
+fn once<T>(cell: &OnceLock<T>, find: impl FnOnce() -> T) -> Option<&T> {
+    METRICS.get()?;
+    Some(cell.get_or_init(find))
+}
+
 /// A request begins or ends.
 pub(crate) fn active_requests(change: f64) {
-    gauge!(ACTIVE_REQUESTS).increment(change);
+    static FOUND: OnceLock<Gauge> = OnceLock::new();
+    if let Some(gauge) = once(&FOUND, || gauge!(ACTIVE_REQUESTS)) {
+        gauge.increment(change);
+    }
 }
 
 /// A request was answered.
 pub(crate) fn request(method: &'static str, route: &str, status: u16, duration: Duration) {
-    histogram!(REQUEST_DURATION,
-        "http_request_method" => method,
-        "http_route" => route.to_owned(),
-        "http_response_status_code" => status.to_string())
-    .record(duration.as_secs_f64());
+    thread_local! {
+        /// What the last request was counted with: under load the next one is of its kind.
+        static LAST: RefCell<Option<(&'static str, String, u16, Histogram)>> =
+            const { RefCell::new(None) };
+    }
+    if METRICS.get().is_none() {
+        return;
+    }
+    LAST.with_borrow_mut(|last| {
+        let same = |last: &(&str, String, u16, _)| {
+            (last.0, last.1.as_str(), last.2) == (method, route, status)
+        };
+        let found = last.take().filter(same).unwrap_or_else(|| {
+            let histogram = histogram!(REQUEST_DURATION,
+                "http_request_method" => method,
+                "http_route" => route.to_owned(),
+                "http_response_status_code" => status.to_string());
+            (method, route.to_owned(), status, histogram)
+        });
+        last.insert(found).3.record(duration.as_secs_f64());
+    });
 }
 
 /// A request begins or ceases to wait.
 pub(crate) fn queue_depth(change: f64) {
-    gauge!(QUEUE_DEPTH).increment(change);
+    static FOUND: OnceLock<Gauge> = OnceLock::new();
+    if let Some(gauge) = once(&FOUND, || gauge!(QUEUE_DEPTH)) {
+        gauge.increment(change);
+    }
 }
 
 /// A request has waited.
 pub(crate) fn queue_wait(duration: Duration) {
-    histogram!(QUEUE_WAIT).record(duration.as_secs_f64());
+    static FOUND: OnceLock<Histogram> = OnceLock::new();
+    if let Some(histogram) = once(&FOUND, || histogram!(QUEUE_WAIT)) {
+        histogram.record(duration.as_secs_f64());
+    }
 }
 
 /// A request was computed.

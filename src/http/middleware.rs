@@ -1,16 +1,19 @@
 //! The whole middleware stack, in order, in [`wrap`].
 
+use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::LazyLock;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
-use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
-use tower::ServiceBuilder;
+use tower::{Service, ServiceBuilder};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{Predicate, SizeAbove};
@@ -32,7 +35,7 @@ pub(super) fn wrap(router: Router<App>, app: &App, cors: &[String]) -> Router<Ap
     let key = app.key_hash.map(|hash| from_fn_with_state(hash, authenticate));
     router.layer(
         ServiceBuilder::new()
-            .layer(from_fn(attend))
+            .layer_fn(|inner| Attend { inner })
             .layer(CatchPanicLayer::custom(|_| {
                 Error::new(Kind::Internal, "the request met a defect of the server").into_response()
             }))
@@ -77,29 +80,77 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
 
 /// Gives a request its id, and logs and measures it once, from its outcome.
 ///
-/// One function for all of it: each layer around a route costs every request
-/// some allocations.
-async fn attend(matched: Option<MatchedPath>, request: Request, next: Next) -> Response {
-    let started = Instant::now();
-    let _active = Active::begin();
-    let id = request_id(request.headers());
-    let route = matched.as_ref().map_or("other", MatchedPath::as_str);
-    let method = method_name(request.method());
-    let protocol = problem::speaks_protocol(request.uri().path());
-    let text = id.to_str().unwrap_or_default();
-    let span = tracing::info_span!("request", id = text, method, route = %route);
-    let mut response = next.run(request).instrument(span.clone()).await;
-    let (status, took) = (response.status(), started.elapsed());
-    let problem = response.extensions_mut().remove::<Problem>();
-    span.in_scope(|| log(status, took, problem.as_ref()));
-    telemetry::request(method, route, status.as_u16(), took);
-    if let Some(problem) = problem {
-        problem::finish(problem, id.to_str().ok(), protocol, &mut response);
+/// One service for all of it, and not one of `from_fn`, which copies the routes under it
+/// for every request: each layer around a route costs some allocations.
+#[derive(Clone)]
+struct Attend<S> {
+    inner: S,
+}
+
+impl<S> Service<Request> for Attend<S>
+where
+    S: Service<Request, Response: IntoResponse, Error = Infallible, Future: Send + 'static>,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
     }
-    let headers = response.headers_mut();
-    headers.insert(&REQUEST_ID, id);
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    response
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let started = Instant::now();
+        let active = Active::begin();
+        let seen = Seen {
+            id: request_id(request.headers()),
+            matched: request.extensions().get().cloned(),
+            method: method_name(request.method()),
+            protocol: problem::speaks_protocol(request.uri().path()),
+        };
+        let span = seen.span();
+        let answer = self.inner.call(request);
+        Box::pin(async move {
+            let Ok(response) = answer.instrument(span.clone()).await;
+            let response = seen.attend(response.into_response(), started.elapsed(), &span);
+            drop(active);
+            Ok(response)
+        })
+    }
+}
+
+/// What is known of a request once it is answered.
+struct Seen {
+    id: HeaderValue,
+    matched: Option<MatchedPath>,
+    method: &'static str,
+    protocol: bool,
+}
+
+impl Seen {
+    fn route(&self) -> &str {
+        self.matched.as_ref().map_or("other", MatchedPath::as_str)
+    }
+
+    fn span(&self) -> tracing::Span {
+        let (id, method) = (self.id.to_str().unwrap_or_default(), self.method);
+        tracing::info_span!("request", id, method, route = %self.route())
+    }
+
+    fn attend(self, mut response: Response, took: Duration, span: &tracing::Span) -> Response {
+        let status = response.status();
+        let problem = response.extensions_mut().remove::<Problem>();
+        span.in_scope(|| log(status, took, problem.as_ref()));
+        telemetry::request(self.method, self.route(), status.as_u16(), took);
+        let Self { id, protocol, .. } = self;
+        if let Some(problem) = problem {
+            problem::finish(problem, id.to_str().ok(), protocol, &mut response);
+        }
+        let headers = response.headers_mut();
+        headers.insert(&REQUEST_ID, id);
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        response
+    }
 }
 
 fn log(status: StatusCode, took: Duration, problem: Option<&Problem>) {

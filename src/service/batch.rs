@@ -73,7 +73,14 @@ struct Item {
     body: usize,
     queued: Instant,
     waiting: Option<Waiting>,
-    reply: oneshot::Sender<Result<(Answer, Duration, Permit), Error>>,
+    reply: oneshot::Sender<Result<Outcome, Error>>,
+}
+
+/// A request that is answered once all that ran with it can be.
+struct Done {
+    result: Result<(Answer, Duration), Error>,
+    permit: Permit,
+    reply: oneshot::Sender<Result<Outcome, Error>>,
 }
 
 /// A request whose input is decoded.
@@ -92,6 +99,8 @@ struct Queue {
     led: bool,
     /// Requests that ran together last.
     last: usize,
+    /// Requests that the leader sleeps for; 0 while it does not.
+    awaited: usize,
 }
 
 /// The requests to one version of a layer.
@@ -178,20 +187,22 @@ impl Service {
         hosted: Arc<Hosted>,
         part: Box<dyn Part>,
     ) -> Result<Outcome, Error> {
-        let lane = self.lanes.of(&hosted, |name| self.layers().describe(name).is_ok());
+        let lane = self.lanes.of(&hosted, |name| self.layers().contains(name));
         let (reply, answer) = oneshot::channel();
         let mut item = Item { part, permit, body, queued: Instant::now(), waiting: None, reply };
-        let is_led = {
+        let (is_led, is_awaited) = {
             let mut queue = lock(&lane.queue);
             if queue.led {
                 item.waiting = Some(self.compute.wait()?);
             }
             queue.items.push_back(item);
-            std::mem::replace(&mut queue.led, true)
+            let is_awaited = queue.awaited > 0 && queue.items.len() >= queue.awaited;
+            (std::mem::replace(&mut queue.led, true), is_awaited)
         };
-        if is_led {
+        if is_awaited {
             lane.arrived.notify_one();
-        } else {
+        }
+        if !is_led {
             let leader = Leader {
                 lane,
                 hosted,
@@ -202,9 +213,9 @@ impl Service {
             };
             leader.call();
         }
-        let (answer, compute, permit) = answer.await.map_err(defect)??;
-        crate::telemetry::computed("forward", compute);
-        Ok(Outcome { answer, compute, permit })
+        let outcome = answer.await.map_err(defect)??;
+        crate::telemetry::computed("forward", outcome.compute);
+        Ok(outcome)
     }
 }
 
@@ -255,9 +266,12 @@ impl Leader {
         while queue.items.len() < expected {
             let left = deadline.and_then(|at| at.checked_duration_since(Instant::now()));
             let Some(left) = left.filter(|left| !left.is_zero()) else { break };
+            // Woken once, by the last of them.
+            queue.awaited = expected;
             let waited = self.lane.arrived.wait_timeout(queue, left);
             queue = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
+        queue.awaited = 0;
         let count = queue.items.len().min(self.batching.rows);
         if count == 0 {
             queue.led = false;
@@ -337,17 +351,13 @@ impl Leader {
             return group.into_iter().for_each(|ready| self.run_alone(ready));
         };
         let took = started.elapsed();
-        let (bytes, mut start) = (y.bytes(), 0);
-        let mut executed = group.iter().map(|ready| self.rows(ready)).sum();
-        for ready in group.drain(..) {
-            let end = start + ready.shape.len() * y.dtype().size();
-            let own = bytes.get(start..end).map(Buffer::copy_of);
-            start = end;
-            let own =
-                own.and_then(|own| Tensor::view(y.dtype(), ready.shape.clone(), Arc::new(own), 0));
-            let result = own.ok_or_else(|| defect(()));
-            self.answer(ready, result, (std::mem::take(&mut executed), took));
-        }
+        let (mut executed, mut first) = (group.iter().map(|ready| self.rows(ready)).sum(), 0);
+        let answered = group.drain(..).map(|ready| {
+            let own = y.part(first, ready.shape.clone()).ok_or_else(|| defect(()));
+            first += ready.shape.len();
+            self.answer(ready, own, (std::mem::take(&mut executed), took))
+        });
+        send(answered.collect());
     }
 
     fn product(&self, group: &[Ready]) -> Option<Tensor> {
@@ -367,7 +377,7 @@ impl Leader {
         let made = made.unwrap_or_else(|panic| Err(defect(panic)));
         let rows = self.rows(&ready);
         let made = made.map_err(|error| ready.item.part.located(error));
-        self.answer(ready, made, (rows, started.elapsed()));
+        send(vec![self.answer(ready, made, (rows, started.elapsed()))]);
     }
 
     fn answer(
@@ -375,19 +385,72 @@ impl Leader {
         ready: Ready,
         made: Result<Tensor, Error>,
         (executed, took): (usize, Duration),
-    ) {
+    ) -> Done {
         let rows = self.rows(&ready);
         let Ready { item, x, begun, decoded, .. } = ready;
-        let Item { mut part, mut permit, reply, .. } = item;
+        let Item { mut part, permit, reply, .. } = item;
         drop(x);
         let run = Run { rows, executed, begun, decoded, took };
         let encoded = catch_unwind(AssertUnwindSafe(|| part.encode(made?, run)));
         let result = encoded.unwrap_or_else(|panic| Err(defect(panic)));
-        let result = result.map(|answer| {
-            permit.shrink(answer.len());
-            (answer, begun.elapsed(), permit)
-        });
+        Done { result: result.map(|answer| (answer, begun.elapsed())), permit, reply }
+    }
+}
+
+/// Sends answers that may be parts of one result, whose memory is there until the last of them
+/// is written: so long all of them hold the permit for it.
+fn send(all: Vec<Done>) {
+    let len = |done: &Done| done.result.as_ref().map_or(0, |(answer, _)| answer.len());
+    let bytes = all.iter().map(len).sum();
+    let mut held: Option<Permit> = None;
+    let mut ready = Vec::with_capacity(all.len());
+    for Done { result, permit, reply } in all {
+        match &mut held {
+            Some(held) => held.merge(permit),
+            None => held = Some(permit),
+        }
+        ready.push((result, reply));
+    }
+    let Some(mut permit) = held else { return };
+    permit.shrink(bytes);
+    let permit = Arc::new(permit);
+    for (result, reply) in ready {
+        let permit = || Arc::clone(&permit);
+        let result = result.map(|(answer, compute)| Outcome { answer, compute, permit: permit() });
         // Nobody listens any more when the client has gone.
         drop(reply.send(result));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Serve;
+
+    #[tokio::test]
+    async fn answers_of_one_result_hold_its_memory_until_the_last_is_gone() {
+        let compute = Compute::new(Serve::for_tests().compute()).unwrap();
+        let (mut all, mut received) = (Vec::new(), Vec::new());
+        for bytes in [2048, 0, 4096] {
+            let permit = compute.admit(1 << 20).await.unwrap();
+            let (reply, answer) = oneshot::channel();
+            let result = match bytes {
+                0 => Err(Error::new(Kind::NonFinite, "a test")),
+                bytes => Ok((Answer::json(vec![b' '; bytes]), Duration::ZERO)),
+            };
+            all.push(Done { result, permit, reply });
+            received.push(answer);
+        }
+        // A client that has left keeps nothing.
+        drop(received.remove(0));
+        send(all);
+        assert_eq!(compute.inflight_bytes(), 6144);
+        let last = received.pop().unwrap().await.unwrap().unwrap();
+        assert_eq!(last.answer.len(), 4096);
+        let failed = received.pop().unwrap().await.unwrap();
+        assert_eq!(failed.unwrap_err().kind, Kind::NonFinite);
+        assert_eq!(compute.inflight_bytes(), 6144);
+        drop(last);
+        assert_eq!(compute.inflight_bytes(), 0);
     }
 }

@@ -326,6 +326,16 @@ impl Permit {
         })
     }
 
+    /// Holds what `other` held as well.
+    pub(super) fn merge(&mut self, mut other: Self) {
+        let own = [&mut self.held, &mut self.held_large];
+        for (own, other) in own.into_iter().zip([other.held.take(), other.held_large.take()]) {
+            if let Some(other) = other {
+                join(own, other);
+            }
+        }
+    }
+
     /// Gives back all but `bytes`.
     pub fn shrink(&mut self, bytes: usize) {
         for held in [&mut self.held, &mut self.held_large].into_iter().flatten() {
@@ -372,6 +382,23 @@ mod tests {
         assert_eq!(compute.inflight_bytes(), 0);
         assert_eq!(compute.admit(15 << 20).await.unwrap_err().kind, Kind::TooLarge);
         assert_eq!(compute.admit(17 << 20).await.unwrap_err().kind, Kind::TooLarge);
+    }
+
+    #[tokio::test]
+    async fn a_permit_takes_over_what_another_holds() {
+        let compute = compute(4);
+        let mut permit = compute.admit(5 << 20).await.unwrap();
+        permit.merge(compute.admit(1 << 20).await.unwrap());
+        permit.merge(compute.admit(6 << 20).await.unwrap());
+        assert_eq!(permit.held_bytes(), 12 << 20);
+        assert_eq!(compute.inflight_bytes(), 12 << 20);
+        // Of what large requests may hold, 11 MiB of 14 are taken.
+        assert!(compute.admit(4 << 20).await.is_ok());
+        permit.shrink(2 << 20);
+        assert_eq!(compute.inflight_bytes(), 2 << 20);
+        drop(permit);
+        assert_eq!(compute.inflight_bytes(), 0);
+        assert!(compute.admit(14 << 20).await.is_ok());
     }
 
     #[tokio::test]

@@ -118,8 +118,8 @@ pub struct Outcome {
     pub answer: Answer,
     /// Time on the pool: decode, compute and encode.
     pub compute: Duration,
-    /// Released when the answer is written.
-    pub permit: Permit,
+    /// Released when the answer is written; answers that share memory share it.
+    pub permit: Arc<Permit>,
 }
 
 /// The use cases over one compute pool.
@@ -212,7 +212,7 @@ impl Service {
         // What the request held is gone; the answer is what is left.
         permit.shrink(answer.len());
         crate::telemetry::computed(name, compute);
-        Ok(Outcome { answer, compute, permit })
+        Ok(Outcome { answer, compute, permit: Arc::new(permit) })
     }
 
     /// Does work on the pool and says how long it took; the permit covers the

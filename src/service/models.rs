@@ -359,10 +359,7 @@ impl Service {
     /// The name of a layer that exists.
     fn layer_name(&self, name: &str) -> Result<Name, Error> {
         let name = Name::new(name, Place::Parameter("model".to_owned())).map_err(|_| no_model())?;
-        match self.layers().describe(&name) {
-            Ok(_) => Ok(name),
-            Err(_) => Err(no_model()),
-        }
+        if self.layers().contains(&name) { Ok(name) } else { Err(no_model()) }
     }
 
     /// Whether a model takes requests; `None` where there is no such model.

@@ -60,6 +60,20 @@ impl Tensor {
         Self::view(dtype, shape, Arc::new(buffer), 0)
     }
 
+    /// Those from `first` on as a tensor of that shape in the same memory, or `None` when there are not so many.
+    #[must_use]
+    pub fn part(&self, first: usize, shape: Shape) -> Option<Self> {
+        let end = first.checked_add(shape.len())?;
+        let offset = self.offset.checked_add(first.checked_mul(self.dtype.size())?)?;
+        let buffer = || Arc::clone(&self.buffer);
+        (end <= self.shape.len()).then(|| Self {
+            dtype: self.dtype,
+            shape,
+            buffer: buffer(),
+            offset,
+        })
+    }
+
     /// Type of the elements.
     #[must_use]
     pub const fn dtype(&self) -> DType {
@@ -160,6 +174,21 @@ mod tests {
     use half::bf16;
 
     use super::*;
+
+    #[test]
+    fn parts_are_bounded_and_share_the_elements() {
+        let shape = |len| Shape::vector(len).unwrap();
+        let all = Tensor::from_elements(DType::I16, shape(5), &[1_i16, 2, 3, 4, 5]).unwrap();
+        let part = all.part(1, shape(3)).unwrap();
+        assert_eq!(part.elements::<i16>(), [2, 3, 4].as_slice());
+        assert_eq!(part.part(2, shape(1)).unwrap().elements::<i16>(), [4].as_slice());
+        assert_eq!(part.part(3, shape(0)).unwrap().bytes().len(), 0);
+        // What lies behind a part is not its own.
+        assert!(part.part(2, shape(2)).is_none());
+        assert!(part.part(4, shape(0)).is_none());
+        assert!(all.part(usize::MAX, shape(1)).is_none());
+        assert!(all.part(usize::MAX, shape(0)).is_none());
+    }
 
     #[test]
     fn views_are_bounded() {

@@ -29,48 +29,52 @@ pub fn read_value(text: &[u8], pointer: &str) -> Result<Value, CodecError> {
         let detail = format!("the value is longer than {MAX_VALUE_BYTES} bytes");
         return Err(CodecError::too_large(detail).at(pointer));
     }
-    read_at(text, pointer, 0)
+    read_at(text, 0).map_err(|error| below(error, pointer))
 }
 
-fn read_at(text: &[u8], pointer: &str, depth: usize) -> Result<Value, CodecError> {
+/// Where an error is, is said on its way up: nothing is written where all is well.
+fn read_at(text: &[u8], depth: usize) -> Result<Value, CodecError> {
     let text = skip(text).trim_ascii_end();
     if depth > MAX_DEPTH || (depth == MAX_DEPTH && matches!(text, [b'[' | b'{', ..])) {
         let detail = format!("values are nested more than {MAX_DEPTH} deep");
-        return Err(CodecError::malformed(detail).at(pointer));
+        return Err(CodecError::malformed(detail));
     }
     let next = depth.saturating_add(1);
     match text {
         [b'{', ..] => {
             let mut map = Map::new();
-            let members = members_up_to(text, MAX_VALUE_BYTES).map_err(|e| below(e, pointer))?;
+            let members = members_up_to(text, MAX_VALUE_BYTES)?;
             for member in members {
-                let value = read_at(member.value, &pointer_to(pointer, &member.key), next)?;
+                let value = read_at(member.value, next)
+                    .map_err(|error| below(error, &pointer_to("", &member.key)))?;
                 map.insert(member.key.into_owned(), value);
             }
             Ok(Value::Object(map))
         }
         [b'[', ..] => {
-            let elements = elements_up_to(text, MAX_VALUE_BYTES).map_err(|e| below(e, pointer))?;
+            let elements = elements_up_to(text, MAX_VALUE_BYTES)?;
             let values = elements.into_iter().enumerate();
-            let values = values.map(|(i, value)| read_at(value, &format!("{pointer}/{i}"), next));
+            let values = values.map(|(i, value)| {
+                read_at(value, next).map_err(|error| below(error, &format!("/{i}")))
+            });
             values.collect::<Result<_, _>>().map(Value::Array)
         }
         [b'"', ..] if text.len() > MAX_STRING_BYTES => {
             let detail = format!("the string is longer than {MAX_STRING_BYTES} bytes");
-            Err(CodecError::too_large(detail).at(pointer))
+            Err(CodecError::too_large(detail))
         }
         [b'"', ..] => match unescape(text) {
             Some(string) => Ok(Value::String(string.into_owned())),
-            None => Err(CodecError::malformed("the string is not valid JSON in UTF-8").at(pointer)),
+            None => Err(CodecError::malformed("the string is not valid JSON in UTF-8")),
         },
         b"true" => Ok(Value::Bool(true)),
         b"false" => Ok(Value::Bool(false)),
         b"null" => Ok(Value::Null),
-        _ => read_number(text, pointer),
+        _ => read_number(text),
     }
 }
 
-fn read_number(text: &[u8], pointer: &str) -> Result<Value, CodecError> {
+fn read_number(text: &[u8]) -> Result<Value, CodecError> {
     let fault = match number::scan(text) {
         Ok((_, [])) => match serde_json::from_slice(text) {
             Ok(value) => return Ok(value),
@@ -79,14 +83,14 @@ fn read_number(text: &[u8], pointer: &str) -> Result<Value, CodecError> {
         Ok(_) => Fault::Trailing,
         Err(fault @ (Fault::Null | Fault::Boolean | Fault::String)) => {
             debug_assert!(fault != Fault::String, "strings are read before");
-            return Err(CodecError::malformed("the value is not valid JSON").at(pointer));
+            return Err(CodecError::malformed("the value is not valid JSON"));
         }
         Err(Fault::NotANumber) => {
-            return Err(CodecError::malformed("the value is not valid JSON").at(pointer));
+            return Err(CodecError::malformed("the value is not valid JSON"));
         }
         Err(fault) => fault,
     };
-    Err(fault.error("F64", true).at(pointer))
+    Err(fault.error("F64", true))
 }
 
 /// An error of the scanner, under the pointer of the value it scanned: its

@@ -1,6 +1,7 @@
 //! A request: header, then binary elements in the order of the inputs.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -41,8 +42,8 @@ pub fn read(
         let value = member.value;
         match member.key.as_ref() {
             _ if value == b"null" => {}
-            "id" => request.id = Some(string(value, "/id")?),
-            "parameters" => request.parameters = parameters(value, "/parameters")?,
+            "id" => request.id = Some(string(value, format_args!("/id"))?),
+            "parameters" => request.parameters = parameters(value, format_args!("/parameters"))?,
             "outputs" => request.outputs = outputs(value)?,
             "inputs" => {
                 request.inputs = source.inputs(value)?;
@@ -119,49 +120,48 @@ impl Source<'_> {
         let mut names = HashSet::new();
         let mut inputs = Vec::with_capacity(items.len());
         for (i, item) in items.into_iter().enumerate() {
-            let pointer = format!("/inputs/{i}");
-            let input = self.input(item, &pointer)?;
+            let input = self.input(item, format_args!("/inputs/{i}"))?;
             if !names.insert(input.name.clone()) {
                 let detail = format!("input {:?} is given twice", input.name);
-                return Err(CodecError::malformed(detail).at(format!("{pointer}/name")));
+                return Err(CodecError::malformed(detail).at(format!("/inputs/{i}/name")));
             }
             inputs.push(input);
         }
         Ok(inputs)
     }
 
-    fn input(&mut self, text: &[u8], pointer: &str) -> Result<Input, CodecError> {
-        let members = members(text).map_err(|error| below(error, pointer))?;
+    fn input(&mut self, text: &[u8], place: fmt::Arguments<'_>) -> Result<Input, CodecError> {
+        let members = members(text).map_err(|error| below(error, &place.to_string()))?;
         let find = |key: &str| {
             let member = members.iter().find(|member| member.key == key);
             member.map(|member| member.value).filter(|value| *value != b"null")
         };
-        let name = name(find("name"), pointer)?;
+        let name = name(find("name"), place)?;
         let about = |error: CodecError| {
             let detail = format!("input {name:?}: {}", error.detail);
             CodecError { detail: detail.into(), ..error }
         };
-        let at = format!("{pointer}/datatype");
-        let dtype = dtype(find("datatype"), &at).map_err(about)?;
-        let shape = shape(find("shape"), &format!("{pointer}/shape")).map_err(about)?;
-        check_elements(&shape, self.limits).map_err(|error| about(error.at(pointer)))?;
-        let at = format!("{pointer}/parameters");
+        let dtype = dtype(find("datatype"), format_args!("{place}/datatype")).map_err(about)?;
+        let shape = shape(find("shape"), format_args!("{place}/shape")).map_err(about)?;
+        check_elements(&shape, self.limits).map_err(|error| about(error.at(place.to_string())))?;
         let mut parameters = match find("parameters") {
-            Some(text) => parameters(text, &at).map_err(about)?,
+            Some(text) => parameters(text, format_args!("{place}/parameters")).map_err(about)?,
             None => Map::new(),
         };
         if parameters.keys().any(|key| key.starts_with("shared_memory_")) {
             let detail = "shared memory is not supported";
+            let at = format!("{place}/parameters");
             return Err(about(CodecError::malformed(detail).at(at).cure("send the bytes")));
         }
         let size = parameters.remove("binary_data_size");
         let is_view = size.is_some();
         let tensor = match (find("data"), size) {
             (Some(_), Some(_)) => {
-                Err(CodecError::malformed("has both data and binary_data_size").at(pointer))
+                Err(CodecError::malformed("has both data and binary_data_size")
+                    .at(place.to_string()))
             }
-            (None, Some(size)) => self.binary(&size, dtype, shape, &at),
-            (data, None) => self.numbers(data, dtype, &shape, &format!("{pointer}/data")),
+            (None, Some(size)) => self.binary(&size, dtype, shape, place),
+            (data, None) => self.numbers(data, dtype, &shape, &format!("{place}/data")),
         };
         Ok(Input { tensor: tensor.map_err(about)?, name, is_view, parameters })
     }
@@ -172,10 +172,11 @@ impl Source<'_> {
         size: &Value,
         dtype: DType,
         shape: Shape,
-        pointer: &str,
+        place: fmt::Arguments<'_>,
     ) -> Result<Tensor, CodecError> {
         let bad = |detail: String| {
-            Err(CodecError::malformed(detail).at(format!("{pointer}/binary_data_size")))
+            let at = format!("{place}/parameters/binary_data_size");
+            Err(CodecError::malformed(detail).at(at))
         };
         let Some(size) = size.as_u64().and_then(|size| usize::try_from(size).ok()) else {
             return bad("binary_data_size is not a number of bytes".to_owned());
@@ -237,14 +238,14 @@ fn outputs(text: &[u8]) -> Result<Vec<Wanted>, CodecError> {
             let member = members.iter().find(|member| member.key == key);
             member.map(|member| member.value).filter(|value| *value != b"null")
         };
-        let name = name(find("name"), &pointer)?;
+        let name = name(find("name"), format_args!("{pointer}"))?;
         if outputs.iter().any(|output| output.name == name) {
             let detail = format!("output {name:?} is given twice");
             return Err(CodecError::malformed(detail).at(format!("{pointer}/name")));
         }
         let at = format!("{pointer}/parameters");
         let parameters = match find("parameters") {
-            Some(text) => parameters(text, &at)?,
+            Some(text) => parameters(text, format_args!("{at}"))?,
             None => Map::new(),
         };
         let unsupported =
@@ -266,46 +267,46 @@ fn outputs(text: &[u8]) -> Result<Vec<Wanted>, CodecError> {
     Ok(outputs)
 }
 
-fn small(text: &[u8], pointer: &str) -> Result<Value, CodecError> {
+/// A small value. Here and below, where it stands is written only where it is at fault.
+fn small(text: &[u8], pointer: fmt::Arguments<'_>) -> Result<Value, CodecError> {
     if text.len() > MAX_SMALL_TEXT {
         let detail = format!("the value is longer than {MAX_SMALL_TEXT} bytes");
-        return Err(CodecError::too_large(detail).at(pointer));
+        return Err(CodecError::too_large(detail).at(pointer.to_string()));
     }
-    read_value(text, pointer)
+    read_value(text, "").map_err(|error| below(error, &pointer.to_string()))
 }
 
-fn string(text: &[u8], pointer: &str) -> Result<String, CodecError> {
+fn string(text: &[u8], pointer: fmt::Arguments<'_>) -> Result<String, CodecError> {
     match small(text, pointer)? {
         Value::String(text) => Ok(text),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
-            Err(CodecError::malformed("not a string").at(pointer))
+            Err(CodecError::malformed("not a string").at(pointer.to_string()))
         }
     }
 }
 
-fn name(text: Option<&[u8]>, pointer: &str) -> Result<String, CodecError> {
-    let pointer = format!("{pointer}/name");
-    let Some(text) = text else { return Err(CodecError::malformed("missing").at(pointer)) };
-    let name = string(text, &pointer)?;
+fn name(text: Option<&[u8]>, parent: fmt::Arguments<'_>) -> Result<String, CodecError> {
+    let bad = |detail: String| CodecError::malformed(detail).at(format!("{parent}/name"));
+    let Some(text) = text else { return Err(bad("missing".to_owned())) };
+    let name = string(text, format_args!("{parent}/name"))?;
     if name.len() > MAX_NAME || name.chars().any(char::is_control) {
-        let detail = format!("not a name of at most {MAX_NAME} bytes");
-        return Err(CodecError::malformed(detail).at(pointer));
+        return Err(bad(format!("not a name of at most {MAX_NAME} bytes")));
     }
     Ok(name)
 }
 
-fn dtype(text: Option<&[u8]>, pointer: &str) -> Result<DType, CodecError> {
+fn dtype(text: Option<&[u8]>, pointer: fmt::Arguments<'_>) -> Result<DType, CodecError> {
     let text = text.map(|text| string(text, pointer)).transpose()?.unwrap_or_default();
     DType::ALL.into_iter().find(|dtype| datatype(*dtype) == text).ok_or_else(|| {
         let known: Vec<_> = DType::ALL.into_iter().map(datatype).collect();
         CodecError::malformed("not a datatype that is taken")
-            .at(pointer)
+            .at(pointer.to_string())
             .cure(format!("use one of: {}", known.join(", ")))
     })
 }
 
-fn shape(text: Option<&[u8]>, pointer: &str) -> Result<Shape, CodecError> {
-    let bad = |detail: String| CodecError::malformed(detail).at(pointer);
+fn shape(text: Option<&[u8]>, pointer: fmt::Arguments<'_>) -> Result<Shape, CodecError> {
+    let bad = |detail: String| CodecError::malformed(detail).at(pointer.to_string());
     let Some(text) = text else { return Err(bad("shape is missing".to_owned())) };
     let Value::Array(dims) = small(text, pointer)? else {
         return Err(bad("shape is not an array of sizes".to_owned()));
@@ -317,9 +318,9 @@ fn shape(text: Option<&[u8]>, pointer: &str) -> Result<Shape, CodecError> {
 }
 
 /// Strings, numbers and booleans by name.
-fn parameters(text: &[u8], pointer: &str) -> Result<Map<String, Value>, CodecError> {
+fn parameters(text: &[u8], pointer: fmt::Arguments<'_>) -> Result<Map<String, Value>, CodecError> {
     let Value::Object(mut map) = small(text, pointer)? else {
-        return Err(CodecError::malformed("parameters are not an object").at(pointer));
+        return Err(CodecError::malformed("parameters are not an object").at(pointer.to_string()));
     };
     map.retain(|_, value| !value.is_null());
     if let Some((key, _)) = map.iter().find(|(_, value)| value.is_array() || value.is_object()) {

@@ -207,6 +207,12 @@ impl Layers {
         lock(&self.registry).is_unloaded(name)
     }
 
+    /// Whether there is a layer or chain of that name.
+    #[must_use]
+    pub fn contains(&self, name: &Name) -> bool {
+        lock(&self.registry).contains(name)
+    }
+
     /// The description of a layer or chain.
     ///
     /// # Errors

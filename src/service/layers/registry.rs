@@ -76,6 +76,11 @@ impl Registry {
         self.slots.get(name).ok_or_else(|| not_found(name))
     }
 
+    /// Whether something is under that name.
+    pub(super) fn contains(&self, name: &Name) -> bool {
+        self.slots.contains_key(name)
+    }
+
     /// What is to run under that name, of that version if one is asked for.
     pub(super) fn find(&mut self, name: &Name, version: Option<u64>) -> Result<Found, Error> {
         let slot = self.slot(name)?;

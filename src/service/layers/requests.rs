@@ -74,7 +74,7 @@ impl Service {
         }
         permit.shrink(answer.len());
         crate::telemetry::computed("make_layer", compute);
-        Ok((Outcome { answer, compute, permit }, is_new))
+        Ok((Outcome { answer, compute, permit: Arc::new(permit) }, is_new))
     }
 
     /// Runs a layer on the tensor of a request.
