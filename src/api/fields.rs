@@ -258,7 +258,10 @@ impl Fields {
     /// # Errors
     /// [`Kind::InvalidOption`] names the first option left and lists `known`.
     pub fn finish(self, known: &[&str]) -> Result<(), Error> {
-        let Some(name) = self.map.keys().next() else { return Ok(()) };
+        // `null` counts as absent, but not under a name that nothing has.
+        let is_left =
+            |(name, value): &(&String, &Value)| !value.is_null() || !known.contains(&name.as_str());
+        let Some((name, _)) = self.map.iter().find(is_left) else { return Ok(()) };
         let detail =
             if known.contains(&name.as_str()) { "does not apply here" } else { "unknown option" };
         let name: String = name.chars().take(64).collect();
