@@ -23,6 +23,7 @@ use crate::api::error::{Error, Kind};
 use crate::telemetry;
 
 use super::App;
+use super::body::{self, Rest};
 use super::problem::{self, Problem};
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -89,6 +90,10 @@ async fn attend(matched: Option<MatchedPath>, request: Request, next: Next) -> R
     let protocol = problem::speaks_protocol(request.uri().path());
     let text = id.to_str().unwrap_or_default();
     let span = tracing::info_span!("request", id = text, method, route = %route);
+    let expects = request.headers().contains_key(header::EXPECT);
+    let (head, body) = request.into_parts();
+    let (body, rest) = body::lend(body);
+    let request = Request::from_parts(head, body);
     let mut response = next.run(request).instrument(span.clone()).await;
     let (status, took) = (response.status(), started.elapsed());
     let problem = response.extensions_mut().remove::<Problem>();
@@ -98,9 +103,24 @@ async fn attend(matched: Option<MatchedPath>, request: Request, next: Next) -> R
         problem::finish(problem, id.to_str().ok(), protocol, &mut response);
     }
     let headers = response.headers_mut();
+    settle_connection(rest, expects, headers).await;
     headers.insert(&REQUEST_ID, id);
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
+}
+
+/// A connection whose request was answered before its body was read is closed by hyper without a
+/// word, and the next request of the client fails on it. A short rest is read; else the answer says
+/// that the connection ends. A client that waits for leave to send its body is not given it.
+async fn settle_connection(rest: Option<Rest>, expects: bool, headers: &mut HeaderMap) {
+    if headers.contains_key(header::CONNECTION) {
+        return;
+    }
+    if let Some(rest) = rest.and_then(Rest::take)
+        && (expects || !body::discard(rest).await)
+    {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
 }
 
 fn log(status: StatusCode, took: Duration, problem: Option<&Problem>) {
