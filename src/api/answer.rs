@@ -14,6 +14,19 @@ use super::payload::Format;
 
 pub use crate::codec::encoding::Encoding;
 
+/// Every header of an answer that says what a bare tensor cannot.
+pub const FACTS: [&str; 9] = [
+    "quantd-dtype",
+    "quantd-shape",
+    "quantd-logical-shape",
+    "quantd-scheme",
+    "quantd-scale",
+    "quantd-zero-point",
+    "quantd-report",
+    "quantd-layer",
+    "quantd-layer-version",
+];
+
 /// A complete answer, in pieces so that no tensor is copied into it.
 #[derive(Debug)]
 pub struct Answer {

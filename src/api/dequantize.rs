@@ -122,11 +122,17 @@ fn write(mut restored: Vec<(String, Tensor)>, one: bool, format: Format) -> Resu
             if let ([(name, _)], true) = (restored.as_mut_slice(), one) {
                 "data".clone_into(name);
             }
+            if restored.iter().any(|(name, _)| name == safetensors::METADATA) {
+                let detail = "a safetensors file has no place for a tensor of that name";
+                return Err(Error::new(Kind::NotAcceptable, detail)
+                    .about(safetensors::METADATA)
+                    .cure("accept application/json, or name the tensor otherwise"));
+            }
             Ok(Answer::safetensors(restored, &BTreeMap::new()))
         }
         Format::Npy | Format::Raw => match <[(String, Tensor); 1]>::try_from(restored) {
-            Ok([(_, tensor)]) if one => Ok(Answer::tensor(tensor, format, Vec::new())),
-            _ => Err(several()),
+            Ok([(_, tensor)]) => Ok(Answer::tensor(tensor, format, Vec::new())),
+            Err(_) => Err(several()),
         },
     }
 }
@@ -197,7 +203,8 @@ fn decode_json(
     text: &[u8],
     context: &mut Context<'_>,
 ) -> Result<(Vec<Item>, Option<DType>), Error> {
-    let members = json::members(text)?;
+    let mut members = json::members(text)?;
+    members.retain(|member| member.key != "tensors" || !member.is_null());
     let mut top = Fields::new(Map::new(), Origin::Body(String::new()));
     if let Some(member) = members.iter().find(|member| member.key == "output_dtype") {
         top.insert("output_dtype", context.read_option(member.value, "/output_dtype")?);
@@ -221,7 +228,10 @@ pub(super) fn json_item(
     context: &mut Context<'_>,
 ) -> Result<Item, Error> {
     let origin = Origin::Body(base.to_owned());
-    let find = |key: &str| members.iter().find(|member| member.key == key).map(|m| m.value);
+    let find = |key: &str| {
+        let member = members.iter().find(|member| member.key == key);
+        member.filter(|member| !member.is_null()).map(|member| member.value)
+    };
     let missing = |key: &str| {
         Error::new(Kind::InvalidOption, "missing")
             .at(origin.place(key))

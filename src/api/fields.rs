@@ -45,11 +45,14 @@ impl Fields {
     }
 
     /// Options that can only be scalars: a string with a comma is an array, as
-    /// in a query string. Other strings stay what they are.
+    /// in a query string, and so is one without where lists have an entry a slice, of
+    /// which there may be one. Other strings stay what they are.
     #[must_use]
     pub fn of_scalars(mut map: Map<String, Value>, origin: Origin) -> Self {
-        for value in map.values_mut() {
-            if let Some(list) = value.as_str().filter(|text| text.contains(',')) {
+        const LISTS: [&str; 4] = ["scale", "zero_point", "min", "max"];
+        for (name, value) in &mut map {
+            let is_list = |text: &&str| text.contains(',') || LISTS.contains(&name.as_str());
+            if let Some(list) = value.as_str().filter(is_list) {
                 *value = query_value(list);
             }
         }
@@ -258,7 +261,10 @@ impl Fields {
     /// # Errors
     /// [`Kind::InvalidOption`] names the first option left and lists `known`.
     pub fn finish(self, known: &[&str]) -> Result<(), Error> {
-        let Some(name) = self.map.keys().next() else { return Ok(()) };
+        // `null` counts as absent, but not under a name that nothing has.
+        let is_left =
+            |(name, value): &(&String, &Value)| !value.is_null() || !known.contains(&name.as_str());
+        let Some((name, _)) = self.map.iter().find(is_left) else { return Ok(()) };
         let detail =
             if known.contains(&name.as_str()) { "does not apply here" } else { "unknown option" };
         let name: String = name.chars().take(64).collect();
@@ -337,6 +343,17 @@ mod tests {
             text(query("range=foo").word("range", &["a", "b"]).unwrap_err()),
             "range: not one of the allowed values; use one of: a, b"
         );
+    }
+
+    #[test]
+    fn lists_of_scalars_are_strings() {
+        let map = json!({"scale": "0.5", "min": "-1,2", "zero_point": "x", "bits": "8"});
+        let mut fields =
+            Fields::of_scalars(map.as_object().unwrap().clone(), Origin::Body(String::new()));
+        assert_eq!(fields.numbers("scale"), Ok(Some(vec![0.5])));
+        assert_eq!(fields.numbers("min"), Ok(Some(vec![-1.0, 2.0])));
+        assert!(fields.integers("zero_point").is_err());
+        assert!(fields.integer("bits", 2, 16).is_err());
     }
 
     #[test]

@@ -256,7 +256,7 @@ pub(super) fn scheme_or_default(
 
 fn decode_json(text: &[u8], context: &mut Context<'_>) -> Result<Request, Error> {
     let members = json::members(text)?;
-    let find = |key: &str| members.iter().find(|member| member.key == key);
+    let find = |key: &str| members.iter().find(|member| member.key == key && !member.is_null());
     let mut fields = Fields::new(Map::new(), Origin::Body(String::new()));
     for member in members.iter().filter(|m| ![SIDES[0], SIDES[1], "bias"].contains(&&*m.key)) {
         let value = context.read_option(member.value, &payload::pointer("", &member.key))?;

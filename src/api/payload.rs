@@ -219,6 +219,7 @@ fn decode_json(text: &[u8], context: &mut Context<'_>) -> Result<Request, Error>
     let mut tensors = None;
     for member in &members {
         match member.key.as_ref() {
+            "tensors" if member.is_null() => {}
             "tensors" => tensors = Some(member.value),
             key if parts.take(key, member, context, "")? => {}
             key => fields.insert(key, context.read_option(member.value, &pointer("", key))?),
@@ -313,6 +314,7 @@ impl<'a> TensorParts<'a> {
         base: &str,
     ) -> Result<bool, Error> {
         match key {
+            "data" | "data_b64" if member.is_null() => {}
             "data" => self.data = Some(member.value),
             "data_b64" => self.base64 = Some(member.value),
             "dtype" | "shape" => {

@@ -71,7 +71,7 @@ pub fn run(payload: Payload, format: Format, context: &mut Context<'_>) -> Resul
     match format {
         Format::Json => write_json(&items, one),
         Format::Safetensors => write_safetensors(items, one),
-        Format::Npy | Format::Raw => write_tensor(items, one, format, output.unwrap_or("codes")),
+        Format::Npy | Format::Raw => write_tensor(items, format, output.unwrap_or("codes")),
     }
 }
 
@@ -264,16 +264,8 @@ fn to_value(document: &impl serde::Serialize) -> Result<Value, Error> {
 /// Longest report that is repeated in a header.
 const MAX_FACT: usize = 4096;
 
-fn write_tensor(
-    items: Vec<Item>,
-    one: bool,
-    format: Format,
-    output: &str,
-) -> Result<Answer, Error> {
+fn write_tensor(items: Vec<Item>, format: Format, output: &str) -> Result<Answer, Error> {
     let [item] = <[Item; 1]>::try_from(items).map_err(|_| several())?;
-    if !one {
-        return Err(several());
-    }
     let mut facts = vec![
         ("quantd-scheme", to_json_text(&item.scheme)?),
         ("quantd-logical-shape", dims_text(&item.shape)),

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -12,7 +12,8 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use hyper::body::{Frame, SizeHint};
+use hyper::body::{Body as _, Frame, SizeHint};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::api::error::{Error, Kind, Place};
@@ -31,6 +32,87 @@ const MIN_RATE: u32 = 1 << 20;
 
 /// Most zeros before a body: they move a part of it to an aligned address.
 pub(super) const MAX_LEAD: usize = 64;
+
+/// Most bytes of a body that are read for nothing, and the longest time that this may take: the
+/// connection can then be used again.
+const MAX_REST: usize = 1 << 20;
+const REST_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A body whose rest comes back when it is dropped before its end.
+struct Lent {
+    body: Body,
+    back: Option<oneshot::Sender<Body>>,
+}
+
+impl hyper::body::Body for Lent {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if !matches!(frame, Some(Ok(_))) {
+            self.back = None;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some(back) = self.back.take().filter(|_| !self.body.is_end_stream()) {
+            // Nobody waits for it when the client has gone.
+            drop(back.send(std::mem::take(&mut self.body)));
+        }
+    }
+}
+
+/// What a request leaves of its body.
+pub(super) struct Rest(oneshot::Receiver<Body>);
+
+/// The same body, and what will be left of it; nothing of one that has ended.
+pub(super) fn lend(body: Body) -> (Body, Option<Rest>) {
+    if body.is_end_stream() {
+        return (body, None);
+    }
+    let (back, rest) = oneshot::channel();
+    (Body::new(Lent { body, back: Some(back) }), Some(Rest(rest)))
+}
+
+impl Rest {
+    /// Takes what is left, if anything is.
+    pub(super) fn take(mut self) -> Option<Body> {
+        self.0.try_recv().ok()
+    }
+}
+
+/// Reads what is left of a body for nothing; whether that was all of it.
+pub(super) async fn discard(mut body: Body) -> bool {
+    if body.size_hint().lower() > MAX_REST as u64 {
+        return false;
+    }
+    let all = async {
+        let mut left = MAX_REST;
+        while let Some(frame) = body.frame().await {
+            let Ok(frame) = frame else { return false };
+            let read = frame.data_ref().map_or(0, Bytes::len);
+            let Some(fewer) = left.checked_sub(read) else { return false };
+            left = fewer;
+        }
+        true
+    };
+    tokio::time::timeout(REST_TIMEOUT, all).await.unwrap_or(false)
+}
 
 /// Bounds of receiving a body.
 #[derive(Clone, Copy, Debug)]

@@ -21,10 +21,12 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 use tracing::Instrument;
 use uuid::Uuid;
 
+use crate::api::answer;
 use crate::api::error::{Error, Kind};
 use crate::telemetry;
 
 use super::App;
+use super::body::{self, Rest};
 use super::problem::{self, Problem};
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -109,10 +111,14 @@ where
             protocol: problem::speaks_protocol(request.uri().path()),
         };
         let span = seen.span();
-        let answer = self.inner.call(request);
+        let expects = request.headers().contains_key(header::EXPECT);
+        let (head, body) = request.into_parts();
+        let (body, rest) = body::lend(body);
+        let answer = self.inner.call(Request::from_parts(head, body));
         Box::pin(async move {
             let Ok(response) = answer.instrument(span.clone()).await;
-            let response = seen.attend(response.into_response(), started.elapsed(), &span);
+            let mut response = seen.attend(response.into_response(), started.elapsed(), &span);
+            settle_connection(rest, expects, response.headers_mut()).await;
             drop(active);
             Ok(response)
         })
@@ -153,10 +159,27 @@ impl Seen {
     }
 }
 
+/// A connection whose request was answered before its body was read is closed by hyper without a
+/// word, and the next request of the client fails on it. A short rest is read; else the answer says
+/// that the connection ends. A client that waits for leave to send its body is not given it.
+async fn settle_connection(rest: Option<Rest>, expects: bool, headers: &mut HeaderMap) {
+    if headers.contains_key(header::CONNECTION) {
+        return;
+    }
+    if let Some(rest) = rest.and_then(Rest::take)
+        && (expects || !body::discard(rest).await)
+    {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+}
+
 fn log(status: StatusCode, took: Duration, problem: Option<&Problem>) {
     let ms = took.as_secs_f64() * 1e3;
     let (code, detail) = (status.as_u16(), problem.map(|problem| problem.detail.as_str()));
-    if status.is_server_error() && status != StatusCode::SERVICE_UNAVAILABLE {
+    // What is not spoken here, and what has to wait, is no failure of the server.
+    let is_refusal =
+        matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::NOT_IMPLEMENTED);
+    if status.is_server_error() && !is_refusal {
         tracing::error!(status = code, ms, detail, "failed");
     } else if let Some(detail) = detail {
         tracing::info!(status = code, ms, detail, "refused");
@@ -189,9 +212,11 @@ async fn authenticate(State(expected): State<[u8; 32]>, request: Request, next: 
         return next.run(request).await;
     }
     let headers = request.headers();
-    let bearer = headers
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+    // Names of authentication schemes have no case (RFC 9110, 11.1).
+    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| {
+        let (scheme, key) = value.as_bytes().split_at_checked(b"Bearer ".len())?;
+        scheme.eq_ignore_ascii_case(b"Bearer ").then(|| key.trim_ascii())
+    });
     let given = bearer.or_else(|| headers.get("api-key").map(HeaderValue::as_bytes));
     let hash: Option<[u8; 32]> = given.map(|key| Sha256::digest(key).into());
     if hash.is_some_and(|hash| bool::from(hash.ct_eq(&expected))) {
@@ -200,6 +225,15 @@ async fn authenticate(State(expected): State<[u8; 32]>, request: Request, next: 
     Error::new(Kind::Unauthorized, "no valid key")
         .cure("send the key as Authorization: Bearer, or as api-key")
         .into_response()
+}
+
+/// What pages may read of an answer: all that answers say beside their bodies.
+fn exposed() -> Vec<HeaderName> {
+    let facts = answer::FACTS.map(HeaderName::from_static);
+    [REQUEST_ID.clone(), super::oip::HEADER_LENGTH, header::LOCATION, header::RETRY_AFTER]
+        .into_iter()
+        .chain(facts)
+        .collect()
 }
 
 /// None by default: then no page of another origin may call.
@@ -226,7 +260,7 @@ fn cors_layer(origins: &[String]) -> Option<CorsLayer> {
             REQUEST_ID.clone(),
             super::oip::HEADER_LENGTH,
         ])
-        .expose_headers([REQUEST_ID.clone(), super::oip::HEADER_LENGTH, header::LOCATION]);
+        .expose_headers(exposed());
     Some(layer)
 }
 

@@ -1,6 +1,7 @@
 //! Media types and content codings, of requests and of answers.
 
-use axum::http::{HeaderMap, HeaderName, header};
+use axum::extract::Request;
+use axum::http::{HeaderMap, HeaderValue, header};
 
 use crate::api::error::{Error, Kind, Place};
 use crate::api::payload::Format;
@@ -36,12 +37,15 @@ pub(super) enum BodyType {
     Form,
 }
 
-fn text(headers: &HeaderMap, name: &HeaderName) -> Result<Option<String>, Error> {
+fn text(headers: &HeaderMap, name: &'static str) -> Result<Option<String>, Error> {
     let mut all = String::new();
     for value in headers.get_all(name) {
         let value = value.to_str().ok().filter(|value| value.len() + all.len() < MAX_HEADER);
-        let value =
-            value.ok_or_else(|| Error::new(Kind::InvalidOption, "header is not readable"))?;
+        let value = value.ok_or_else(|| {
+            Error::new(Kind::InvalidOption, "the header is not readable")
+                .at(Place::Header(name))
+                .cure(format!("send ASCII of less than {MAX_HEADER} bytes"))
+        })?;
         if !all.is_empty() {
             all.push(',');
         }
@@ -63,7 +67,7 @@ fn unsupported() -> Error {
 /// What the body is, by `Content-Type`. Elements without a type and shape in
 /// the query can only be a file that says its own.
 pub(super) fn body_type(headers: &HeaderMap, query: &str) -> Result<BodyType, Error> {
-    let Some(value) = text(headers, &header::CONTENT_TYPE)? else { return Ok(BodyType::Unnamed) };
+    let Some(value) = text(headers, "content-type")? else { return Ok(BodyType::Unnamed) };
     let has = |name: &str| query.split('&').any(|pair| pair.split('=').next() == Some(name));
     match essence(&value).as_str() {
         JSON | "text/json" => Ok(BodyType::Known(Format::Json)),
@@ -97,7 +101,7 @@ pub(super) fn sniff(body_type: BodyType, body: &[u8]) -> Result<Format, Error> {
 
 /// The content coding of the body.
 pub(super) fn body_encoding(headers: &HeaderMap) -> Result<Encoding, Error> {
-    let Some(value) = text(headers, &header::CONTENT_ENCODING)? else {
+    let Some(value) = text(headers, "content-encoding")? else {
         return Ok(Encoding::Identity);
     };
     Encoding::from_name(value.trim().to_ascii_lowercase().as_str()).ok_or_else(|| {
@@ -107,12 +111,22 @@ pub(super) fn body_encoding(headers: &HeaderMap) -> Result<Encoding, Error> {
     })
 }
 
+/// The parts of a list between separators; those in a quoted string separate nothing.
+fn parts(list: &str, separator: char) -> impl Iterator<Item = &str> {
+    let (mut quoted, mut escaped) = (false, false);
+    list.split(move |c| {
+        let is_escaped = escaped;
+        escaped = quoted && !is_escaped && c == '\\';
+        quoted ^= c == '"' && !is_escaped;
+        c == separator && !quoted
+    })
+}
+
 /// Names and weights of an `Accept` or `Accept-Encoding` header.
 fn weighted(value: &str) -> Vec<(String, f32)> {
-    value
-        .split(',')
+    parts(value, ',')
         .map(|item| {
-            let quality = item.split(';').skip(1).find_map(|parameter| {
+            let quality = parts(item, ';').skip(1).find_map(|parameter| {
                 let (name, value) = parameter.split_once('=')?;
                 name.trim().eq_ignore_ascii_case("q").then(|| value.trim().parse().unwrap_or(0.0))
             });
@@ -140,7 +154,7 @@ pub(super) fn reply_format(
     let own =
         if request == Format::Json { formats.first() } else { formats.get(1).or(formats.first()) };
     let own = own.copied().unwrap_or(Format::Json);
-    let Some(value) = text(headers, &header::ACCEPT)? else { return Ok(own) };
+    let Some(value) = text(headers, "accept")? else { return Ok(own) };
     let accepted = weighted(&value);
     let mut best = (own, weight(&accepted, media_type(own)));
     for &format in formats {
@@ -160,12 +174,32 @@ pub(super) fn reply_format(
 
 /// The content coding of the answer that the client prefers.
 pub(super) fn reply_encoding(headers: &HeaderMap) -> Encoding {
-    let Ok(Some(value)) = text(headers, &header::ACCEPT_ENCODING) else {
+    preferred(headers, &[Encoding::Zstd, Encoding::Gzip])
+}
+
+/// Leaves of `Accept-Encoding` what the compression of documents decides by. As with tensors, what
+/// can be answered in no coding that is accepted is answered without one.
+pub(super) async fn settle_encoding(mut request: Request) -> Request {
+    let headers = request.headers_mut();
+    let encoding = preferred(headers, &[Encoding::Gzip]);
+    headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(encoding.name()));
+    request
+}
+
+/// The one of those codings that the client prefers, if it accepts any.
+fn preferred(headers: &HeaderMap, codings: &[Encoding]) -> Encoding {
+    let Ok(Some(value)) = text(headers, "accept-encoding") else {
         return Encoding::Identity;
     };
-    let accepted = weighted(&value);
-    [Encoding::Zstd, Encoding::Gzip]
-        .into_iter()
+    let mut accepted = weighted(&value);
+    for (name, _) in &mut accepted {
+        if let Some(encoding) = Encoding::from_name(name) {
+            encoding.name().clone_into(name);
+        }
+    }
+    codings
+        .iter()
+        .copied()
         .map(|encoding| (encoding, weight(&accepted, encoding.name())))
         .filter(|(_, weight)| *weight > 0.0)
         .max_by(|(_, a), (_, b)| a.total_cmp(b))
@@ -175,7 +209,7 @@ pub(super) fn reply_encoding(headers: &HeaderMap) -> Encoding {
 /// The content coding that the client asks for by naming it alone: a list is what libraries send by
 /// themselves, and some of them do not decompress.
 pub(super) fn asked_encoding(headers: &HeaderMap) -> Encoding {
-    match text(headers, &header::ACCEPT_ENCODING) {
+    match text(headers, "accept-encoding") {
         Ok(Some(value)) => match weighted(&value).as_slice() {
             [(name, weight)] if *weight > 0.0 => {
                 Encoding::from_name(name).unwrap_or(Encoding::Identity)
@@ -188,6 +222,8 @@ pub(super) fn asked_encoding(headers: &HeaderMap) -> Encoding {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderName;
+
     use super::*;
     use crate::service::Operation;
 
@@ -210,6 +246,9 @@ mod tests {
         check("application/json;q=0, */*;q=0.1", Format::Json, Ok(Format::Safetensors));
         check("text/html", Format::Json, Err(Kind::NotAcceptable));
         check("application/json;q=nonsense", Format::Json, Err(Kind::NotAcceptable));
+        check("text/html;x=\",application/json\"", Format::Json, Err(Kind::NotAcceptable));
+        check("application/json;x=\"a;q=0, b\"", Format::Json, Ok(Format::Json));
+        check("text/html;x=\"\\\",\", application/x-npy", Format::Json, Ok(Format::Npy));
         let none = reply_format(&HeaderMap::new(), Operation::Compare.formats(), Format::Npy);
         assert_eq!(none, Ok(Format::Json));
     }
@@ -223,6 +262,9 @@ mod tests {
         check("gzip, zstd;q=0.5", Encoding::Gzip);
         check("zstd;q=0", Encoding::Identity);
         check("br", Encoding::Identity);
+        check("x-gzip", Encoding::Gzip);
+        check("gzip;q=0, x-zip, *", Encoding::Zstd);
+        check("identity;q=0", Encoding::Identity);
     }
 
     #[test]

@@ -9,7 +9,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 
 use crate::api::answer::Answer;
 use crate::api::error::{Error, Kind};
-use crate::api::layers::Hosted;
+use crate::api::layers::{Hosted, Link};
 use crate::api::name::Name;
 use crate::api::payload::Context;
 use crate::codec::Limits;
@@ -103,18 +103,22 @@ struct Queue {
     awaited: usize,
 }
 
-/// The requests to one version of a layer.
+/// The requests to a layer, or to a chain of certain layers.
 #[derive(Default)]
 struct Lane {
     queue: Mutex<Queue>,
     arrived: Condvar,
 }
 
+/// The layers that a leader runs, without keeping them.
+type Links = Vec<Weak<Link>>;
+
 /// The lanes of all layers.
 #[derive(Default)]
 pub(super) struct Lanes {
-    /// By name: the version, and its lane.
-    found: Mutex<HashMap<Name, (u64, Arc<Lane>)>>,
+    /// By name: the layers that its leader runs, and its lane. Versions would not tell them apart:
+    /// they begin anew after a removal, and a chain keeps its own when one of its layers is replaced.
+    found: Mutex<HashMap<Name, (Links, Arc<Lane>)>>,
 }
 
 impl std::fmt::Debug for Lanes {
@@ -154,14 +158,14 @@ pub(super) fn row(hosted: &Hosted) -> Option<usize> {
 impl Lanes {
     fn of(&self, hosted: &Hosted, exists: impl Fn(&Name) -> bool) -> Arc<Lane> {
         let mut found = lock(&self.found);
-        if let Some((version, lane)) = found.get(&hosted.name)
-            && *version == hosted.version
+        if let Some((links, lane)) = found.get(&hosted.name)
+            && hosted.is_made_of(links)
         {
             return Arc::clone(lane);
         }
         found.retain(|name, _| exists(name));
         let lane = Arc::<Lane>::default();
-        found.insert(hosted.name.clone(), (hosted.version, Arc::clone(&lane)));
+        found.insert(hosted.name.clone(), (hosted.made_of(), Arc::clone(&lane)));
         lane
     }
 }

@@ -208,3 +208,72 @@ async fn packed_codes_are_bytes_unless_told_otherwise() {
     assert_eq!(answer.status, 200);
     assert_eq!(answer.json()["data"], json!([0.0, -1.0]));
 }
+
+/// Clients of typed languages write every member that they know.
+#[tokio::test]
+async fn null_counts_as_absent() {
+    let client = Client::new();
+    for (path, body, plain) in [
+        (
+            "/v1/quantize",
+            json!({"data": [1, 2], "data_b64": null, "tensors": null, "shape": null, "dtype": null,
+                "scheme": {"bits": 4, "axis": null, "scale": null}, "per_slice": null}),
+            json!({"data": [1, 2], "scheme": {"bits": 4}}),
+        ),
+        (
+            "/v1/quantize",
+            json!({"data": null, "data_b64": "AACAPw==", "shape": [1]}),
+            json!({"data": [1]}),
+        ),
+        (
+            "/v1/dequantize",
+            json!({"codes": [1, 2], "scale": 0.5, "zero_point": null, "tensors": null,
+                "scheme": null, "report": null, "output_dtype": null}),
+            json!({"codes": [1, 2], "scale": 0.5}),
+        ),
+        (
+            "/v1/matmul",
+            json!({"a": {"codes": [[1]], "scale": null, "zero_point": null},
+                "b": {"codes": [[2]]}, "bias": null, "output_scale": null, "requantize": null}),
+            json!({"a": {"codes": [[1]]}, "b": {"codes": [[2]]}}),
+        ),
+    ] {
+        let (found, expect) = (client.post(path, &body).await, client.post(path, &plain).await);
+        assert_eq!(found.status, 200, "{path}: {}", String::from_utf8_lossy(&found.body));
+        assert_eq!(found.body, expect.body, "{path}");
+    }
+    for (path, body, place) in [
+        ("/v1/quantize", json!({"data": null}), "/data"),
+        ("/v1/quantize", json!({"data": [1], "nonsense": null}), "/nonsense"),
+        ("/v1/dequantize", json!({"codes": null, "scale": 1}), "/codes"),
+        ("/v1/matmul", json!({"a": null, "b": {"codes": [[2]]}}), "/a"),
+    ] {
+        let problem = client.post(path, &body).await.problem("invalid-option", 400);
+        assert_eq!(problem["errors"][0]["pointer"], place, "{body}");
+    }
+}
+
+/// A file of one tensor fits an answer of one, whatever the tensor is called.
+#[tokio::test]
+async fn one_named_tensor_is_answered_bare() {
+    let client = Client::new();
+    let file = safetensors("F32", &[2, 4], &bytes_of(&X));
+    let bare = client.post_bytes("/v1/quantize?dtype=F32&shape=2,4", RAW, NPY, bytes_of(&X)).await;
+    let named = client.post_bytes("/v1/quantize", SAFETENSORS, NPY, file.clone()).await;
+    assert_eq!(named.status, 200, "{}", String::from_utf8_lossy(&named.body));
+    assert_eq!(named.body, bare.body);
+    let codes = client.post_bytes("/v1/quantize", SAFETENSORS, SAFETENSORS, file).await;
+    let restored = client.post_bytes("/v1/dequantize", SAFETENSORS, RAW, codes.body).await;
+    assert_eq!(restored.header("quantd-shape"), "2,4");
+}
+
+/// It would be the metadata of the file.
+#[tokio::test]
+async fn no_tensor_of_a_file_is_called_metadata() {
+    let client = Client::new();
+    let body = json!({"tensors": {"__metadata__": {"codes": [1], "scale": 1}}}).to_string();
+    let answer = client.post_bytes("/v1/dequantize", JSON, JSON, body.clone()).await;
+    assert_eq!(answer.status, 200);
+    let answer = client.post_bytes("/v1/dequantize", JSON, SAFETENSORS, body).await;
+    answer.problem("not-acceptable", 406);
+}

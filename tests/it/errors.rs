@@ -134,6 +134,33 @@ async fn types_are_negotiated_or_refused() {
         .header("content-encoding", "br")
         .body(Body::from(body));
     refusal(&client.send(coded.unwrap()).await, "unsupported-media-type", 415);
+    let long = "a/b,".repeat(2000);
+    let answer = client.post_bytes("/v1/quantize", JSON, &long, body).await;
+    assert_eq!(refusal(&answer, "invalid-option", 400).0, "accept");
+}
+
+/// A document that can be had in no coding that is accepted is answered without one, as tensors are.
+#[tokio::test]
+async fn documents_take_any_accept_encoding() {
+    let client = Client::new();
+    for (accepted, coding) in [
+        ("identity;q=0", ""),
+        ("*;q=0", ""),
+        ("gzip;q=0, *;q=0", ""),
+        ("zstd", ""),
+        ("gzip;q=0, *", ""),
+        ("identity;q=0, gzip", "gzip"),
+        ("gzip, deflate, br", "gzip"),
+        ("x-gzip", "gzip"),
+        ("*", "gzip"),
+    ] {
+        for path in ["/info", "/docs/swagger-ui.css"] {
+            let request = Request::get(path).header("accept-encoding", accepted);
+            let answer = client.send_unchecked(request.body(Body::empty()).unwrap()).await;
+            assert_eq!(answer.status, 200, "{path}: {accepted}");
+            assert_eq!(answer.header("content-encoding"), coding, "{path}: {accepted}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -192,6 +219,8 @@ async fn the_key_is_asked_for() {
     assert_eq!(client.get("/livez").await.status, 200);
     for (name, value, status) in [
         ("authorization", "Bearer secret", 200),
+        ("authorization", "bearer secret", 200),
+        ("authorization", "Bearer", 401),
         ("api-key", "secret", 200),
         ("api-key", "secreT", 401),
         ("authorization", "Basic secret", 401),

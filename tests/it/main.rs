@@ -8,6 +8,7 @@ mod contract;
 mod document;
 mod errors;
 mod harness;
+mod layers;
 mod notebook;
 mod oip;
 mod pieces;

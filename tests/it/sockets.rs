@@ -181,3 +181,48 @@ async fn bodies_in_odd_pieces_cut_short_or_too_long() {
     running.stop.send(()).unwrap();
     running.served.await.unwrap().unwrap();
 }
+
+/// What is refused by its head, or has a body that nobody asked for, leaves a connection that can be
+/// used again, or says that it cannot.
+#[tokio::test]
+async fn connections_survive_bodies_that_are_not_read() {
+    let running = start(|_| {});
+    for (head, status) in [
+        ("POST /v1/quantize HTTP/1.1\r\naccept: text/html", "406"),
+        ("POST /v1/quantize HTTP/1.1\r\ncontent-type: text/html", "415"),
+        ("POST /v1/layers/none/forward HTTP/1.1", "404"),
+        ("POST /v2/models/none/infer HTTP/1.1", "404"),
+        ("POST /nope HTTP/1.1", "404"),
+        ("PUT /v1/quantize HTTP/1.1", "405"),
+        ("GET /livez HTTP/1.1", "200"),
+    ] {
+        let lengths = ["content-length: 13", "transfer-encoding: chunked"];
+        for (length, body) in
+            lengths.into_iter().zip(["{\"data\": [1]}", "d\r\n{\"data\": [1]}\r\n0\r\n\r\n"])
+        {
+            let head = format!("{head}\r\nhost: a\r\n{length}\r\n\r\n");
+            let mut stream = connect(running.address, &head).await;
+            stream.write_all(body.as_bytes()).await.unwrap();
+            let text = answer(&mut stream).await;
+            assert!(text.starts_with(&format!("HTTP/1.1 {status}")), "{head}: {text}");
+            assert!(!text.contains("connection: close"), "{head}: {text}");
+            stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+            let text = answer(&mut stream).await;
+            assert!(text.starts_with("HTTP/1.1 200"), "{head}: {text}");
+        }
+    }
+    // Bytes that do not come, too many of them, and those that wait for leave.
+    for length in [
+        "content-length: 13",
+        "transfer-encoding: chunked",
+        "content-length: 200000000",
+        "content-length: 13\r\nexpect: 100-continue",
+    ] {
+        let head = format!("POST /nope HTTP/1.1\r\nhost: a\r\n{length}\r\n\r\n");
+        let text = rest(&mut connect(running.address, &head).await).await;
+        assert!(text.starts_with("HTTP/1.1 404"), "{length}: {text}");
+        assert!(text.contains("connection: close"), "{length}: {text}");
+    }
+    running.stop.send(()).unwrap();
+    running.served.await.unwrap().unwrap();
+}

@@ -871,6 +871,16 @@ def test_foreign_origins(client, start):
         methods = answer.headers.get("access-control-allow-methods", "").split(",")
         assert {"GET", "POST", "PUT", "DELETE"} <= set(methods) or not allowed, methods
     assert "*" not in str(answer.headers)
+    # Pages may read all that an answer says in headers.
+    answer = requests.post(
+        server.url + "/v1/quantize",
+        json={"data": [1]},
+        headers={"origin": "http://good.test", "accept": NPY},
+        timeout=10,
+    )
+    exposed = answer.headers["access-control-expose-headers"].split(",")
+    facts = {name.lower() for name in answer.headers if name.lower().startswith("quantd-")}
+    assert "quantd-scale" in facts and facts <= set(exposed)
 
 
 def test_a_full_server_says_so_and_recovers(start):

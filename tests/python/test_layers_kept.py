@@ -266,6 +266,45 @@ def test_replacing_is_at_once(server):
     with_threads(4, work)
 
 
+@pytest.mark.parametrize("kind", ["chain", "layer"])
+def test_what_was_replaced_runs_no_more(server, kind):
+    """From the acknowledgement on, however many requests keep the batches of the old one busy."""
+    client = Client(server.url)
+    x = np.ones((1, 64), "f4")
+    weights = [tensor_json(np.full((96, 64), value, "f4"), True) for value in (1.0, 2.0)]
+    layer = f"busy-{kind}-0"
+    name = f"busy-{kind}" if kind == "chain" else layer
+    answers = []
+    for w in weights:
+        make(client, layer, weight=w)
+        answers.append(forward(client, layer, x).tobytes())
+    if kind == "chain":
+        make(client, name, chain=[layer])
+    ended = threading.Event()
+
+    def load(_):
+        own = requests.Session()
+        while not ended.is_set():
+            assert ask(server.url, name, x, own).status_code in (200, 404)
+
+    def write():
+        for i in range(60):
+            if kind == "layer":
+                # The version begins anew.
+                assert client.request("delete", f"/v1/layers/{layer}").status_code == 200
+            make(client, layer, weight=weights[i % 2])
+            assert ask(server.url, name, x).content == answers[i % 2], i
+
+    def work(i):
+        try:
+            write() if i == 0 else load(i)
+        finally:
+            if i == 0:
+                ended.set()
+
+    with_threads(9, work)
+
+
 ROUNDS = 6
 CLIENTS = 4
 

@@ -6,7 +6,7 @@ pub mod documents;
 pub mod run;
 pub mod stored;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use crate::quant::Cancel;
 use crate::quant::layer::{ChainError, Geometry, Layer, chain_forward, chain_shape};
@@ -58,6 +58,20 @@ impl Hosted {
     /// The layers in their order.
     pub fn links(&self) -> impl ExactSizeIterator<Item = &Link> {
         self.links.iter().map(|link| &**link)
+    }
+
+    /// The layers that it runs, without keeping them.
+    #[must_use]
+    pub fn made_of(&self) -> Vec<Weak<Link>> {
+        self.links.iter().map(Arc::downgrade).collect()
+    }
+
+    /// Whether it runs exactly those layers.
+    #[must_use]
+    pub fn is_made_of(&self, links: &[Weak<Link>]) -> bool {
+        // A weak reference keeps the address from being used again.
+        let same = |(own, link): (&Arc<Link>, &Weak<Link>)| Arc::as_ptr(own) == link.as_ptr();
+        self.links.len() == links.len() && self.links.iter().zip(links).all(same)
     }
 
     fn layers(&self) -> Vec<&Layer> {

@@ -31,6 +31,14 @@ pub struct Member<'a> {
     pub offset: usize,
 }
 
+impl Member<'_> {
+    /// Whether the value is `null`, which counts as no member.
+    #[must_use]
+    pub fn is_null(&self) -> bool {
+        self.value == b"null"
+    }
+}
+
 /// Splits an object of at most 64 members.
 ///
 /// # Errors

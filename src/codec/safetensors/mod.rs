@@ -23,7 +23,7 @@ const MAX_FIELDS: usize = 16;
 /// Bytes of the length before the header, and its alignment.
 const PREFIX: usize = 8;
 /// Name of the member that is no tensor.
-const METADATA: &str = "__metadata__";
+pub const METADATA: &str = "__metadata__";
 
 /// What a file holds.
 #[derive(Clone, Debug)]

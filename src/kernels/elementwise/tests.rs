@@ -325,8 +325,9 @@ fn ties_of_many_scales() {
 fn errors_that_are_not_exact() {
     let scale = 2.0_f32.next_down();
     let mut x = vec![0.5 * scale; 64];
-    for (i, x) in x.iter_mut().enumerate() {
-        *x = f32::from_bits(x.to_bits() - i as u32 / 2) * [1.0, -1.0][i % 2];
+    for (x, i) in x.iter_mut().zip(0_u32..) {
+        let less = f32::from_bits(x.to_bits() - i / 2);
+        *x = if i % 2 == 0 { less } else { -less };
     }
     for zero_point in [0, 3, 126, 127] {
         for rounding in ROUNDINGS {

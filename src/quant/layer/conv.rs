@@ -139,8 +139,11 @@ impl Plan {
     ) {
         let (k, n, all) = (self.depth(), self.outputs(), self.rows());
         let step = self.rows_of_a_block();
-        let Some(&any) = source.first() else { return };
-        let mut elements = vec![any; step * k];
+        if all == 0 {
+            return;
+        }
+        // Images without pixels have a result where there is padding around them.
+        let mut elements = vec![pad(0); step * k];
         let mut results = vec![T::default(); step * n];
         for first in (0..all).step_by(step) {
             let rows = first..all.min(first + step);

@@ -280,6 +280,10 @@ impl Registry {
                     format!("chain {:?} uses the layer of that name", own.as_str()),
                 ));
             }
+            if chain.contains(name) {
+                let error = Error::new(Kind::InvalidOption, "a chain is no part of itself");
+                return Err(at_chain(error).cure("give the chain a name of its own"));
+            }
             return self.check_chain(chain, None);
         }
         for own in self.users(name) {
