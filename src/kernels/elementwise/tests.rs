@@ -407,3 +407,48 @@ fn blocks_of_every_kind_in_any_order() {
         check::<f32, i8>(&x, groups, (CodeRange { min: -127, max: 127 }, rounding));
     }
 }
+
+/// Rows of columns beside the widths of tiles: with one zero point and with several, and
+/// with elements beside ties, saturated ones and odd ones here and there.
+#[test]
+fn rows_beside_the_widths_of_tiles() {
+    let mut bits = 0x5eed_0001_u32;
+    let mut next = || {
+        bits = bits.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        bits >> 8
+    };
+    let widths = [16, 63, 64, 65, 80, 127, 128, 130, 255, 256, 257, 319, 320, 335, 512, 600];
+    for (round, row) in widths.into_iter().enumerate() {
+        for common in [true, false] {
+            let affines: Vec<Affine<f32>> = (0..row)
+                .map(|i| Affine {
+                    scale: 0.01 + (i % 37) as f32 * 0.003,
+                    zero_point: if common { 7 } else { i % 90 },
+                })
+                .collect();
+            let rows = 1 + (round + usize::from(common)) % 9;
+            let len = rows * row as usize + next() as usize % row as usize;
+            let mut x: Vec<f32> = affines
+                .iter()
+                .cycle()
+                .take(len)
+                .map(|affine| ((next() % 40_000) as f32 / 100.0 - 200.0) * affine.scale)
+                .collect();
+            for _ in 0..len / 50 {
+                let at = next() as usize % len;
+                let tie = ((next() % 300) as f32 - 149.5) * affines[at % row as usize].scale;
+                x[at] = match next() % 4 {
+                    0 => ODD[next() as usize % ODD.len()],
+                    _ => neighbours(tie)[next() as usize % 3],
+                };
+            }
+            let table = Table::new(&affines);
+            let params = Params::Each(table.columns(0..table.len()));
+            for rounding in ROUNDINGS {
+                check::<f32, i8>(&x, params, (CodeRange { min: -128, max: 127 }, rounding));
+                check::<f32, i8>(&x, params, (CodeRange { min: -127, max: 127 }, rounding));
+                check::<f32, u8>(&x, params, (CodeRange { min: 0, max: 255 }, rounding));
+            }
+        }
+    }
+}

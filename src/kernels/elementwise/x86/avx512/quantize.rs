@@ -9,9 +9,15 @@
 //! without looking for ties, so that memory is what it waits for. Nothing is fetched
 //! beforehand: what that takes of a cache's time is more than it saves.
 //!
+//! It is the vector pipes that codes in a cache wait for, so that whatever is done
+//! for a slice beside the blocks counts: the parameters of groups are made ready many at
+//! a time, and an addend that all slices have in common is made once.
+//!
 //! Parameters that differ from column to column stay in registers while a tile
-//! of 64 columns is taken row by row: loading them again for each row would take
-//! as long as loading the elements.
+//! of columns is taken row by row: loading them again for each row would take
+//! as long as loading the elements. In a cache, longer parts of a row are the better
+//! tile; from memory, more rows between two parts of one are, as more lines of
+//! different rows are then under way.
 #![expect(
     unsafe_code,
     reason = "loads and stores by pointer, within slices whose length was checked"
@@ -22,6 +28,7 @@
     reason = "codes fit a byte: the parent checked their range"
 )]
 
+use super::super::super::Stores;
 use super::super::fixed::{ALL_SIGNED, ALL_UNSIGNED, Codes, NEAR, SOME, UNIT};
 use super::codes::{goes_past, quantize_slowly, store};
 use super::*;
@@ -55,26 +62,26 @@ impl Ends {
         }
     }
 
+    /// The addend of a zero point.
     #[inline]
     #[target_feature(enable = "avx512f")]
-    fn fixed(&self, reciprocal: __m512, zero_point: __m512i) -> Fixed {
-        let unit = _mm512_set1_ps(UNIT);
-        Fixed {
-            factor: _mm512_mul_ps(reciprocal, unit),
-            addend: _mm512_fmadd_ps(
-                _mm512_cvtepi32_ps(zero_point),
-                unit,
-                _mm512_set1_ps(self.origin),
-            ),
-        }
+    fn addend(&self, zero_point: __m512i) -> __m512 {
+        let origin = _mm512_set1_ps(self.origin);
+        _mm512_fmadd_ps(_mm512_cvtepi32_ps(zero_point), _mm512_set1_ps(UNIT), origin)
     }
 
-    /// Of one slice.
+    /// The addend of slices that have one zero point.
     #[inline]
     #[target_feature(enable = "avx512f")]
-    fn slice(&self, reciprocal: f32, zero_point: i32) -> Fixed {
-        self.fixed(_mm512_set1_ps(reciprocal), _mm512_set1_epi32(zero_point))
+    fn common(&self, slices: Columns<'_, f32>) -> __m512 {
+        self.addend(_mm512_set1_epi32(slices.facts.zero_points[0]))
     }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn factor(reciprocal: __m512) -> __m512 {
+    _mm512_mul_ps(reciprocal, _mm512_set1_ps(UNIT))
 }
 
 /// Slices one after another, made ready some at a time.
@@ -111,14 +118,21 @@ impl<'a> Slices<'a> {
         }
     }
 
+    /// Makes those ready that come after the ones that are.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    fn advance(&mut self, ends: &Ends) {
+        self.first += READY;
+        self.at = 0;
+        self.make(ends);
+    }
+
     /// The next slice.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
     fn next(&mut self, ends: &Ends) -> Fixed {
         if self.at == READY {
-            self.first += READY;
-            self.at = 0;
-            self.make(ends);
+            self.advance(ends);
         }
         let (factor, addend) = (self.factors[self.at], self.addends[self.at]);
         self.at += 1;
@@ -140,10 +154,12 @@ pub(in super::super) fn quantize(work: &Bytes<'_>, codes: &mut [u8]) {
 fn quantize_to<const KIND: u8>(work: &Bytes<'_>, how: Codes, codes: &mut [u8]) {
     let past = goes_past(work, codes);
     let ends = Ends::new(how, past);
-    let whole = match work.params {
-        Params::Same(affine) => in_slice::<KIND>(work, &ends, affine, codes),
-        Params::Groups(groups) => in_groups::<KIND>(work, &ends, groups, codes),
-        Params::Each(columns) => in_columns::<KIND>(work, ends, columns, codes),
+    let whole = match (work.params, work.params.facts().is_common()) {
+        (Params::Same(affine), _) => in_slice::<KIND>(work, &ends, affine, codes),
+        (Params::Groups(groups), false) => in_groups::<KIND, false>(work, &ends, groups, codes),
+        (Params::Groups(groups), true) => in_groups::<KIND, true>(work, &ends, groups, codes),
+        (Params::Each(columns), false) => in_columns::<KIND, false>(work, ends, columns, codes),
+        (Params::Each(columns), true) => in_columns::<KIND, true>(work, ends, columns, codes),
     };
     if past {
         _mm_sfence();
@@ -162,7 +178,10 @@ fn in_slice<const KIND: u8>(
     affine: Affine<f32>,
     codes: &mut [u8],
 ) -> usize {
-    let fixed = ends.slice(1.0 / affine.scale, affine.zero_point);
+    let fixed = Fixed {
+        factor: factor(_mm512_set1_ps(1.0 / affine.scale)),
+        addend: ends.addend(_mm512_set1_epi32(affine.zero_point)),
+    };
     let whole = codes.len() - codes.len() % BLOCK;
     for at in (0..whole).step_by(BLOCK) {
         // SAFETY: the block ends within `x` and `codes`.
@@ -171,10 +190,11 @@ fn in_slice<const KIND: u8>(
     whole
 }
 
-/// Writes the codes of whole blocks; says how many elements that are.
+/// Writes the codes of whole blocks; says how many elements that are. With `COMMON`,
+/// all slices have one zero point.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
-fn in_groups<const KIND: u8>(
+fn in_groups<const KIND: u8, const COMMON: bool>(
     work: &Bytes<'_>,
     ends: &Ends,
     groups: Groups<'_, f32>,
@@ -182,17 +202,43 @@ fn in_groups<const KIND: u8>(
 ) -> usize {
     let Groups { slices, offset, size } = groups;
     let whole = codes.len() - codes.len() % BLOCK;
+    let common = ends.common(slices);
+    let fixed = |factor, addend| Fixed {
+        factor: _mm512_set1_ps(factor),
+        addend: if COMMON { common } else { _mm512_set1_ps(addend) },
+    };
     let mut slices = Slices::new(slices, ends);
     if offset % BLOCK == 0 && size % BLOCK == 0 {
         let (mut at, mut next) = (0, size - offset);
         while at < whole {
-            let fixed = slices.next(ends);
-            while at < next.min(whole) {
+            for (&factor, &addend) in slices.factors.iter().zip(&slices.addends) {
+                let fixed = fixed(factor, addend);
+                while at < next.min(whole) {
+                    // SAFETY: the block ends within `x` and `codes`.
+                    unsafe { block::<KIND>(work, ends, [fixed; 4], codes, at) };
+                    at += BLOCK;
+                }
+                next += size;
+            }
+            if at < whole {
+                slices.advance(ends);
+            }
+        }
+        return whole;
+    }
+    if offset == 0 && 2 * size == BLOCK {
+        let mut at = 0;
+        while at < whole {
+            let pairs = slices.factors.as_chunks().0.iter().zip(slices.addends.as_chunks().0);
+            for (&[a, b], &[c, d]) in pairs.take((whole - at) / BLOCK) {
+                let [first, second] = [fixed(a, c), fixed(b, d)];
                 // SAFETY: the block ends within `x` and `codes`.
-                unsafe { block::<KIND>(work, ends, [fixed; 4], codes, at) };
+                unsafe { block::<KIND>(work, ends, [first, first, second, second], codes, at) };
                 at += BLOCK;
             }
-            next += size;
+            if at < whole {
+                slices.advance(ends);
+            }
         }
         return whole;
     }
@@ -213,10 +259,14 @@ fn in_groups<const KIND: u8>(
     whole
 }
 
-/// Writes the codes of whole rows, tile by tile; says how many elements that are.
+/// Blocks of a row in a wide tile: their parameters fill half of the registers.
+const WIDE: usize = 4;
+
+/// Writes the codes of whole rows, tile by tile; says how many elements that are. With
+/// `COMMON`, all columns have one zero point.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
-fn in_columns<const KIND: u8>(
+fn in_columns<const KIND: u8, const COMMON: bool>(
     work: &Bytes<'_>,
     mut ends: Ends,
     columns: Columns<'_, f32>,
@@ -227,26 +277,52 @@ fn in_columns<const KIND: u8>(
         return 0;
     }
     ends.past &= row.is_multiple_of(BLOCK);
-    let rows = codes.len() / row;
-    for first in (0..row).step_by(BLOCK) {
-        // The last tile is a whole one too: codes of columns of two tiles are written twice.
-        let first = first.min(row - BLOCK);
-        let fixed = PARTS.map(|i| {
-            let at = first + 16 * i;
-            // SAFETY: the columns have 16 elements from there on: the tile ends within them.
-            let reciprocal =
-                unsafe { _mm512_loadu_ps(columns.reciprocals.as_ptr().wrapping_add(at)) };
-            // SAFETY: as above.
-            let zero_point =
-                unsafe { _mm512_loadu_si512(columns.zero_points.as_ptr().wrapping_add(at).cast()) };
-            ends.fixed(reciprocal, zero_point)
-        });
-        for i in 0..rows {
-            // SAFETY: the block ends within row `i`.
-            unsafe { block::<KIND>(work, &ends, fixed, codes, i * row + first) };
+    let mut first = 0;
+    if COMMON && work.how.stores == Stores::Cached {
+        while first + WIDE * BLOCK <= row {
+            tile::<KIND, COMMON, WIDE>(work, &ends, columns, codes, first);
+            first += WIDE * BLOCK;
         }
     }
-    rows * row
+    for first in (first..row).step_by(BLOCK) {
+        // The last tile is a whole one too: codes of columns of two tiles are written twice.
+        tile::<KIND, COMMON, 1>(work, &ends, columns, codes, first.min(row - BLOCK));
+    }
+    codes.len() - codes.len() % row
+}
+
+/// Writes the codes of `BLOCKS` blocks of each whole row, from column `first` on, which
+/// are all within the row.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
+fn tile<const KIND: u8, const COMMON: bool, const BLOCKS: usize>(
+    work: &Bytes<'_>,
+    ends: &Ends,
+    columns: Columns<'_, f32>,
+    codes: &mut [u8],
+    first: usize,
+) {
+    let row = columns.len().min(codes.len());
+    assert!(first + BLOCKS * BLOCK <= row, "a tile is within its rows");
+    let common = ends.common(columns);
+    let mut fixed = [[Fixed { factor: common, addend: common }; 4]; BLOCKS];
+    for (i, fixed) in fixed.as_flattened_mut().iter_mut().enumerate() {
+        let at = first + VECTOR * i;
+        // SAFETY: the columns have 16 elements from there on: the tile ends within them.
+        let reciprocal = unsafe { _mm512_loadu_ps(columns.reciprocals.as_ptr().wrapping_add(at)) };
+        fixed.factor = factor(reciprocal);
+        if !COMMON {
+            let zero_points = columns.zero_points.as_ptr().wrapping_add(at).cast();
+            // SAFETY: as above.
+            fixed.addend = ends.addend(unsafe { _mm512_loadu_si512(zero_points) });
+        }
+    }
+    for i in 0..codes.len() / row {
+        for (k, &fixed) in fixed.iter().enumerate() {
+            // SAFETY: the block ends within row `i`.
+            unsafe { block::<KIND>(work, ends, fixed, codes, i * row + first + BLOCK * k) };
+        }
+    }
 }
 
 /// Writes the codes of 64 elements from `at` on.
