@@ -420,14 +420,15 @@ fn rows_beside_the_widths_of_tiles() {
     let widths = [16, 63, 64, 65, 80, 127, 128, 130, 255, 256, 257, 319, 320, 335, 512, 600];
     for (round, row) in widths.into_iter().enumerate() {
         for common in [true, false] {
-            let affines: Vec<Affine<f32>> = (0..row)
+            let affines: Vec<Affine<f32>> = (0..)
+                .take(row)
                 .map(|i| Affine {
                     scale: 0.01 + (i % 37) as f32 * 0.003,
                     zero_point: if common { 7 } else { i % 90 },
                 })
                 .collect();
             let rows = 1 + (round + usize::from(common)) % 9;
-            let len = rows * row as usize + next() as usize % row as usize;
+            let len = rows * row + next() as usize % row;
             let mut x: Vec<f32> = affines
                 .iter()
                 .cycle()
@@ -436,7 +437,7 @@ fn rows_beside_the_widths_of_tiles() {
                 .collect();
             for _ in 0..len / 50 {
                 let at = next() as usize % len;
-                let tie = ((next() % 300) as f32 - 149.5) * affines[at % row as usize].scale;
+                let tie = ((next() % 300) as f32 - 149.5) * affines[at % row].scale;
                 x[at] = match next() % 4 {
                     0 => ODD[next() as usize % ODD.len()],
                     _ => neighbours(tie)[next() as usize % 3],
