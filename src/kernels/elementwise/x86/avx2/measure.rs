@@ -93,11 +93,11 @@ fn encode_from<const FORM: u8, const COMMON: bool>(
 
 /// Takes the codes of the definition, before they are limited; says whether the
 /// errors are exact then.
-#[inline(never)]
+#[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn settle(grid: &mut Grid, work: &Bytes<'_>, constants: &Constants) -> bool {
     let mut codes = [0; HALF];
-    work.codes_or_beyond(&mut codes);
+    codes_or_beyond(work, &mut codes);
     let mut inexact = _mm256_setzero_ps();
     for i in PARTS {
         let (codes, x) = (&codes[VECTOR * i..][..8], &work.x[VECTOR * i..][..8]);
@@ -115,6 +115,13 @@ fn settle(grid: &mut Grid, work: &Bytes<'_>, constants: &Constants) -> bool {
         inexact = _mm256_or_ps(inexact, less);
     }
     _mm256_movemask_ps(inexact) == 0
+}
+
+/// A function of its own: what it is given is in memory, where blocks should not be.
+#[inline(never)]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn codes_or_beyond(work: &Bytes<'_>, codes: &mut [i32; HALF]) {
+    work.codes_or_beyond(codes);
 }
 
 #[inline(never)]

@@ -165,11 +165,11 @@ impl Block {
 
     /// Takes the codes of the definition, before they are limited; says whether
     /// the errors are exact then.
-    #[inline(never)]
+    #[inline]
     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
     fn settle(&mut self, work: &Bytes<'_>) -> bool {
         let mut codes = [0; BLOCK];
-        work.codes_or_beyond(&mut codes);
+        codes_or_beyond(work, &mut codes);
         let mut inexact = 0;
         for i in PARTS {
             let codes = &codes[16 * i..][..16];
@@ -326,6 +326,13 @@ fn encode_from<const FORM: u8, const COMMON: bool>(
         let codes = if stores { Some(&mut codes[whole..len]) } else { None };
         encode_slowly(&work.part(whole, len - whole), codes, lanes);
     }
+}
+
+/// A function of its own: what it is given is in memory, where blocks should not be.
+#[inline(never)]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
+fn codes_or_beyond(work: &Bytes<'_>, codes: &mut [i32; BLOCK]) {
+    work.codes_or_beyond(codes);
 }
 
 #[inline(never)]
