@@ -228,10 +228,7 @@ pub(super) fn json_item(
     context: &mut Context<'_>,
 ) -> Result<Item, Error> {
     let origin = Origin::Body(base.to_owned());
-    let find = |key: &str| {
-        let member = members.iter().find(|member| member.key == key);
-        member.filter(|member| !member.is_null()).map(|member| member.value)
-    };
+    let find = |key: &str| json::find(members, key).map(|member| member.value);
     let missing = |key: &str| {
         Error::new(Kind::InvalidOption, "missing")
             .at(origin.place(key))

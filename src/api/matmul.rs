@@ -256,7 +256,6 @@ pub(super) fn scheme_or_default(
 
 fn decode_json(text: &[u8], context: &mut Context<'_>) -> Result<Request, Error> {
     let members = json::members(text)?;
-    let find = |key: &str| members.iter().find(|member| member.key == key && !member.is_null());
     let mut fields = Fields::new(Map::new(), Origin::Body(String::new()));
     for member in members.iter().filter(|m| ![SIDES[0], SIDES[1], "bias"].contains(&&*m.key)) {
         let value = context.read_option(member.value, &payload::pointer("", &member.key))?;
@@ -265,14 +264,15 @@ fn decode_json(text: &[u8], context: &mut Context<'_>) -> Result<Request, Error>
     let transposed = transpose_b(&mut fields.clone())?;
     let mut sides = Vec::with_capacity(2);
     for side in SIDES {
-        let Some(member) = find(side) else {
+        let Some(member) = json::find(&members, side) else {
             return Err(fields
                 .error(side, "missing")
                 .cure("send a tensor, such as {\"data\": [[1, 2]]}, or codes"));
         };
         sides.push(json_side(side, member, transposed, context)?);
     }
-    let bias = find("bias").map(|member| json_bias(member, &fields, context)).transpose()?;
+    let bias = json::find(&members, "bias");
+    let bias = bias.map(|member| json_bias(member, &fields, context)).transpose()?;
     let [a, b] = <[Side; 2]>::try_from(sides)
         .map_err(|_| Error::new(Kind::Internal, "a product has two sides"))?;
     Ok(Request { a, b, bias, fields })

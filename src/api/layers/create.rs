@@ -323,14 +323,14 @@ fn conv(fields: &mut Fields) -> Result<Conv, Error> {
 
 fn decode_json(text: &[u8], context: &mut Context<'_>) -> Result<Request, Error> {
     let members = json::members(text)?;
-    let find = |key: &str| members.iter().find(|member| member.key == key && !member.is_null());
     let mut fields = Fields::new(Map::new(), Origin::Body(String::new()));
     for member in members.iter().filter(|m| !["weight", "bias"].contains(&&*m.key)) {
         let value = context.read_option(member.value, &payload::pointer("", &member.key))?;
         fields.insert(&member.key, value);
     }
-    let weight = find("weight").map(|member| json_weight(member, context)).transpose()?;
-    let bias = find("bias").map(|member| json_bias(member, context)).transpose()?;
+    let [weight, bias] = ["weight", "bias"].map(|key| json::find(&members, key));
+    let weight = weight.map(|member| json_weight(member, context)).transpose()?;
+    let bias = bias.map(|member| json_bias(member, context)).transpose()?;
     // The scheme of weights stands beside them; in a query there is no such place.
     if fields.clone().take("scheme").is_some() {
         return Err(fields.error("scheme", "does not apply here").cure("put it into weight"));
@@ -342,9 +342,8 @@ fn json_weight(member: &Member<'_>, context: &mut Context<'_>) -> Result<Given, 
     let base = "/weight";
     let members = json::members(member.value)
         .map_err(|error| Error::from(error).at(Place::Pointer(base.to_owned())))?;
-    let scheme = members.iter().find(|member| member.key == "scheme");
+    let scheme = json::find(&members, "scheme");
     let scheme = scheme.map(|m| context.read_option(m.value, "/weight/scheme")).transpose()?;
-    let scheme = scheme.filter(|scheme| !scheme.is_null());
     if members.iter().any(|member| member.key == "codes") {
         let item = json_item(&members, base, context)?;
         return Ok(Given::Coded(Box::new(item), code_bits(scheme)?));

@@ -39,6 +39,12 @@ impl Member<'_> {
     }
 }
 
+/// The member of that name, unless it is `null`.
+#[must_use]
+pub fn find<'m, 'a>(members: &'m [Member<'a>], key: &str) -> Option<&'m Member<'a>> {
+    members.iter().find(|member| member.key == key && !member.is_null())
+}
+
 /// Splits an object of at most 64 members.
 ///
 /// # Errors

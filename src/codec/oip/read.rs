@@ -132,10 +132,7 @@ impl Source<'_> {
 
     fn input(&mut self, text: &[u8], place: fmt::Arguments<'_>) -> Result<Input, CodecError> {
         let members = members(text).map_err(|error| below(error, &place.to_string()))?;
-        let find = |key: &str| {
-            let member = members.iter().find(|member| member.key == key);
-            member.map(|member| member.value).filter(|value| *value != b"null")
-        };
+        let find = |key: &str| json::find(&members, key).map(|member| member.value);
         let name = name(find("name"), place)?;
         let about = |error: CodecError| {
             let detail = format!("input {name:?}: {}", error.detail);
@@ -234,10 +231,7 @@ fn outputs(text: &[u8]) -> Result<Vec<Wanted>, CodecError> {
     for (i, item) in items.into_iter().enumerate() {
         let pointer = format!("/outputs/{i}");
         let members = members(item).map_err(|error| below(error, &pointer))?;
-        let find = |key: &str| {
-            let member = members.iter().find(|member| member.key == key);
-            member.map(|member| member.value).filter(|value| *value != b"null")
-        };
+        let find = |key: &str| json::find(&members, key).map(|member| member.value);
         let name = name(find("name"), format_args!("{pointer}"))?;
         if outputs.iter().any(|output| output.name == name) {
             let detail = format!("output {name:?} is given twice");
