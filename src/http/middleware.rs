@@ -13,6 +13,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+use tower::util::MapRequestLayer;
 use tower::{Service, ServiceBuilder};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
@@ -27,6 +28,7 @@ use crate::telemetry;
 
 use super::App;
 use super::body::{self, Rest};
+use super::negotiate;
 use super::problem::{self, Problem};
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -46,9 +48,12 @@ pub(super) fn wrap(router: Router<App>, app: &App, cors: &[String]) -> Router<Ap
     )
 }
 
+type Settle = MapRequestLayer<fn(Request) -> Request>;
+
 /// Compresses documents and pages, for clients that take it.
-pub(super) fn compression() -> CompressionLayer<impl Predicate> {
-    CompressionLayer::new().gzip(true).compress_when(SizeAbove::new(1024))
+pub(super) fn compression() -> (Settle, CompressionLayer<impl Predicate>) {
+    let compress = CompressionLayer::new().gzip(true).compress_when(SizeAbove::new(1024));
+    (Settle::new(negotiate::settle_encoding), compress)
 }
 
 /// Counts the request for as long as it is handled, also when its client leaves.

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::http::{StatusCode, Uri};
-use axum::middleware::{map_request, map_response};
+use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter, UtoipaMethodRouterExt};
@@ -70,7 +70,7 @@ impl App {
 /// compressed on the compute pool instead, and those of `/v2` only for clients
 /// that can undo it.
 fn compressed(route: UtoipaMethodRouter<App>) -> UtoipaMethodRouter<App> {
-    route.layer(middleware::compression()).layer(map_request(negotiate::settle_encoding))
+    route.layer(middleware::compression())
 }
 
 /// Every documented route: one exists if and only if it is documented.
@@ -115,9 +115,7 @@ pub fn router(app: App, cors: &[String]) -> Router {
         if response.status() == StatusCode::NOT_FOUND { not_found() } else { response }
     }));
     let router = router
-        .merge(
-            pages.layer(middleware::compression()).layer(map_request(negotiate::settle_encoding)),
-        )
+        .merge(pages.layer(middleware::compression()))
         .fallback(async |uri: Uri| match oip::not_found(&uri) {
             Some(error) => error.into_response(),
             None => not_found(),

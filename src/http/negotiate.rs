@@ -179,7 +179,7 @@ pub(super) fn reply_encoding(headers: &HeaderMap) -> Encoding {
 
 /// Leaves of `Accept-Encoding` what the compression of documents decides by. As with tensors, what
 /// can be answered in no coding that is accepted is answered without one.
-pub(super) async fn settle_encoding(mut request: Request) -> Request {
+pub(super) fn settle_encoding(mut request: Request) -> Request {
     let headers = request.headers_mut();
     let encoding = preferred(headers, &[Encoding::Gzip]);
     headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(encoding.name()));
