@@ -34,7 +34,23 @@ const BUILD_INFO: &str = "quantd_build_info";
 const SECONDS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
-static METRICS: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
+static METRICS: OnceLock<Option<Metrics>> = OnceLock::new();
+
+/// The recorder, and of the metrics that every request changes those that have no labels: they are
+/// looked up once.
+struct Metrics {
+    recorder: PrometheusHandle,
+    active_requests: Gauge,
+    queue_depth: Gauge,
+    queue_wait: Histogram,
+}
+
+impl Metrics {
+    /// None before they are installed.
+    fn get() -> Option<&'static Self> {
+        METRICS.get()?.as_ref()
+    }
+}
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -64,7 +80,7 @@ pub fn init_metrics() {
         let builder = PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)
             .ok()?;
-        let handle = builder.install_recorder().ok()?;
+        let recorder = builder.install_recorder().ok()?;
         describe_histogram!(
             REQUEST_DURATION,
             "Time from the request line to the end of the answer's head"
@@ -87,8 +103,14 @@ pub fn init_metrics() {
         for counter in [CANCELLED, LAYERS_EVICTED, LAYERS_REFUSED] {
             counter!(counter).absolute(0);
         }
-        gauge!(QUEUE_DEPTH).set(0.0);
-        Some(handle)
+        let queue_depth = gauge!(QUEUE_DEPTH);
+        queue_depth.set(0.0);
+        Some(Metrics {
+            recorder,
+            active_requests: gauge!(ACTIVE_REQUESTS),
+            queue_depth,
+            queue_wait: histogram!(QUEUE_WAIT),
+        })
     });
 }
 
@@ -98,23 +120,16 @@ pub fn render_metrics(inflight_bytes: usize, (layers, layer_bytes): (usize, usiz
     gauge!(INFLIGHT).set(inflight_bytes as f64);
     gauge!(LAYERS).set(layers as f64);
     gauge!(LAYER_BYTES).set(layer_bytes as f64);
-    METRICS.get().and_then(Option::as_ref).map_or_else(String::new, |handle| {
-        handle.run_upkeep();
-        handle.render()
+    Metrics::get().map_or_else(String::new, |Metrics { recorder, .. }| {
+        recorder.run_upkeep();
+        recorder.render()
     })
-}
-
-/// The metric in `cell`, which is looked up once; none before there are metrics.
-fn once<T>(cell: &OnceLock<T>, find: impl FnOnce() -> T) -> Option<&T> {
-    METRICS.get()?;
-    Some(cell.get_or_init(find))
 }
 
 /// A request begins or ends.
 pub(crate) fn active_requests(change: f64) {
-    static FOUND: OnceLock<Gauge> = OnceLock::new();
-    if let Some(gauge) = once(&FOUND, || gauge!(ACTIVE_REQUESTS)) {
-        gauge.increment(change);
+    if let Some(metrics) = Metrics::get() {
+        metrics.active_requests.increment(change);
     }
 }
 
@@ -125,7 +140,7 @@ pub(crate) fn request(method: &'static str, route: &str, status: u16, duration: 
         static LAST: RefCell<Option<(&'static str, String, u16, Histogram)>> =
             const { RefCell::new(None) };
     }
-    if METRICS.get().is_none() {
+    if Metrics::get().is_none() {
         return;
     }
     LAST.with_borrow_mut(|last| {
@@ -145,17 +160,15 @@ pub(crate) fn request(method: &'static str, route: &str, status: u16, duration: 
 
 /// A request begins or ceases to wait.
 pub(crate) fn queue_depth(change: f64) {
-    static FOUND: OnceLock<Gauge> = OnceLock::new();
-    if let Some(gauge) = once(&FOUND, || gauge!(QUEUE_DEPTH)) {
-        gauge.increment(change);
+    if let Some(metrics) = Metrics::get() {
+        metrics.queue_depth.increment(change);
     }
 }
 
 /// A request has waited.
 pub(crate) fn queue_wait(duration: Duration) {
-    static FOUND: OnceLock<Histogram> = OnceLock::new();
-    if let Some(histogram) = once(&FOUND, || histogram!(QUEUE_WAIT)) {
-        histogram.record(duration.as_secs_f64());
+    if let Some(metrics) = Metrics::get() {
+        metrics.queue_wait.record(duration.as_secs_f64());
     }
 }
 
