@@ -60,18 +60,15 @@ impl Tensor {
         Self::view(dtype, shape, Arc::new(buffer), 0)
     }
 
-    /// Those from `first` on as a tensor of that shape in the same memory, or `None` when there are not so many.
+    /// The elements from `first` on as a tensor of that shape in the same memory, or `None` when
+    /// there are not so many.
     #[must_use]
     pub fn part(&self, first: usize, shape: Shape) -> Option<Self> {
-        let end = first.checked_add(shape.len())?;
-        let offset = self.offset.checked_add(first.checked_mul(self.dtype.size())?)?;
-        let buffer = || Arc::clone(&self.buffer);
-        (end <= self.shape.len()).then(|| Self {
-            dtype: self.dtype,
-            shape,
-            buffer: buffer(),
-            offset,
-        })
+        if first.checked_add(shape.len())? > self.shape.len() {
+            return None;
+        }
+        let offset = self.offset + first * self.dtype.size();
+        Self::view(self.dtype, shape, Arc::clone(&self.buffer), offset)
     }
 
     /// Type of the elements.
