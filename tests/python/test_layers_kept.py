@@ -187,6 +187,30 @@ def test_the_one_not_used_for_longest_makes_room(start, tmp_path, saved):
         np.testing.assert_array_equal(forward(client, name, x), answer)
 
 
+def test_layers_of_chains_do_not_make_room_where_they_would_be_lost(start):
+    server = start("--max-layer-bytes", "500000", "--layer-eviction", "lru")
+    client = Client(server.url)
+    body = tensor_json(seeded("chained").normal(size=(200, 200)).astype("f4"), True)
+    names = lambda: [layer["name"] for layer in client.request("get", "/v1/layers").json()["layers"]]
+    x = np.ones((1, 200), "f4")
+    make(client, "oldest", weight=body)
+    make(client, "net", chain=["oldest"])
+    expect = forward(client, "net", x)
+    for name in "ab":
+        make(client, name, weight=body)
+    assert names() == ["b", "net", "oldest"]
+    np.testing.assert_array_equal(forward(client, "net", x), expect)
+    # With all others gone there would be no room either: they stay.
+    large = {"weight": tensor_json(np.ones((280, 280), "f4"), True)}
+    response = client.request("put", "/v1/layers/large", data=json.dumps(large), headers={"content-type": JSON})
+    check_problem(response, "storage", 507)
+    assert "chains" in response.json()["detail"]
+    assert names() == ["b", "net", "oldest"]
+    client.request("delete", "/v1/layers/net")
+    make(client, "large", **large)
+    assert names() == ["large"]
+
+
 def test_others_stay_when_a_layer_cannot_be_saved(start, tmp_path, known):
     server = start("--layer-dir", str(tmp_path), "--max-layer-bytes", "300000", "--layer-eviction", "lru")
     client = Client(server.url)

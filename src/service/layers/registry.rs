@@ -165,7 +165,20 @@ impl Registry {
             return Err(refused("no room for the layer beside the others")
                 .cure("delete layers, raise --max-layer-bytes, or use --layer-eviction lru"));
         }
+        let is_chained = |own: &&Name| *own != name && !self.can_go(own, settings);
+        let chained: usize =
+            self.slots.keys().filter(is_chained).map(|own| self.bytes_in_memory(own)).sum();
+        if chained.saturating_add(bytes) > settings.max_bytes {
+            return Err(refused("no room for the layer beside those that chains use")
+                .cure("delete chains, raise --max-layer-bytes, or use --layer-dir"));
+        }
         Ok(())
+    }
+
+    /// Whether a layer may make room for others: one that is not saved would be gone, and with it
+    /// the chains that use it.
+    fn can_go(&self, name: &Name, settings: &Settings) -> bool {
+        settings.directory.is_some() || self.users(name).next().is_none()
     }
 
     /// Takes room for a layer of that name and size; others make it where they may.
@@ -178,7 +191,7 @@ impl Registry {
         self.check_room(name, bytes, settings)?;
         while !self.has_room(name, bytes, settings) {
             // What is on its way into memory cannot make room.
-            self.evict(name, settings.directory.is_some()).ok_or_else(|| {
+            self.evict(name, settings).ok_or_else(|| {
                 let error = refused("another layer takes the room at the moment");
                 let cure = "try again after the time that Retry-After gives";
                 Error { kind: Kind::Overloaded, ..error }.cure(cure)
@@ -199,15 +212,15 @@ impl Registry {
     }
 
     /// Drops the layer that was not used for longest, other than `name`.
-    fn evict(&mut self, name: &Name, has_file: bool) -> Option<()> {
-        let loaded = self
-            .slots
-            .iter()
-            .filter(|(own, slot)| *own != name && matches!(slot.content, Content::Loaded(_)));
-        let oldest = loaded.min_by_key(|(_, slot)| slot.used).map(|(own, _)| own.clone())?;
+    fn evict(&mut self, name: &Name, settings: &Settings) -> Option<()> {
+        let may_go = |(own, slot): &(&Name, &Slot)| {
+            *own != name && matches!(slot.content, Content::Loaded(_)) && self.can_go(own, settings)
+        };
+        let oldest = self.slots.iter().filter(may_go).min_by_key(|(_, slot)| slot.used);
+        let oldest = oldest.map(|(own, _)| own.clone())?;
         tracing::info!(layer = oldest.as_str(), "evicted");
         telemetry::layer_evicted();
-        if has_file {
+        if settings.directory.is_some() {
             self.put_away(&oldest, Content::OnDisk);
         } else {
             self.remove(&oldest);
