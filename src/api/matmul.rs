@@ -315,9 +315,7 @@ fn json_bias(
     let output = fields.clone().take("output_dtype");
     let is_codes = output.is_some_and(|output| output == "U8" || output == "I8");
     let dtype = if is_codes { DType::I32 } else { DType::F32 };
-    let tensor = json::read_tensor(member.value, dtype, None, "/bias", context.limits)?;
-    context.reserve(tensor.bytes().len())?;
-    Ok(tensor)
+    payload::numbers_or_tensor(member, dtype, context)
 }
 
 /// Tensors `a`, `b` and `bias`, or `a.codes`, `a.scale`, `a.zero_point` and so

@@ -226,24 +226,14 @@ fn decode_json(text: &[u8], context: &mut Context<'_>) -> Result<Request, Error>
         }
     }
     let tensors = match tensors {
-        None => vec![(String::new(), parts.read("", context)?)],
+        None => vec![(String::new(), parts.read(DType::F32, "", context)?)],
         Some(_) if !parts.is_empty() => {
             return Err(fields
                 .error("tensors", "given beside a single tensor")
                 .cure("use either data or tensors"));
         }
         Some(text) => named(text, context, |members, base, context| {
-            let mut parts = TensorParts::default();
-            for member in members {
-                let key = member.key.as_ref();
-                if !parts.take(key, member, context, base)? {
-                    let place = Place::Pointer(pointer(base, key));
-                    return Err(Error::new(Kind::InvalidOption, "unknown field")
-                        .at(place)
-                        .cure("known here: data, data_b64, shape, dtype"));
-                }
-            }
-            parts.read(base, context)
+            tensor_alone(members, DType::F32, base, context)
         })?,
     };
     Ok(Request { tensors, fields })
@@ -286,7 +276,45 @@ pub fn tensor_of_members<'a, 'm>(
             rest.push(member);
         }
     }
-    Ok((parts.read(base, context)?, rest))
+    Ok((parts.read(DType::F32, base, context)?, rest))
+}
+
+/// The tensor that members describe, of type `dtype` unless they say so.
+fn tensor_alone(
+    members: &[Member<'_>],
+    dtype: DType,
+    base: &str,
+    context: &mut Context<'_>,
+) -> Result<Tensor, Error> {
+    let mut parts = TensorParts::default();
+    for member in members {
+        if !parts.take(&member.key, member, context, base)? {
+            return Err(Error::new(Kind::InvalidOption, "unknown field")
+                .at(Place::Pointer(pointer(base, &member.key)))
+                .cure("known here: data, data_b64, shape, dtype"));
+        }
+    }
+    parts.read(dtype, base, context)
+}
+
+/// What a field of the body holds: numbers of type `dtype`, or a tensor.
+///
+/// # Errors
+/// [`Error`] names the member or the offset at fault.
+pub fn numbers_or_tensor(
+    member: &Member<'_>,
+    dtype: DType,
+    context: &mut Context<'_>,
+) -> Result<Tensor, Error> {
+    let base = pointer("", &member.key);
+    if member.value.first() == Some(&b'{') {
+        let members = json::members(member.value)
+            .map_err(|error| Error::from(error).at(Place::Pointer(base.clone())))?;
+        return tensor_alone(&members, dtype, &base, context);
+    }
+    let tensor = json::read_tensor(member.value, dtype, None, &base, context.limits)?;
+    context.reserve(tensor.bytes().len())?;
+    Ok(tensor)
 }
 
 /// A JSON pointer one step below `base` (RFC 6901 escapes).
@@ -330,15 +358,15 @@ impl<'a> TensorParts<'a> {
         self.data.is_none() && self.base64.is_none() && self.small.is_empty()
     }
 
-    fn read(self, base: &str, context: &mut Context<'_>) -> Result<Tensor, Error> {
-        let tensor = self.decode(base, context.limits)?;
+    fn read(self, dtype: DType, base: &str, context: &mut Context<'_>) -> Result<Tensor, Error> {
+        let tensor = self.decode(dtype, base, context.limits)?;
         context.reserve(tensor.bytes().len())?;
         Ok(tensor)
     }
 
-    fn decode(self, base: &str, limits: &Limits) -> Result<Tensor, Error> {
+    fn decode(self, default: DType, base: &str, limits: &Limits) -> Result<Tensor, Error> {
         let mut fields = Fields::new(self.small, Origin::Body(base.to_owned()));
-        let dtype = dtype(&mut fields, "dtype")?.unwrap_or(DType::F32);
+        let dtype = dtype(&mut fields, "dtype")?.unwrap_or(default);
         let shape = shape(&mut fields)?;
         match (self.data, self.base64) {
             (Some(data), None) => {

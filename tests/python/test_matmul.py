@@ -1,5 +1,6 @@
 """Products against ONNX Runtime, the reference of ONNX, and the integer formulas of gemmlowp."""
 
+import base64
 import math
 import subprocess
 import zlib
@@ -12,7 +13,7 @@ import safetensors.numpy
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from client import JSON, RAW, SAFETENSORS, dtype_name, read_tensor
+from client import JSON, RAW, SAFETENSORS, check_problem, dtype_name, read_tensor
 from server import binary, clean_environment
 
 SHAPES = [(1, 1, 1), (1, 7, 3), (5, 16, 17), (13, 33, 65), (32, 128, 48), (3, 257, 130)]
@@ -153,6 +154,17 @@ def test_fixed_point(client, mode, relu, c_scale):
         "output_dtype": "I8", "output_scale": c_scale, "output_zero_point": -3,
     }  # fmt: skip
     np.testing.assert_array_equal(read_tensor(post(client, body)), expect)
+    # A bias may be a tensor, of the type that goes with the product unless it says so.
+    tensor = {"data_b64": base64.b64encode(bias.astype("<i4").tobytes()).decode(), "shape": [21]}
+    for given in tensor, tensor | {"dtype": "I32"}, {"data": bias.tolist()}:
+        response = post(client, body | {"bias": given})
+        np.testing.assert_array_equal(read_tensor(response), expect)
+    for wrong, place in [
+        ({"data": [1] * 21, "dtype": "F32"}, "/bias"),
+        ({"data": [1] * 21, "scheme": "int8"}, "/bias/scheme"),
+        ({"shape": [21]}, "/bias/data"),
+    ]:
+        check_problem(client.post("/v1/matmul", body | {"bias": wrong}), "invalid-option", 400, place)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

@@ -330,7 +330,8 @@ fn decode_json(text: &[u8], context: &mut Context<'_>) -> Result<Request, Error>
     }
     let [weight, bias] = ["weight", "bias"].map(|key| json::find(&members, key));
     let weight = weight.map(|member| json_weight(member, context)).transpose()?;
-    let bias = bias.map(|member| json_bias(member, context)).transpose()?;
+    let bias =
+        bias.map(|member| payload::numbers_or_tensor(member, DType::F32, context)).transpose()?;
     // The scheme of weights stands beside them; in a query there is no such place.
     if fields.clone().take("scheme").is_some() {
         return Err(fields.error("scheme", "does not apply here").cure("put it into weight"));
@@ -364,23 +365,6 @@ fn code_bits(scheme: Option<Value>) -> Result<u32, Error> {
 }
 
 /// Bare numbers, or a tensor.
-fn json_bias(member: &Member<'_>, context: &mut Context<'_>) -> Result<Tensor, Error> {
-    let place = || Place::Pointer("/bias".to_owned());
-    if member.value.first() != Some(&b'{') {
-        let tensor = json::read_tensor(member.value, DType::F32, None, "/bias", context.limits)?;
-        context.reserve(tensor.bytes().len())?;
-        return Ok(tensor);
-    }
-    let members = json::members(member.value).map_err(|error| Error::from(error).at(place()))?;
-    let (tensor, rest) = payload::tensor_of_members(&members, "/bias", context)?;
-    match rest.first() {
-        None => Ok(tensor),
-        Some(member) => Err(Error::new(Kind::InvalidOption, "unknown field")
-            .at(Place::Pointer(payload::pointer("/bias", &member.key)))
-            .cure("known here: data, data_b64, shape, dtype")),
-    }
-}
-
 /// Tensors `weight` and `bias`, or `weight.codes`, `weight.scale`,
 /// `weight.zero_point` (or these without `weight.`) as `quantize` answers them.
 fn decode_safetensors(

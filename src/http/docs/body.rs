@@ -294,6 +294,16 @@ pub(in crate::http) struct OperandBody {
     report: Option<Value>,
 }
 
+/// Numbers, or a tensor.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+pub(in crate::http) enum NumbersOrTensor {
+    /// Numbers as they are.
+    Numbers(Numbers),
+    /// A tensor.
+    Tensor(TensorBody),
+}
+
 /// Two operands and what to make of their product.
 #[derive(Serialize, ToSchema)]
 pub(in crate::http) struct MatmulRequest {
@@ -302,7 +312,7 @@ pub(in crate::http) struct MatmulRequest {
     /// `[.., k, n]`. Granularity tensor, channel along n, or group along k.
     b: OperandBody,
     /// One a column: real numbers, or integers in units of the sums for codes.
-    bias: Option<Numbers>,
+    bias: Option<NumbersOrTensor>,
     /// Whether B is `[.., n, k]`, as weights of linear layers are stored.
     transpose_b: Option<bool>,
     /// What the product is: sums (I32), real numbers (F32), or codes. Default F32, or I32 without scales.

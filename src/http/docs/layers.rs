@@ -6,7 +6,7 @@ use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, SchemaType};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{IntoParams, PartialSchema, ToSchema};
 
-use super::body::{Numbers, OperandBody, TensorBody};
+use super::body::{Numbers, NumbersOrTensor, OperandBody, TensorBody};
 use super::words::{Dtype, PresetName, RequantizeName};
 
 /// The name in the path.
@@ -121,7 +121,7 @@ pub(in crate::http) struct LayerRequest {
     /// Default scheme: int8, one scale an output.
     weight: Option<OperandBody>,
     /// One an output.
-    bias: Option<Numbers>,
+    bias: Option<NumbersOrTensor>,
     /// Whether the weight of a linear layer is `[inputs, outputs]`.
     transpose: Option<bool>,
     /// How the input becomes codes: granularity tensor (all rows together) or
