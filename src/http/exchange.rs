@@ -9,7 +9,7 @@ use axum::http::request::Parts;
 use crate::api::error::{Error, Kind, Place};
 use crate::api::name::Name;
 use crate::api::payload::{Format, Payload};
-use crate::codec::encoding::Encoding;
+use crate::codec::encoding::{self, Encoding};
 use crate::service::compute::Permit;
 use crate::tensor::Buffer;
 
@@ -84,9 +84,10 @@ pub(super) async fn receive(
     negotiate::reply_format(headers, terms.formats, assumed)?;
     let cost = |bytes: usize| (terms.cost)(assumed, bytes);
     let (buffer, permit) = receive_bytes(app, headers, body, 0, &cost).await?;
-    let format = match encoding {
-        Encoding::Identity => negotiate::sniff(body_type, buffer.bytes())?,
-        Encoding::Gzip | Encoding::Deflate | Encoding::Zstd => assumed,
+    let format = match (body_type, encoding) {
+        (BodyType::Known(format), _) => format,
+        (_, Encoding::Identity) => negotiate::sniff(body_type, buffer.bytes())?,
+        (_, encoding) => negotiate::sniff(body_type, &encoding::start(encoding, buffer.bytes())?)?,
     };
     Ok(Received {
         payload: Payload { body: buffer, format, encoding, query },

@@ -254,6 +254,25 @@ def test_compressed_requests(client, encoding, kind):
         assert answer.content == expected
 
 
+@pytest.mark.parametrize("encoding", COMPRESS)
+@pytest.mark.parametrize("kind", [JSON, NPY, SAFETENSORS])
+def test_compressed_requests_without_a_type(client, encoding, kind):
+    body = json.dumps(tensor_json(X)).encode() if kind == JSON else encode(X, kind)
+    expected = client.post("/v1/quantize", body, kind=kind).content
+    for given in None, RAW:
+        headers = {"content-encoding": encoding}
+        answer = client.post("/v1/quantize", COMPRESS[encoding](body), kind=given, headers=headers)
+        assert answer.status_code == 200, answer.text
+        assert answer.content == expected
+    for wrong, slug, status in [
+        (body, "malformed-body", 400),
+        (COMPRESS[encoding](b""), "unsupported-media-type", 415),
+        (COMPRESS[encoding](b"GIF89a"), "unsupported-media-type", 415),
+        (COMPRESS[encoding](body)[:3], "malformed-body", 400),
+    ]:
+        check_problem(client.post("/v1/quantize", wrong, headers=headers), slug, status)
+
+
 def test_compressed_answers(client):
     x = np.random.default_rng(4).standard_normal((64, 64)).astype(np.float32)
     plain = send(client, x, JSON, {"bits": 8}).content

@@ -82,33 +82,47 @@ pub fn decode(
     max: usize,
     grow: &mut dyn FnMut(usize) -> Result<(), CodecError>,
 ) -> Result<Buffer, CodecError> {
+    let by_ratio = input.len().saturating_mul(MAX_RATIO).max(FREE_BYTES);
+    let mut sink = Sink { buffer: Buffer::default(), len: 0, limit: max.min(by_ratio), max, grow };
+    if encoding == Encoding::Identity {
+        sink.copy(input)?;
+        return Ok(sink.finish());
+    }
+    let mut rest = input;
+    let mut decoder = decoder(encoding, &mut rest)?;
+    sink.expect_len(declared_size(encoding, input))?;
+    sink.drain(encoding, &mut decoder)?;
+    drop(decoder);
+    if rest.is_empty() { Ok(sink.finish()) } else { Err(corrupt(encoding)) }
+}
+
+/// The first bytes of what a body decodes to, enough to tell formats apart.
+///
+/// # Errors
+/// The input is corrupt or truncated before they end, or its window is above 8 MiB.
+pub fn start(encoding: Encoding, mut input: &[u8]) -> Result<Vec<u8>, CodecError> {
+    const LEN: u64 = 64;
+    let mut start = Vec::new();
+    let mut decoder = decoder(encoding, &mut input)?.take(LEN);
+    decoder.read_to_end(&mut start).map_err(|error| failed(encoding, &error))?;
+    Ok(start)
+}
+
+fn decoder<'a>(encoding: Encoding, input: &'a mut &[u8]) -> Result<Box<dyn Read + 'a>, CodecError> {
     if encoding != Encoding::Identity && input.is_empty() {
         return Err(CodecError::malformed(format!("the {} body is empty", encoding.name())));
     }
-    let by_ratio = input.len().saturating_mul(MAX_RATIO).max(FREE_BYTES);
-    let mut sink = Sink { buffer: Buffer::default(), len: 0, limit: max.min(by_ratio), max, grow };
-    match encoding {
-        Encoding::Identity => sink.copy(input)?,
-        Encoding::Gzip => {
-            sink.expect_len(gzip_size(input))?;
-            sink.drain(encoding, &mut MultiGzDecoder::new(input))?;
-        }
-        Encoding::Deflate => {
-            let mut decoder = ZlibDecoder::new(input);
-            sink.drain(encoding, &mut decoder)?;
-            if !decoder.into_inner().is_empty() {
-                return Err(corrupt(encoding));
-            }
-        }
+    Ok(match encoding {
+        Encoding::Identity => Box::new(input),
+        Encoding::Gzip => Box::new(MultiGzDecoder::new(input)),
+        Encoding::Deflate => Box::new(ZlibDecoder::new(input)),
         Encoding::Zstd => {
-            sink.expect_len(zstd_size(input))?;
             let mut decoder = zstd::stream::read::Decoder::with_buffer(input)
                 .map_err(|error| failed(encoding, &error))?;
             decoder.window_log_max(ZSTD_WINDOW_LOG).map_err(|error| failed(encoding, &error))?;
-            sink.drain(encoding, &mut decoder)?;
+            Box::new(decoder)
         }
-    }
-    Ok(sink.finish())
+    })
 }
 
 /// Encodes a whole body at the fastest level.
@@ -216,15 +230,16 @@ impl Sink<'_> {
     }
 }
 
-/// Size that the last gzip member declares, modulo 2^32: only a hint.
-fn gzip_size(input: &[u8]) -> Option<usize> {
-    input.last_chunk::<4>().and_then(|bytes| usize::try_from(u32::from_le_bytes(*bytes)).ok())
-}
-
-/// Size that the first zstd frame declares: only a hint.
-fn zstd_size(input: &[u8]) -> Option<usize> {
-    let declared = zstd::zstd_safe::get_frame_content_size(input).ok().flatten()?;
-    usize::try_from(declared).ok()
+/// Size that the last gzip member declares, modulo 2^32, or the first zstd frame: only a hint.
+fn declared_size(encoding: Encoding, input: &[u8]) -> Option<usize> {
+    match encoding {
+        Encoding::Identity | Encoding::Deflate => None,
+        Encoding::Gzip => usize::try_from(u32::from_le_bytes(*input.last_chunk()?)).ok(),
+        Encoding::Zstd => {
+            let declared = zstd::zstd_safe::get_frame_content_size(input).ok().flatten()?;
+            usize::try_from(declared).ok()
+        }
+    }
 }
 
 fn corrupt(encoding: Encoding) -> CodecError {

@@ -148,6 +148,9 @@ proptest! {
             let coded = encode(encoding, &data).unwrap();
             let decoded = decode_up_to(encoding, &coded, data.len()).unwrap();
             prop_assert_eq!(decoded.bytes(), &data[..]);
+            if !coded.is_empty() {
+                prop_assert_eq!(start(encoding, &coded).unwrap(), &data[..data.len().min(64)]);
+            }
         }
     }
 }
