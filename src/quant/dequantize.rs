@@ -160,10 +160,8 @@ fn affines<T: Real>(
     let slices = layout.slices();
     check_count("scale", scale.len(), slices)?;
     if let Some(i) = scale.iter().position(|scale| !(*scale > T::ZERO && scale.is_finite())) {
-        return Err(QuantError::field(
-            "scale",
-            format!("scale {i} is not a positive finite number"),
-        ));
+        let detail = format!("element {i} is not a positive finite number");
+        return Err(QuantError::field("scale", detail));
     }
     let pick = |count: usize, slice: usize| if count == 1 { 0 } else { slice };
     Ok((0..slices)

@@ -175,7 +175,7 @@ async fn what_cannot_be_multiplied_is_named() {
         (
             with("b", json!({"codes": [[1], [2]], "zero_point": 200})),
             "/b/zero_point",
-            "zero point 0 is no code",
+            "element 0 is no code",
         ),
         (
             with("b", json!({"codes": [[1], [2]], "scale": [1, 2, 3]})),

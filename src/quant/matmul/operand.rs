@@ -120,7 +120,7 @@ fn checked_zero_points(codes: &Tensor, zero_point: &Tensor) -> Result<Vec<i32>, 
         .ok_or_else(|| QuantError::field("zero_point", "not an integer type"))?;
     match zero_points.iter().position(|zero| !ends.contains(zero)) {
         None => Ok(zero_points),
-        Some(i) => Err(QuantError::field("zero_point", format!("zero point {i} is no code"))
+        Some(i) => Err(QuantError::field("zero_point", format!("element {i} is no code"))
             .cure(format!("use {} to {}", ends.start(), ends.end()))),
     }
 }
@@ -130,7 +130,8 @@ fn checked_scales(scale: &Tensor) -> Result<Vec<f32>, QuantError> {
     match scales.iter().position(|scale| !(*scale > 0.0 && scale.is_finite())) {
         None => Ok(scales),
         Some(i) => {
-            Err(QuantError::field("scale", format!("scale {i} is not a positive finite number")))
+            let detail = format!("element {i} is not a positive finite number");
+            Err(QuantError::field("scale", detail))
         }
     }
 }
