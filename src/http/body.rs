@@ -213,6 +213,8 @@ pub(super) fn respond(name: &str, outcome: Outcome, waited: Duration) -> Respons
     let frames = answer.segments.into_iter().filter(|segment| !segment.is_empty()).collect();
     let mut response = Response::new(Body::new(Segments { frames, left, _permit: permit }));
     let headers = response.headers_mut();
+    // Those below, of the middleware and of hyper: grown once.
+    headers.reserve(8 + answer.facts.len());
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type(answer.format)));
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(left));
     headers.insert(header::VARY, HeaderValue::from_static("accept, accept-encoding"));

@@ -3,8 +3,7 @@
 use std::time::Instant;
 
 use axum::Json;
-use axum::body::Body;
-use axum::extract::{RawQuery, State};
+use axum::extract::{RawQuery, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 
@@ -26,12 +25,12 @@ const SMALL: usize = 64 << 10;
 async fn receive(
     app: App,
     operation: &'static str,
-    (headers, query, body): (HeaderMap, Option<String>, Body),
+    request: Request,
     work: impl FnOnce(&Calibrators, Payload, &mut Context<'_>) -> Result<Answer, Error> + Send + 'static,
 ) -> Result<Response, Error> {
     let terms = Terms { formats: FORMATS, cost: &Calibrators::cost };
     let Received { payload, encoding, permit, .. } =
-        exchange::receive(&app, &headers, query, body, terms).await?;
+        exchange::receive(&app, request, terms).await?;
     let calibrators = app.service.calibrators().clone();
     let length = payload.body.bytes().len();
     let started = Instant::now();
@@ -73,16 +72,11 @@ async fn read(
         (status = 201, description = "It is there, at `Location`.", body = docs::CalibratorAnswer,
             headers(("location" = String, description = "Path of the calibrator."))),
         docs::Problems, docs::NamedProblems, docs::StorageProblems))]
-pub(super) async fn create(
-    State(app): State<App>,
-    headers: HeaderMap,
-    RawQuery(query): RawQuery,
-    body: Body,
-) -> Result<Response, Error> {
+pub(super) async fn create(State(app): State<App>, request: Request) -> Result<Response, Error> {
     let work = |calibrators: &Calibrators, payload, context: &mut Context<'_>| {
         calibrators.create(payload, context)
     };
-    let mut response = receive(app, "calibrator", (headers, query, body), work).await?;
+    let mut response = receive(app, "calibrator", request, work).await?;
     *response.status_mut() = StatusCode::CREATED;
     Ok(response)
 }
@@ -146,13 +140,11 @@ pub(super) async fn delete(State(app): State<App>, Named(name): Named) -> Result
 pub(super) async fn feed(
     State(app): State<App>,
     Named(name): Named,
-    headers: HeaderMap,
-    RawQuery(query): RawQuery,
-    body: Body,
+    request: Request,
 ) -> Result<Response, Error> {
     // Before a body is received for nothing.
     app.service.calibrators().get(&name)?;
-    receive(app, "calibrate", (headers, query, body), move |calibrators, payload, context| {
+    receive(app, "calibrate", request, move |calibrators, payload, context| {
         calibrators.feed(&name, payload, context)
     })
     .await
@@ -172,12 +164,10 @@ pub(super) async fn feed(
 pub(super) async fn merge(
     State(app): State<App>,
     Named(name): Named,
-    headers: HeaderMap,
-    RawQuery(query): RawQuery,
-    body: Body,
+    request: Request,
 ) -> Result<Response, Error> {
     app.service.calibrators().get(&name)?;
-    receive(app, "calibrator", (headers, query, body), move |calibrators, payload, context| {
+    receive(app, "calibrator", request, move |calibrators, payload, context| {
         calibrators.merge(&name, payload, context)
     })
     .await

@@ -2,7 +2,7 @@
 //! body is received.
 
 use axum::body::Body;
-use axum::extract::{FromRequestParts, Path};
+use axum::extract::{FromRequestParts, Path, Request};
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
 
@@ -68,14 +68,15 @@ pub(super) async fn receive_bytes(
 /// bytes, then reads its body.
 pub(super) async fn receive(
     app: &App,
-    headers: &HeaderMap,
-    query: Option<String>,
-    body: Body,
+    request: Request,
     terms: Terms<'_>,
 ) -> Result<Received, Error> {
     refuse_when_draining(app)?;
-    let query = query.unwrap_or_default();
-    let body_type = negotiate::body_type(headers, &query)?;
+    // Whole, and not by extractors: those would copy all headers.
+    let (Parts { headers, uri, .. }, body) = request.into_parts();
+    let headers = &headers;
+    let query = uri.query().unwrap_or_default();
+    let body_type = negotiate::body_type(headers, query)?;
     let encoding = negotiate::body_encoding(headers)?;
     let assumed = match body_type {
         BodyType::Known(format) => format,
@@ -90,7 +91,7 @@ pub(super) async fn receive(
         (_, encoding) => negotiate::sniff(body_type, &encoding::start(encoding, buffer.bytes())?)?,
     };
     Ok(Received {
-        payload: Payload { body: buffer, format, encoding, query },
+        payload: Payload { body: buffer, format, encoding, query: query.to_owned() },
         format: negotiate::reply_format(headers, terms.formats, format)?,
         encoding: negotiate::reply_encoding(headers),
         permit,

@@ -3,9 +3,8 @@
 use std::time::Instant;
 
 use axum::Json;
-use axum::body::Body;
-use axum::extract::{RawQuery, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
 use axum::response::Response;
 
 use crate::api::error::Error;
@@ -30,16 +29,9 @@ const fn cost(format: Format, body: usize) -> usize {
     body.saturating_mul(factor).saturating_add(64 << 10)
 }
 
-async fn make(
-    app: App,
-    name: Option<Name>,
-    headers: HeaderMap,
-    query: Option<String>,
-    body: Body,
-) -> Result<Response, Error> {
+async fn make(app: App, name: Option<Name>, request: Request) -> Result<Response, Error> {
     let terms = Terms { formats: DOCUMENTS, cost: &cost };
-    let Received { payload, permit, .. } =
-        exchange::receive(&app, &headers, query, body, terms).await?;
+    let Received { payload, permit, .. } = exchange::receive(&app, request, terms).await?;
     let started = Instant::now();
     let (outcome, is_new) = app.service.make_layer(permit, name, payload).await?;
     let mut response = body::respond("make_layer", outcome, started.elapsed());
@@ -67,13 +59,8 @@ async fn make(
         (status = 201, description = "The layer, which is there, at `Location`, and saved.", body = LayerDoc,
             headers(("location" = String, description = "Path of the layer."))),
         docs::Problems, docs::NamedProblems, docs::StorageProblems))]
-pub(super) async fn create(
-    State(app): State<App>,
-    headers: HeaderMap,
-    RawQuery(query): RawQuery,
-    body: Body,
-) -> Result<Response, Error> {
-    make(app, None, headers, query, body).await
+pub(super) async fn create(State(app): State<App>, request: Request) -> Result<Response, Error> {
+    make(app, None, request).await
 }
 
 /// Make or replace a layer of that name.
@@ -97,11 +84,9 @@ pub(super) async fn create(
 pub(super) async fn replace(
     State(app): State<App>,
     Named(name): Named,
-    headers: HeaderMap,
-    RawQuery(query): RawQuery,
-    body: Body,
+    request: Request,
 ) -> Result<Response, Error> {
-    make(app, Some(name), headers, query, body).await
+    make(app, Some(name), request).await
 }
 
 /// List all layers.
@@ -160,14 +145,12 @@ pub(super) async fn delete(
 pub(super) async fn forward(
     State(app): State<App>,
     Named(name): Named,
-    headers: HeaderMap,
-    RawQuery(query): RawQuery,
-    body: Body,
+    request: Request,
 ) -> Result<Response, Error> {
     let hosted = app.service.layers().get(&name, None).await?;
     let terms = Terms { formats: TENSORS, cost: &cost };
     let Received { payload, format, encoding, permit } =
-        exchange::receive(&app, &headers, query, body, terms).await?;
+        exchange::receive(&app, request, terms).await?;
     let started = Instant::now();
     let outcome = app.service.run_layer(permit, hosted, payload, (format, encoding)).await?;
     Ok(body::respond("forward", outcome, started.elapsed()))
@@ -192,14 +175,11 @@ pub(super) async fn forward(
 pub(super) async fn evaluate(
     State(app): State<App>,
     Named(name): Named,
-    headers: HeaderMap,
-    RawQuery(query): RawQuery,
-    body: Body,
+    request: Request,
 ) -> Result<Response, Error> {
     let hosted = app.service.layers().get(&name, None).await?;
     let terms = Terms { formats: DOCUMENTS, cost: &cost };
-    let Received { payload, permit, .. } =
-        exchange::receive(&app, &headers, query, body, terms).await?;
+    let Received { payload, permit, .. } = exchange::receive(&app, request, terms).await?;
     let started = Instant::now();
     let outcome = app.service.evaluate_layer(permit, hosted, payload).await?;
     Ok(body::respond("evaluate", outcome, started.elapsed()))

@@ -5,9 +5,7 @@
 
 use std::time::Instant;
 
-use axum::body::Body;
-use axum::extract::{RawQuery, State};
-use axum::http::HeaderMap;
+use axum::extract::{Request, State};
 use axum::response::Response;
 
 use crate::api::error::Error;
@@ -16,17 +14,11 @@ use crate::service::{Command, Operation};
 use super::exchange::{self, Received, Terms};
 use super::{App, body, docs};
 
-async fn handle(
-    app: App,
-    operation: Operation,
-    headers: HeaderMap,
-    query: Option<String>,
-    body: Body,
-) -> Result<Response, Error> {
+async fn handle(app: App, operation: Operation, request: Request) -> Result<Response, Error> {
     let terms =
         Terms { formats: operation.formats(), cost: &|format, body| operation.cost(format, body) };
     let Received { payload, format, encoding, permit } =
-        exchange::receive(&app, &headers, query, body, terms).await?;
+        exchange::receive(&app, request, terms).await?;
     let command = Command { operation, payload, format, encoding };
     let started = Instant::now();
     let outcome = app.service.run(permit, command).await?;
@@ -55,13 +47,8 @@ async fn handle(
                 (docs::BinaryBody = "application/x-npy"),
                 (docs::BinaryBody = "application/octet-stream"))),
         docs::Problems))]
-pub(super) async fn quantize(
-    State(app): State<App>,
-    headers: HeaderMap,
-    RawQuery(query): RawQuery,
-    body: Body,
-) -> Result<Response, Error> {
-    handle(app, Operation::Quantize, headers, query, body).await
+pub(super) async fn quantize(State(app): State<App>, request: Request) -> Result<Response, Error> {
+    handle(app, Operation::Quantize, request).await
 }
 
 /// Restore real numbers from codes.
@@ -86,11 +73,9 @@ pub(super) async fn quantize(
         docs::Problems))]
 pub(super) async fn dequantize(
     State(app): State<App>,
-    headers: HeaderMap,
-    RawQuery(query): RawQuery,
-    body: Body,
+    request: Request,
 ) -> Result<Response, Error> {
-    handle(app, Operation::Dequantize, headers, query, body).await
+    handle(app, Operation::Dequantize, request).await
 }
 
 /// Compare schemes on one tensor.
@@ -109,13 +94,8 @@ pub(super) async fn dequantize(
     responses(
         (status = 200, description = "The table.", body = crate::api::documents::CompareDoc),
         docs::Problems))]
-pub(super) async fn compare(
-    State(app): State<App>,
-    headers: HeaderMap,
-    RawQuery(query): RawQuery,
-    body: Body,
-) -> Result<Response, Error> {
-    handle(app, Operation::Compare, headers, query, body).await
+pub(super) async fn compare(State(app): State<App>, request: Request) -> Result<Response, Error> {
+    handle(app, Operation::Compare, request).await
 }
 
 /// Look at a tensor before choosing a scheme.
@@ -134,13 +114,8 @@ pub(super) async fn compare(
     responses(
         (status = 200, description = "The statistics.", body = crate::api::documents::InspectDoc),
         docs::Problems))]
-pub(super) async fn inspect(
-    State(app): State<App>,
-    headers: HeaderMap,
-    RawQuery(query): RawQuery,
-    body: Body,
-) -> Result<Response, Error> {
-    handle(app, Operation::Inspect, headers, query, body).await
+pub(super) async fn inspect(State(app): State<App>, request: Request) -> Result<Response, Error> {
+    handle(app, Operation::Inspect, request).await
 }
 
 /// Multiply matrices in 8-bit integers.
@@ -164,11 +139,6 @@ pub(super) async fn inspect(
                 (docs::BinaryBody = "application/x-npy"),
                 (docs::BinaryBody = "application/octet-stream"))),
         docs::Problems))]
-pub(super) async fn matmul(
-    State(app): State<App>,
-    headers: HeaderMap,
-    RawQuery(query): RawQuery,
-    body: Body,
-) -> Result<Response, Error> {
-    handle(app, Operation::Matmul, headers, query, body).await
+pub(super) async fn matmul(State(app): State<App>, request: Request) -> Result<Response, Error> {
+    handle(app, Operation::Matmul, request).await
 }

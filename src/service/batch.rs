@@ -87,6 +87,7 @@ struct Done {
 struct Ready {
     item: Item,
     x: Tensor,
+    rows: usize,
     shape: Shape,
     begun: Instant,
     decoded: Instant,
@@ -132,6 +133,8 @@ impl std::fmt::Debug for Lanes {
 struct Leader {
     lane: Arc<Lane>,
     hosted: Arc<Hosted>,
+    /// Numbers of a row.
+    row: usize,
     compute: Compute,
     limits: Arc<Limits>,
     batching: Batching,
@@ -209,6 +212,7 @@ impl Service {
         if !is_led {
             let leader = Leader {
                 lane,
+                row: row(&hosted).unwrap_or(1).max(1),
                 hosted,
                 compute: self.compute.clone(),
                 limits: Arc::clone(&self.limits),
@@ -290,7 +294,7 @@ impl Leader {
         let mut alone = Vec::new();
         for item in items {
             let Some((ready, together)) = self.decode(item) else { continue };
-            let own = self.rows(&ready);
+            let own = ready.rows;
             if !together || own > self.batching.rows || ready.x.dtype() != DType::F32 {
                 alone.push(ready);
                 continue;
@@ -304,11 +308,6 @@ impl Leader {
         }
         self.run_group(group);
         alone.into_iter().for_each(|ready| self.run_alone(ready));
-    }
-
-    fn rows(&self, ready: &Ready) -> usize {
-        let row = row(&self.hosted).unwrap_or(1).max(1);
-        (ready.x.shape().len() / row).max(1)
     }
 
     /// Decodes a request, or answers it: its client may have left, it may have
@@ -335,7 +334,8 @@ impl Leader {
         match made.unwrap_or_else(|panic| Err(defect(panic))) {
             Ok((x, shape, together)) => {
                 let decoded = Instant::now();
-                Some((Ready { item, x, shape, begun, decoded }, together))
+                let rows = (x.shape().len() / self.row).max(1);
+                Some((Ready { item, x, rows, shape, begun, decoded }, together))
             }
             Err(error) => {
                 drop(item.reply.send(Err(error)));
@@ -355,21 +355,20 @@ impl Leader {
             return group.into_iter().for_each(|ready| self.run_alone(ready));
         };
         let took = started.elapsed();
-        let (mut executed, mut first) = (group.iter().map(|ready| self.rows(ready)).sum(), 0);
+        let (mut executed, mut first) = (group.iter().map(|ready| ready.rows).sum(), 0);
         let answered = group.drain(..).map(|ready| {
             let own = y.part(first, ready.shape.clone()).ok_or_else(|| defect(()));
             first += ready.shape.len();
-            self.answer(ready, own, (std::mem::take(&mut executed), took))
+            answer(ready, own, (std::mem::take(&mut executed), took))
         });
         send(answered.collect());
     }
 
     fn product(&self, group: &[Ready]) -> Option<Tensor> {
-        let row = row(&self.hosted)?;
         let elements: usize = group.iter().map(|ready| ready.x.shape().len()).sum();
         let mut x = Buffer::with_capacity(elements * size_of::<f32>());
         group.iter().for_each(|ready| x.extend(ready.x.bytes()));
-        let shape = Shape::new(vec![elements.checked_div(row)?, row]).ok()?;
+        let shape = Shape::new(vec![elements / self.row, self.row]).ok()?;
         let x = Tensor::view(DType::F32, shape, Arc::new(x), 0)?;
         self.hosted.forward(&x, &Cancel::default()).ok()
     }
@@ -379,26 +378,20 @@ impl Leader {
         let cancel = Cancel::default();
         let made = catch_unwind(AssertUnwindSafe(|| self.hosted.forward(&ready.x, &cancel)));
         let made = made.unwrap_or_else(|panic| Err(defect(panic)));
-        let rows = self.rows(&ready);
         let made = made.map_err(|error| ready.item.part.located(error));
-        send(vec![self.answer(ready, made, (rows, started.elapsed()))]);
+        let rows = ready.rows;
+        send(vec![answer(ready, made, (rows, started.elapsed()))]);
     }
+}
 
-    fn answer(
-        &self,
-        ready: Ready,
-        made: Result<Tensor, Error>,
-        (executed, took): (usize, Duration),
-    ) -> Done {
-        let rows = self.rows(&ready);
-        let Ready { item, x, begun, decoded, .. } = ready;
-        let Item { mut part, permit, reply, .. } = item;
-        drop(x);
-        let run = Run { rows, executed, begun, decoded, took };
-        let encoded = catch_unwind(AssertUnwindSafe(|| part.encode(made?, run)));
-        let result = encoded.unwrap_or_else(|panic| Err(defect(panic)));
-        Done { result: result.map(|answer| (answer, begun.elapsed())), permit, reply }
-    }
+fn answer(ready: Ready, made: Result<Tensor, Error>, (executed, took): (usize, Duration)) -> Done {
+    let Ready { item, x, rows, begun, decoded, .. } = ready;
+    let Item { mut part, permit, reply, .. } = item;
+    drop(x);
+    let run = Run { rows, executed, begun, decoded, took };
+    let encoded = catch_unwind(AssertUnwindSafe(|| part.encode(made?, run)));
+    let result = encoded.unwrap_or_else(|panic| Err(defect(panic)));
+    Done { result: result.map(|answer| (answer, begun.elapsed())), permit, reply }
 }
 
 /// Sends answers that may be parts of one result, whose memory is there until the last of them

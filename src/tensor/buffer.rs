@@ -105,26 +105,19 @@ impl Buffer {
     /// An empty buffer with room for `capacity` bytes.
     #[must_use]
     pub fn with_capacity(capacity: usize) -> Self {
-        Self { storage: Storage::to_fill(capacity), len: 0 }
+        let storage = if capacity < HUGE {
+            Storage::Lines(Vec::with_capacity(capacity.div_ceil(LINE)))
+        } else {
+            Storage::to_fill(capacity)
+        };
+        Self { storage, len: 0 }
     }
 
     /// A copy of `bytes`.
     #[must_use]
     pub fn copy_of(bytes: &[u8]) -> Self {
-        // Copied line by line there is nothing to fill with zeros before.
-        let whole = bytes.len() - bytes.len() % LINE;
-        let lines = bytemuck::try_cast_slice::<u8, Line>(&bytes[..whole]);
-        if let Ok(lines) = lines
-            && bytes.len() < HUGE
-        {
-            let mut storage = Vec::with_capacity(bytes.len().div_ceil(LINE));
-            storage.extend_from_slice(lines);
-            let mut buffer = Self { storage: Storage::Lines(storage), len: whole };
-            buffer.extend(&bytes[whole..]);
-            return buffer;
-        }
-        let mut buffer = Self::to_fill(bytes.len());
-        buffer.bytes_mut().copy_from_slice(bytes);
+        let mut buffer = Self::with_capacity(bytes.len());
+        buffer.extend(bytes);
         buffer
     }
 
@@ -133,12 +126,27 @@ impl Buffer {
         let start = self.len;
         let needed = start.saturating_add(bytes.len());
         if needed > self.capacity() {
-            let mut grown = Storage::to_fill(needed.max(self.capacity().saturating_mul(2)));
-            grown.bytes_mut()[..start].copy_from_slice(self.bytes());
-            std::mem::replace(&mut self.storage, grown).give_back();
+            let mut grown = Self::with_capacity(needed.max(self.capacity().saturating_mul(2)));
+            grown.extend(self.bytes());
+            *self = grown;
         }
         self.len = needed;
-        self.bytes_mut()[start..].copy_from_slice(bytes);
+        match &mut self.storage {
+            Storage::Pages(pages) => pages[start..needed].copy_from_slice(bytes),
+            Storage::Lines(lines) => {
+                let there = &mut bytemuck::cast_slice_mut::<_, u8>(lines)[start..];
+                let (first, rest) = bytes.split_at(bytes.len().min(there.len()));
+                there[..first.len()].copy_from_slice(first);
+                // Line by line there is nothing to fill with zeros before.
+                let (whole, last) = rest.as_chunks::<LINE>();
+                lines.extend(whole.iter().map(|&line| Line(line)));
+                if !last.is_empty() {
+                    let mut line = Line::zeroed();
+                    line.0[..last.len()].copy_from_slice(last);
+                    lines.push(line);
+                }
+            }
+        }
     }
 
     /// Drops all bytes from `len` on; does nothing when the buffer is shorter.
@@ -149,7 +157,10 @@ impl Buffer {
     /// Bytes that fit without another allocation.
     #[must_use]
     pub fn capacity(&self) -> usize {
-        self.storage.bytes().len()
+        match &self.storage {
+            Storage::Lines(lines) => lines.capacity() * LINE,
+            Storage::Pages(pages) => pages.len(),
+        }
     }
 
     /// The bytes.
@@ -200,6 +211,38 @@ mod tests {
         assert_eq!(buffer.bytes().as_ptr().align_offset(64), 0);
         buffer.truncate(2);
         assert_eq!(buffer.bytes(), &[1, 2]);
+    }
+
+    #[test]
+    fn pieces_of_any_length_follow_one_another() {
+        let bytes: Vec<u8> = (0..=255).collect();
+        for first in 0..=2 * LINE + 1 {
+            for second in [0, 1, LINE - 1, LINE, LINE + 1, 100] {
+                let mut buffer = Buffer::with_capacity(first);
+                buffer.extend(&bytes[1..][..first]);
+                // What is cut off is written over, and shows no more.
+                buffer.truncate(first.saturating_sub(3));
+                let mut expected = bytes[1..][..first.saturating_sub(3)].to_vec();
+                for piece in [&bytes[..second], &bytes[7..][..second]] {
+                    buffer.extend(piece);
+                    expected.extend(piece);
+                    assert_eq!(buffer.bytes(), expected, "{first} and {second}");
+                }
+                assert_eq!(Buffer::copy_of(&expected).bytes(), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn room_that_was_asked_for_is_there() {
+        for capacity in [0, 1, LINE, LINE + 1, 1000] {
+            let mut buffer = Buffer::with_capacity(capacity);
+            assert!(buffer.capacity() >= capacity);
+            buffer.extend(&[1]);
+            let start = buffer.bytes().as_ptr();
+            buffer.extend(&vec![2; capacity.saturating_sub(1)]);
+            assert_eq!(buffer.bytes().as_ptr(), start);
+        }
     }
 
     #[test]

@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::HeaderMap;
+use axum::http::request::Parts;
 use axum::response::Response;
 
 use crate::api::error::{Error, Kind, Place};
@@ -48,10 +48,12 @@ fn header_length(headers: &HeaderMap) -> Result<Option<usize>, Error> {
 async fn carry_out(
     app: &App,
     target: Target,
-    (headers, body): (&HeaderMap, Body),
+    request: Request,
     received: Instant,
 ) -> Result<Response, Error> {
     exchange::refuse_when_draining(app)?;
+    let (Parts { headers, .. }, body) = request.into_parts();
+    let headers = &headers;
     let header = header_length(headers)?;
     let encoding = negotiate::body_encoding(headers)?;
     // The elements behind the header start where vectors are read from.
@@ -69,10 +71,10 @@ async fn carry_out(
     Ok(body::respond("infer", outcome, started.elapsed()))
 }
 
-async fn handle(app: App, named: Named, headers: HeaderMap, body: Body) -> Result<Response, Error> {
+async fn handle(app: App, named: Named, request: Request) -> Result<Response, Error> {
     let received = Instant::now();
     let target = named.find(&app).await?;
-    carry_out(&app, target, (&headers, body), received).await
+    carry_out(&app, target, request, received).await
 }
 
 /// Run a model.
@@ -98,10 +100,9 @@ async fn handle(app: App, named: Named, headers: HeaderMap, body: Body) -> Resul
 pub(super) async fn infer(
     State(app): State<App>,
     named: Named,
-    headers: HeaderMap,
-    body: Body,
+    request: Request,
 ) -> Result<Response, Error> {
-    handle(app, named, headers, body).await
+    handle(app, named, request).await
 }
 
 /// Run a version of a model.
@@ -121,8 +122,7 @@ pub(super) async fn infer(
 pub(super) async fn version_infer(
     State(app): State<App>,
     named: Named,
-    headers: HeaderMap,
-    body: Body,
+    request: Request,
 ) -> Result<Response, Error> {
-    handle(app, named, headers, body).await
+    handle(app, named, request).await
 }
