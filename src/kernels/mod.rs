@@ -4,6 +4,7 @@
 //! operation; a faster implementation must equal it bit for bit.
 
 mod cache;
+mod convert;
 mod crew;
 mod elementwise;
 pub mod gemm;

@@ -1,11 +1,12 @@
 //! One tensor under many schemes.
 
 use crate::kernels::real::Real;
-use crate::tensor::{Reals, Tensor};
+use crate::tensor::Tensor;
 
 use super::quantize::Prepared;
 use super::report::Report;
 use super::scheme::Scheme;
+use super::source::{Source, Sources};
 use super::{Cancel, QuantError};
 
 /// Reports on each scheme, in the order given. The extents of the slices are
@@ -18,14 +19,14 @@ pub fn compare(
     schemes: &[Scheme],
     cancel: &Cancel,
 ) -> Result<Vec<Report>, (usize, QuantError)> {
-    match tensor.reals() {
-        Reals::F32(x) => compare_reals(&x, tensor, schemes, cancel),
-        Reals::F64(x) => compare_reals(&x, tensor, schemes, cancel),
+    match &Sources::of(tensor) {
+        Sources::F32(x) => compare_reals(x, tensor, schemes, cancel),
+        Sources::F64(x) => compare_reals(x, tensor, schemes, cancel),
     }
 }
 
 fn compare_reals<T: Real>(
-    x: &[T],
+    x: &Source<'_, T>,
     tensor: &Tensor,
     schemes: &[Scheme],
     cancel: &Cancel,

@@ -9,7 +9,7 @@ use crate::kernels::real::Real;
 use super::layout::Layout;
 
 /// The elements of slice `slice` in memory order: borrowed where they lie side by side.
-pub(super) fn slice<'a, T: Real>(x: &'a [T], layout: &Layout, slice: usize) -> Cow<'a, [T]> {
+pub(super) fn slice<'a, T: Copy>(x: &'a [T], layout: &Layout, slice: usize) -> Cow<'a, [T]> {
     let pieces = layout.pieces(slice);
     if pieces.count == 1 {
         return Cow::Borrowed(&x[pieces.start..pieces.start + pieces.len]);

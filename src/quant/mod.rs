@@ -18,6 +18,7 @@ pub mod quantize;
 pub mod range;
 pub mod report;
 pub mod scheme;
+mod source;
 pub mod walk;
 
 use std::borrow::Cow;

@@ -9,13 +9,14 @@ use crate::kernels::scalar::{Affine, Code, Extent, Params};
 use crate::kernels::sums::{ErrorSums, LaneSums};
 use crate::kernels::table::{Spread, Table};
 use crate::kernels::{How, Isa, Stores};
-use crate::tensor::{Buffer, DType, Reals, Shape, Tensor};
+use crate::tensor::{Buffer, DType, Shape, Tensor};
 
 use super::layout::{CHUNK, Layout};
 use super::params::{CodeType, Numerics, Range};
 use super::range;
 use super::report::{Report, Size};
 use super::scheme::{Granularity, NanPolicy, RangeMethod, Scheme};
+use super::source::{Source, Sources};
 use super::walk::Walk;
 use super::{Cancel, QuantError};
 
@@ -46,8 +47,8 @@ const PART: usize = 1 << 12;
 
 /// A tensor's elements with what several schemes of one granularity share.
 #[derive(Debug)]
-pub struct Prepared<'a, T> {
-    x: &'a [T],
+pub struct Prepared<'a, T: Real> {
+    x: &'a Source<'a, T>,
     dims: &'a [usize],
     layout: Layout,
     extents: Vec<Extent<T>>,
@@ -65,13 +66,13 @@ pub fn quantize(
     per_slice: bool,
     cancel: &Cancel,
 ) -> Result<Quantized, QuantError> {
-    match tensor.reals() {
-        Reals::F32(x) => {
-            let prepared = Prepared::new(&x, tensor, scheme.granularity, cancel)?;
+    match &Sources::of(tensor) {
+        Sources::F32(x) => {
+            let prepared = Prepared::new(x, tensor, scheme.granularity, cancel)?;
             prepared.quantize(scheme, DType::F32, per_slice, cancel)
         }
-        Reals::F64(x) => {
-            let prepared = Prepared::new(&x, tensor, scheme.granularity, cancel)?;
+        Sources::F64(x) => {
+            let prepared = Prepared::new(x, tensor, scheme.granularity, cancel)?;
             prepared.quantize(scheme, DType::F64, per_slice, cancel)
         }
     }
@@ -83,7 +84,7 @@ pub fn quantize(
 /// As [`quantize`].
 pub fn encode(tensor: &Tensor, scheme: &Scheme, cancel: &Cancel) -> Result<Encoded, QuantError> {
     fn encode<T: Real>(
-        x: &[T],
+        x: &Source<'_, T>,
         tensor: &Tensor,
         scheme: &Scheme,
         scale_dtype: DType,
@@ -93,14 +94,13 @@ pub fn encode(tensor: &Tensor, scheme: &Scheme, cancel: &Cancel) -> Result<Encod
         let table = Table::new(&prepared.affines(scheme, cancel)?);
         Ok(prepared.encode(scheme, &table, scale_dtype, false, cancel)?.0)
     }
-    match tensor.reals() {
-        Reals::F32(x) => encode(&x, tensor, scheme, DType::F32, cancel),
-        Reals::F64(x) => encode(&x, tensor, scheme, DType::F64, cancel),
+    match &Sources::of(tensor) {
+        Sources::F32(x) => encode(x, tensor, scheme, DType::F32, cancel),
+        Sources::F64(x) => encode(x, tensor, scheme, DType::F64, cancel),
     }
 }
 
-/// Bytes beside a tensor and its codes that a scheme works with: elements in
-/// their compute type, what a search looks at, and the table of slices.
+/// Bytes beside a tensor and its codes that a scheme works with: what a search looks at, and the table of slices.
 ///
 /// # Errors
 /// [`QuantError`] when the granularity does not fit the shape.
@@ -108,18 +108,20 @@ pub fn working_bytes(tensor: &Tensor, scheme: &Scheme) -> Result<usize, QuantErr
     const SLICE: usize = size_of::<Extent<f64>>() + 2 * size_of::<Affine<f64>>() + 8;
     let (elements, dtype) = (tensor.shape().len(), tensor.dtype());
     let compute = if dtype == DType::F64 { 8 } else { 4 };
-    let converted = if matches!(dtype, DType::F64 | DType::F32) { 0 } else { 4 };
+    // Elements of other types are gathered as they are, and converted then.
+    let converted = if matches!(dtype, DType::F64 | DType::F32) { 0 } else { dtype.size() };
+    let gathered = compute + converted;
     let (searched, tables) = match scheme.range {
         RangeMethod::MinMax | RangeMethod::Explicit { .. } | RangeMethod::Given { .. } => (0, 0),
-        RangeMethod::Mse => (compute, range::mse::working_bytes(elements)),
+        RangeMethod::Mse => (gathered, range::mse::working_bytes(elements)),
         RangeMethod::Percentile(_) | RangeMethod::EntropyOrt | RangeMethod::EntropyTensorrt => {
-            (compute, 0)
+            (gathered, 0)
         }
         // The softmax in f64, codes and what they restore to.
-        RangeMethod::CrossEntropy { .. } => (2 * compute + 12, 0),
+        RangeMethod::CrossEntropy { .. } => (gathered + compute + 12, 0),
     };
     let slices = Layout::new(scheme.granularity, tensor.shape())?.slices();
-    let own = elements.saturating_mul(converted + searched).saturating_add(tables);
+    let own = elements.saturating_mul(searched).saturating_add(tables);
     Ok(own.saturating_add(slices.saturating_mul(SLICE)))
 }
 
@@ -129,7 +131,7 @@ impl<'a, T: Real> Prepared<'a, T> {
     /// # Errors
     /// [`QuantError`] when the granularity does not fit the shape.
     pub fn new(
-        x: &'a [T],
+        x: &'a Source<'a, T>,
         tensor: &'a Tensor,
         granularity: Granularity,
         cancel: &Cancel,
@@ -214,7 +216,7 @@ impl<'a, T: Real> Prepared<'a, T> {
     /// Scale and zero point of each slice.
     fn affines(&self, scheme: &Scheme, cancel: &Cancel) -> Result<Vec<Affine<T>>, QuantError> {
         if self.total.nan > 0 && scheme.nan == NanPolicy::Refuse {
-            let first = self.x.par_iter().position_first(|x| x.is_nan()).unwrap_or_default();
+            let first = self.x.first_nan().unwrap_or_default();
             return Err(QuantError::field("data", format!("element {first} is NaN"))
                 .cure("send finite numbers, or choose nan: zero, min or max"));
         }
@@ -222,8 +224,13 @@ impl<'a, T: Real> Prepared<'a, T> {
         match &scheme.range {
             RangeMethod::Given { scale, zero_point } => self.given(numerics, scale, zero_point),
             RangeMethod::Explicit { min, max } => self.explicit(numerics, min, max),
-            RangeMethod::MinMax
-            | RangeMethod::Percentile(_)
+            RangeMethod::MinMax => {
+                let affine = |extent: &Extent<T>| {
+                    numerics.affine(Range::around_zero(extent.min, extent.max))
+                };
+                Ok(self.extents.par_iter().with_min_len(PART).map(affine).collect())
+            }
+            RangeMethod::Percentile(_)
             | RangeMethod::Mse
             | RangeMethod::EntropyOrt
             | RangeMethod::EntropyTensorrt
@@ -261,10 +268,10 @@ impl<'a, T: Real> Prepared<'a, T> {
         cancel: &Cancel,
     ) -> Range<T> {
         let extent = self.extents[slice];
-        if *method == RangeMethod::MinMax || cancel.is_cancelled() {
+        if cancel.is_cancelled() {
             return Range::around_zero(extent.min, extent.max);
         }
-        let values = super::gather::slice(self.x, &self.layout, slice);
+        let values = self.x.slice(&self.layout, slice);
         let mut line = values.len();
         if let (RangeMethod::CrossEntropy { axis }, [_, ..]) = (method, self.dims)
             && self.layout.slices() == 1
@@ -340,8 +347,20 @@ fn zero_points(code_type: CodeType, shape: Shape, zero_points: &[i32]) -> Option
     }
 }
 
+/// What a thread works in.
+struct Rooms<T> {
+    elements: Vec<T>,
+    spread: Spread<T>,
+}
+
+impl<T: Real> Default for Rooms<T> {
+    fn default() -> Self {
+        Self { elements: Vec::new(), spread: Spread::default() }
+    }
+}
+
 /// The walk over a tensor once the parameters of its slices are known.
-struct Work<'a, T> {
+struct Work<'a, T: Real> {
     prepared: &'a Prepared<'a, T>,
     table: &'a Table<T>,
     scheme: &'a Scheme,
@@ -352,17 +371,21 @@ impl<T: Real> Work<'_, T> {
     /// Writes all codes and, `with_sums`, measures what they lose, in one pass.
     fn encode<C: Code>(&self, codes: &mut Buffer, with_sums: bool) -> ErrorSums {
         let codes: &mut [C] = codes.elements_mut();
-        let chunks = self.prepared.x.par_chunks(CHUNK).zip(codes.par_chunks_mut(CHUNK));
-        sum(chunks.enumerate().map_init(Spread::default, |spread, (i, (x, codes))| {
+        let chunks = codes.par_chunks_mut(CHUNK).enumerate();
+        sum(chunks.map_init(Rooms::default, |Rooms { elements, spread }, (i, codes)| {
             let mut lanes = LaneSums::default();
             if !self.cancel.is_cancelled() {
-                self.encode_chunk(i * CHUNK, (x, codes), spread, with_sums.then_some(&mut lanes));
+                self.prepared.x.parts_of_chunk(i, elements, |part, x| {
+                    let (start, codes) = (i * CHUNK + part.start, &mut codes[part]);
+                    let lanes = with_sums.then_some(&mut lanes);
+                    self.encode_part(start, (x, codes), spread, lanes);
+                });
             }
             lanes.total()
         }))
     }
 
-    fn encode_chunk<C: Code>(
+    fn encode_part<C: Code>(
         &self,
         start: usize,
         (x, codes): (&[T], &mut [C]),
@@ -391,14 +414,16 @@ impl<T: Real> Work<'_, T> {
     }
 
     fn measure(&self) -> ErrorSums {
-        let chunks = self.prepared.x.par_chunks(CHUNK);
+        let chunks = (0..self.prepared.x.chunks()).into_par_iter();
         let (walk, how) = (self.walk(), self.how());
-        sum(chunks.enumerate().map_init(Spread::default, |spread, (i, x)| {
+        sum(chunks.map_init(Rooms::default, |Rooms { elements, spread }, i| {
             let mut lanes = LaneSums::default();
             if !self.cancel.is_cancelled() {
-                let start = i * CHUNK;
-                walk.pieces([start, start + x.len()], spread, |[from, to], params| {
-                    walk.isa.measure(&x[from..to], params, how, &mut lanes);
+                self.prepared.x.parts_of_chunk(i, elements, |part, x| {
+                    let (start, end) = (i * CHUNK + part.start, i * CHUNK + part.end);
+                    walk.pieces([start, end], spread, |[from, to], params| {
+                        walk.isa.measure(&x[from..to], params, how, &mut lanes);
+                    });
                 });
             }
             lanes.total()
@@ -426,12 +451,22 @@ impl<T: Real> Work<'_, T> {
         let (isa, how) = (Isa::current(), self.how());
         (0..self.table.len())
             .into_par_iter()
-            .map(|slice| {
-                let x = super::gather::slice(self.prepared.x, &self.prepared.layout, slice);
+            .map_init(Vec::new, |elements, slice| {
+                let Prepared { x, layout, .. } = self.prepared;
+                let (pieces, params) =
+                    (layout.pieces(slice), Params::Same(self.table.affine(slice)));
                 let mut lanes = LaneSums::default();
-                isa.measure(&x, Params::Same(self.table.affine(slice)), how, &mut lanes);
+                if pieces.count == 1 {
+                    for at in (0..pieces.len).step_by(CHUNK) {
+                        let len = CHUNK.min(pieces.len - at);
+                        let x = x.part(pieces.start + at, len, elements);
+                        isa.measure(x, params, how, &mut lanes);
+                    }
+                } else {
+                    isa.measure(&x.slice(layout, slice), params, how, &mut lanes);
+                }
                 let extent = self.prepared.extents[slice];
-                let size = self.prepared.size(self.scheme, x.len(), 1);
+                let size = self.prepared.size(self.scheme, pieces.elements(), 1);
                 Report::new(&lanes.total(), extent.nan, extent.inf, size)
             })
             .collect()

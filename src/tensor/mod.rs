@@ -5,6 +5,7 @@
 //! quantization or file formats.
 
 mod buffer;
+mod convert;
 mod dtype;
 mod shape;
 pub mod stock;
@@ -13,11 +14,11 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytemuck::Pod;
-use half::f16;
-use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
 use rayon::prelude::*;
 
 pub use buffer::Buffer;
+pub use convert::ToF32;
 pub use dtype::DType;
 pub use shape::{MAX_DIM, MAX_RANK, Shape, ShapeError};
 
@@ -130,34 +131,26 @@ impl Tensor {
         match self.dtype {
             DType::F64 => Reals::F64(self.elements()),
             DType::F32 => Reals::F32(self.elements()),
-            // By slices: one look at the processor for many elements.
-            DType::F16 => self.convert(|x: &[f16], to| x.convert_to_f32_slice(to)),
-            DType::BF16 => self.convert(each(|x: u16| f32::from_bits(u32::from(x) << 16))),
-            DType::I64 => self.convert(each(|x: i64| x as f32)),
-            DType::I32 => self.convert(each(|x: i32| x as f32)),
-            DType::I16 => self.convert(each(<f32 as From<i16>>::from)),
-            DType::I8 => self.convert(each(<f32 as From<i8>>::from)),
-            DType::U64 => self.convert(each(|x: u64| x as f32)),
-            DType::U32 => self.convert(each(|x: u32| x as f32)),
-            DType::U16 => self.convert(each(<f32 as From<u16>>::from)),
-            DType::U8 => self.convert(each(<f32 as From<u8>>::from)),
+            DType::F16 => self.convert::<f16>(),
+            DType::BF16 => self.convert::<bf16>(),
+            DType::I64 => self.convert::<i64>(),
+            DType::I32 => self.convert::<i32>(),
+            DType::I16 => self.convert::<i16>(),
+            DType::I8 => self.convert::<i8>(),
+            DType::U64 => self.convert::<u64>(),
+            DType::U32 => self.convert::<u32>(),
+            DType::U16 => self.convert::<u16>(),
+            DType::U8 => self.convert::<u8>(),
         }
     }
 
-    fn convert<T: Pod + Sync>(&self, to_f32: impl Fn(&[T], &mut [f32]) + Sync) -> Reals<'_> {
-        /// Elements that a thread converts at a time.
+    fn convert<E: ToF32>(&self) -> Reals<'_> {
+        /// Elements that a thread converts at a time, at least.
         const PART: usize = 1 << 15;
-        let elements = self.elements::<T>();
-        let mut reals = vec![0.0; elements.len()];
-        let parts = reals.par_chunks_mut(PART).zip(elements.par_chunks(PART));
-        parts.for_each(|(reals, elements)| to_f32(elements, reals));
-        Reals::F32(Cow::Owned(reals))
+        let elements = self.elements::<E>();
+        let parts = elements.par_iter().with_min_len(PART);
+        Reals::F32(Cow::Owned(parts.map(|x| x.to_f32()).collect()))
     }
-}
-
-/// A conversion of slices from one of elements.
-fn each<T: Copy>(to_f32: impl Fn(T) -> f32) -> impl Fn(&[T], &mut [f32]) {
-    move |from, to| to.iter_mut().zip(from).for_each(|(to, &from)| *to = to_f32(from))
 }
 
 impl AsRef<[u8]> for Tensor {
@@ -168,8 +161,6 @@ impl AsRef<[u8]> for Tensor {
 
 #[cfg(test)]
 mod tests {
-    use half::bf16;
-
     use super::*;
 
     #[test]

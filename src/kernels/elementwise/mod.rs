@@ -170,7 +170,7 @@ impl Isa {
 
 impl Isa {
     /// Joins the extents of many slices to `extents`: element `i` of each piece
-    /// belongs to slice `i / size`.
+    /// belongs to slice `i / size`. Where `size` is 1, pieces have one element a slice.
     pub fn extents<'a, T: Real>(
         self,
         pieces: impl Iterator<Item = &'a [T]>,
@@ -187,16 +187,36 @@ impl Isa {
             min: vec![T::INFINITY; extents.len()],
             max: vec![-T::INFINITY; extents.len()],
         };
+        let mut rows: [&[T]; ROWS] = [&[]; ROWS];
+        let mut count = 0;
         for x in pieces {
-            if !self.run(AddRow { x, columns: &mut columns }) {
-                for (x, own) in x.iter().zip(extents.iter_mut()) {
+            rows[count] = x;
+            count += 1;
+            if count == ROWS {
+                self.add_rows(rows, &mut columns, extents);
+                count = 0;
+            }
+        }
+        rows[..count].iter().for_each(|&x| self.add_rows([x], &mut columns, extents));
+        for (own, (&min, &max)) in extents.iter_mut().zip(columns.min.iter().zip(&columns.max)) {
+            *own = own.join(Extent { min: min + T::ZERO, max: max + T::ZERO, nan: 0, inf: 0 });
+        }
+    }
+
+    /// Takes in some elements of each column; what is not finite is counted in `extents`.
+    fn add_rows<T: Real, const N: usize>(
+        self,
+        rows: [&[T]; N],
+        columns: &mut ColumnExtents<T>,
+        extents: &mut [Extent<T>],
+    ) {
+        if !self.run(AddRows { rows, columns }) {
+            for (i, own) in extents.iter_mut().enumerate() {
+                for x in rows.map(|x| x[i]) {
                     own.nan += u64::from(x.is_nan());
                     own.inf += u64::from(!x.is_nan() && !x.is_finite());
                 }
             }
-        }
-        for (own, (&min, &max)) in extents.iter_mut().zip(columns.min.iter().zip(&columns.max)) {
-            *own = own.join(Extent { min: min + T::ZERO, max: max + T::ZERO, nan: 0, inf: 0 });
         }
     }
 
@@ -287,25 +307,49 @@ struct ColumnExtents<T> {
     max: Vec<T>,
 }
 
-/// Takes in one element a column; gives whether all were finite.
-struct AddRow<'a, T> {
-    x: &'a [T],
+/// Rows that are taken in together: what is known of a column is read and written once for all of them.
+const ROWS: usize = 8;
+/// Columns that are taken together.
+const WIDTH: usize = 16;
+
+/// Takes in some elements of each column; gives whether all were finite.
+struct AddRows<'a, T, const N: usize> {
+    rows: [&'a [T]; N],
     columns: &'a mut ColumnExtents<T>,
 }
 
-impl<T: Real> Op for AddRow<'_, T> {
+impl<T: Real, const N: usize> Op for AddRows<'_, T, N> {
     type Output = bool;
     #[inline(always)]
     fn run(self) -> bool {
-        let ColumnExtents { min, max } = self.columns;
-        let mut odd = false;
-        for ((&x, min), max) in self.x.iter().zip(min).zip(max) {
-            let finite = x.abs() < T::INFINITY;
-            let (low, high) = if finite { (x, x) } else { (T::INFINITY, -T::INFINITY) };
-            *min = if low < *min { low } else { *min };
-            *max = if high > *max { high } else { *max };
-            odd |= !finite;
+        let rows = self.rows;
+        let (mins, rest_of_min) = self.columns.min.as_chunks_mut::<WIDTH>();
+        let (maxs, rest_of_max) = self.columns.max.as_chunks_mut::<WIDTH>();
+        let mut odd = [T::ZERO; WIDTH];
+        let whole = WIDTH * mins.len();
+        for (i, (own_min, own_max)) in mins.iter_mut().zip(maxs).enumerate() {
+            // In registers from row to row.
+            let (mut min, mut max) = (*own_min, *own_max);
+            for x in rows {
+                add_row(&x[WIDTH * i..][..WIDTH], &mut min, &mut max, &mut odd);
+            }
+            (*own_min, *own_max) = (min, max);
         }
-        !odd
+        for x in rows {
+            add_row(&x[whole..], rest_of_min, rest_of_max, &mut odd);
+        }
+        odd.iter().all(|&odd| odd == T::ZERO)
+    }
+}
+
+/// Takes in one element of each column; `odd` stays 0 as long as all are finite.
+#[inline(always)]
+fn add_row<T: Real>(x: &[T], min: &mut [T], max: &mut [T], odd: &mut [T; WIDTH]) {
+    for (((&x, min), max), odd) in x.iter().zip(min).zip(max).zip(odd) {
+        let finite = x.abs() < T::INFINITY;
+        let (low, high) = if finite { (x, x) } else { (T::INFINITY, -T::INFINITY) };
+        *min = if low < *min { low } else { *min };
+        *max = if high > *max { high } else { *max };
+        *odd = *odd + x * T::ZERO;
     }
 }

@@ -176,7 +176,8 @@ impl Layer {
             Parameters::Token => RowParams::Row(&each),
             Parameters::Tensor => {
                 let Source::Real(x) = source else { return Ok(()) };
-                let extents = extents(x, &Layout::new(Granularity::Tensor, shape)?, cancel);
+                let extents =
+                    extents(&(&**x).into(), &Layout::new(Granularity::Tensor, shape)?, cancel);
                 RowParams::Same(self.affine(extents.first().copied().unwrap_or_default()))
             }
         };
@@ -261,7 +262,7 @@ impl Layer {
         let affines: Vec<_> = match self.input.fixed() {
             Some(affine) => vec![affine],
             None => {
-                let extents = extents(x, &layout, cancel);
+                let extents = extents(&(&**x).into(), &layout, cancel);
                 extents.into_iter().map(|extent| self.affine(extent)).collect()
             }
         };

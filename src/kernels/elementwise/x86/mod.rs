@@ -41,7 +41,7 @@ use bytemuck::{Pod, cast_slice, cast_slice_mut};
 
 use super::super::isa::Level;
 use super::super::real::Real;
-use super::super::scalar::{self, Affine, Code, CodeRange, Extent, Params};
+use super::super::scalar::{self, Affine, Code, Extent, Params};
 use super::super::sums::{LANES, LaneSums};
 use super::super::table::{Columns, Facts, Groups};
 use super::{How, Isa, Stores};
@@ -108,14 +108,6 @@ impl<'a> Bytes<'a> {
             scalar::quantize(&self.x[at..next], params, self.how.range, self.how.rounding, codes);
             at = next;
         }
-    }
-
-    /// Codes before saturation, or one step beyond their range.
-    #[inline(always)]
-    fn codes_or_beyond(&self, codes: &mut [i32]) {
-        let CodeRange { min, max } = self.how.range;
-        let range = CodeRange { min: min - 1, max: max + 1 };
-        Self { how: How { range, ..self.how }, ..*self }.quantize(codes);
     }
 
     /// As [`scalar::measure`].

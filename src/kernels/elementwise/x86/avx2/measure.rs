@@ -2,8 +2,8 @@
 //!
 //! The error of an element whose code is not saturated is exact in f32, as
 //! numbers within a factor of 2 of one another have exact differences (Sterbenz)
-//! and anything else is restored as 0. Where some element is near a tie, codes are those
-//! of `scalar`; where one of them says otherwise, or elements are not finite, the whole block is
+//! and anything else is restored as 0. Where some element is near a tie, codes are made as
+//! `scalar` defines them; where one of them says otherwise, or elements are not finite, the whole block is
 //! left to its loops.
 #![expect(
     unsafe_code,
@@ -12,9 +12,11 @@
 
 use std::arch::x86_64::*;
 
+use super::super::super::How;
 use super::super::sums::{Restored, Sums, add_clipped};
 use super::codes::{Constants, Grid, constants, goes_past, grid, pack, quantize_slowly, store};
 use super::*;
+use crate::kernels::scalar::Rounding;
 use crate::kernels::sums::LaneSums;
 
 /// Adds all elements to `lanes` and writes their codes, where there is room for them.
@@ -53,7 +55,7 @@ fn encode_from<const FORM: u8, const COMMON: bool>(
                 let mut grid =
                     unsafe { grid::<FORM, COMMON, 1>(work, &mut cursor, &constants, from) };
                 if grid.is_near {
-                    exact &= settle(&mut grid, &work.part(from, HALF), &constants);
+                    exact &= settle(&mut grid, &x[first..], work.how, &constants);
                 }
                 let limited =
                     grid.u.map(|u| _mm256_min_ps(_mm256_max_ps(u, constants.low), constants.high));
@@ -91,21 +93,29 @@ fn encode_from<const FORM: u8, const COMMON: bool>(
     }
 }
 
-/// Takes the codes of the definition, before they are limited; says whether the
-/// errors are exact then.
+/// Takes the codes of the definition, limited to one beyond either end; says whether
+/// the errors are exact then.
 #[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn settle(grid: &mut Grid, work: &Bytes<'_>, constants: &Constants) -> bool {
-    let mut codes = [0; HALF];
-    codes_or_beyond(work, &mut codes);
+#[target_feature(enable = "avx2,fma")]
+fn settle(grid: &mut Grid, x: &[f32], how: How, constants: &Constants) -> bool {
+    let end = |code: i32| _mm256_set1_ps(code as f32);
+    let ends = [end(how.range.min - 1), end(how.range.max + 1)];
     let mut inexact = _mm256_setzero_ps();
     for i in PARTS {
-        let (codes, x) = (&codes[VECTOR * i..][..8], &work.x[VECTOR * i..][..8]);
-        // SAFETY: the slice has 8 codes.
-        let codes = _mm256_cvtepi32_ps(unsafe { _mm256_loadu_si256(codes.as_ptr().cast()) });
+        let Eight { scale, reciprocal, zero_point } = grid.params[i];
+        let x = &x[VECTOR * i..][..VECTOR];
         // SAFETY: the slice has 8 elements.
         let x = unsafe { _mm256_loadu_ps(x.as_ptr()) };
-        let Eight { scale, zero_point, .. } = grid.params[i];
+        let codes = match how.rounding {
+            Rounding::DivideEven => _mm256_add_ps(even(_mm256_div_ps(x, scale)), zero_point),
+            Rounding::ReciprocalEven => {
+                _mm256_add_ps(even(_mm256_mul_ps(x, reciprocal)), zero_point)
+            }
+            Rounding::ZeroPointFirst => even(_mm256_add_ps(_mm256_div_ps(x, scale), zero_point)),
+            Rounding::DivideAway => _mm256_add_ps(away(_mm256_div_ps(x, scale)), zero_point),
+        };
+        // NaN becomes the lower end.
+        let codes = _mm256_min_ps(_mm256_max_ps(codes, ends[0]), ends[1]);
         let middle = _mm256_add_ps(constants.middle, _mm256_set1_ps(0.5));
         grid.u[i] = _mm256_add_ps(codes, middle);
         let restored = _mm256_mul_ps(_mm256_sub_ps(codes, zero_point), scale);
@@ -117,11 +127,25 @@ fn settle(grid: &mut Grid, work: &Bytes<'_>, constants: &Constants) -> bool {
     _mm256_movemask_ps(inexact) == 0
 }
 
-/// A function of its own: what it is given is in memory, where blocks should not be.
-#[inline(never)]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn codes_or_beyond(work: &Bytes<'_>, codes: &mut [i32; HALF]) {
-    work.codes_or_beyond(codes);
+/// The nearest integer, the even one of two, where that is small; else something that is not small either.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn even(steps: __m256) -> __m256 {
+    let magic = _mm256_set1_ps(12_582_912.0); // 1.5 * 2^23
+    _mm256_sub_ps(_mm256_add_ps(steps, magic), magic)
+}
+
+/// The same, of two the one that is further from 0.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn away(steps: __m256) -> __m256 {
+    let even = even(steps);
+    // Exact: the difference of neighbours needs no more bits than they have.
+    let rest = _mm256_sub_ps(steps, even);
+    let sign = _mm256_and_ps(steps, _mm256_set1_ps(-0.0));
+    let half = _mm256_or_ps(_mm256_set1_ps(0.5), sign);
+    let tie = _mm256_cmp_ps::<_CMP_EQ_OQ>(rest, half);
+    _mm256_add_ps(even, _mm256_and_ps(tie, _mm256_add_ps(half, half)))
 }
 
 #[inline(never)]

@@ -9,7 +9,8 @@
 //! quotient by as much, with another 2^-16 where it multiplies by a reciprocal or
 //! adds the zero point first: the definition rounds to the same code. If some
 //! error is larger, which is so in one block of 64 random elements in 128 and wherever the largest
-//! element of a group is to be 127.5 steps, the codes of the block are those of `scalar`.
+//! element of a group is to be 127.5 steps, the codes of the block are made as `scalar` defines them,
+//! by divisions, in the registers where the elements are: in short groups that is every block.
 //! Codes are limited to 16 bits first, and those
 //! beyond their range found there, where NaN and infinities are as well.
 //!
@@ -34,7 +35,7 @@ use std::mem::swap;
 use super::super::sums::{Restored, Sums, add_clipped};
 use super::codes::{goes_past, quantize_slowly, store};
 use super::*;
-use crate::kernels::scalar::CodeRange;
+use crate::kernels::scalar::{CodeRange, Rounding};
 use crate::kernels::sums::LaneSums;
 
 /// Added to a small number, leaves the nearest integer in the low bits: 1.5 * 2^23.
@@ -145,6 +146,26 @@ fn restore(u: __m512, params: Sixteen) -> __m512 {
     _mm512_mul_ps(_mm512_sub_ps(u, magic(params)), params.scale)
 }
 
+/// [`MAGIC`] and the nearest integer, the even one of two, where that is small.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn to_even(steps: __m512) -> __m512 {
+    _mm512_add_ps(steps, _mm512_set1_ps(MAGIC))
+}
+
+/// The same, of two the one that is further from 0.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq")]
+fn away(steps: __m512) -> __m512 {
+    let even = to_even(steps);
+    // Exact: the difference of neighbours needs no more bits than they have.
+    let rest = _mm512_sub_ps(steps, _mm512_sub_ps(even, _mm512_set1_ps(MAGIC)));
+    let sign = _mm512_and_ps(steps, _mm512_set1_ps(-0.0));
+    let half = _mm512_or_ps(_mm512_set1_ps(0.5), sign);
+    let tie = _mm512_cmp_ps_mask::<_CMP_EQ_OQ>(rest, half);
+    _mm512_mask_add_ps(even, tie, even, _mm512_add_ps(half, half))
+}
+
 /// The largest magnitude in each lane; NaN counts for nothing.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq")]
@@ -163,20 +184,35 @@ impl Block {
         finite == [__mmask16::MAX; 4]
     }
 
-    /// Takes the codes of the definition, before they are limited; says whether
+    /// Takes the codes of the definition, limited to one beyond either end; says whether
     /// the errors are exact then.
     #[inline]
-    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
-    fn settle(&mut self, work: &Bytes<'_>) -> bool {
-        let mut codes = [0; BLOCK];
-        codes_or_beyond(work, &mut codes);
+    #[target_feature(enable = "avx512f,avx512dq")]
+    fn settle(&mut self, rounding: Rounding, constants: &Constants) -> bool {
+        self.u = match rounding {
+            Rounding::DivideEven => PARTS.map(|i| {
+                let steps = _mm512_div_ps(self.x[i], self.params[i].scale);
+                _mm512_add_ps(to_even(steps), self.params[i].zero_point)
+            }),
+            Rounding::ReciprocalEven => PARTS.map(|i| {
+                let steps = _mm512_mul_ps(self.x[i], self.params[i].reciprocal);
+                _mm512_add_ps(to_even(steps), self.params[i].zero_point)
+            }),
+            Rounding::ZeroPointFirst => PARTS.map(|i| {
+                let steps = _mm512_div_ps(self.x[i], self.params[i].scale);
+                to_even(_mm512_add_ps(steps, self.params[i].zero_point))
+            }),
+            Rounding::DivideAway => PARTS.map(|i| {
+                let steps = _mm512_div_ps(self.x[i], self.params[i].scale);
+                _mm512_add_ps(away(steps), self.params[i].zero_point)
+            }),
+        };
+        let one = _mm512_set1_ps(1.0);
+        let ends = [_mm512_sub_ps(constants.low, one), _mm512_add_ps(constants.high, one)];
         let mut inexact = 0;
         for i in PARTS {
-            let codes = &codes[16 * i..][..16];
-            // SAFETY: the slice has 16 codes.
-            let codes = unsafe { _mm512_loadu_si512(codes.as_ptr().cast()) };
-            let magic = _mm512_castps_si512(_mm512_set1_ps(MAGIC));
-            self.u[i] = _mm512_castsi512_ps(_mm512_add_epi32(magic, codes));
+            // NaN becomes the lower end.
+            self.u[i] = _mm512_min_ps(_mm512_max_ps(self.u[i], ends[0]), ends[1]);
             let restored = _mm512_abs_ps(restore(self.u[i], self.params[i]));
             let twice = _mm512_abs_ps(_mm512_add_ps(self.x[i], self.x[i]));
             inexact |= _mm512_cmp_ps_mask::<_CMP_LT_OQ>(twice, restored);
@@ -284,7 +320,7 @@ fn encode_from<const FORM: u8, const COMMON: bool>(
             let mut block = unsafe { block::<FORM, COMMON>(work, &mut cursor, &constants, at) };
             let mut saturated = 0;
             if block.is_odd {
-                let exact = !block.is_near || block.settle(&work.part(at, BLOCK));
+                let exact = !block.is_near || block.settle(work.how.rounding, &constants);
                 if !exact || !block.is_finite() {
                     sums.add(before);
                     // Which adds nothing a second time.
@@ -326,13 +362,6 @@ fn encode_from<const FORM: u8, const COMMON: bool>(
         let codes = if stores { Some(&mut codes[whole..len]) } else { None };
         encode_slowly(&work.part(whole, len - whole), codes, lanes);
     }
-}
-
-/// A function of its own: what it is given is in memory, where blocks should not be.
-#[inline(never)]
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
-fn codes_or_beyond(work: &Bytes<'_>, codes: &mut [i32; BLOCK]) {
-    work.codes_or_beyond(codes);
 }
 
 #[inline(never)]
