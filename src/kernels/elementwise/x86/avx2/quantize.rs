@@ -73,7 +73,7 @@ impl Ends {
     }
 }
 
-/// Slices one after another, made ready some at a time.
+/// Slices one after another, and from the first on again, made ready some at a time.
 struct Slices<'a> {
     columns: Columns<'a, f32>,
     factors: [f32; READY],
@@ -111,10 +111,15 @@ impl<'a> Slices<'a> {
     #[inline]
     #[target_feature(enable = "avx2,fma")]
     fn next(&mut self, ends: &Ends) -> Fixed {
-        if self.at == READY {
-            self.first += READY;
+        if self.at == READY.min(self.columns.len() - self.first) {
             self.at = 0;
-            self.make(ends);
+            if self.columns.len() > READY {
+                self.first += READY;
+                if self.first >= self.columns.len() {
+                    self.first = 0;
+                }
+                self.make(ends);
+            }
         }
         let (factor, addend) = (self.factors[self.at], self.addends[self.at]);
         self.at += 1;
