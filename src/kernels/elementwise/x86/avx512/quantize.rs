@@ -18,7 +18,9 @@
 //! of columns is taken row by row: loading them again for each row would take
 //! as long as loading the elements. In a cache, longer parts of a row are the better
 //! tile; from memory, more rows between two parts of one are, as more lines of
-//! different rows are then under way.
+//! different rows are then under way. Best from memory is one row after another, as the
+//! prefetchers of the processor follow that: so it is done with so few columns that their
+//! factors stay in the first-level cache beside the elements.
 #![expect(
     unsafe_code,
     reason = "loads and stores by pointer, within slices whose length was checked"
@@ -28,6 +30,8 @@
     clippy::cast_sign_loss,
     reason = "codes fit a byte: the parent checked their range"
 )]
+
+use std::ops::Range;
 
 use super::super::super::Stores;
 use super::super::fixed::{ALL_SIGNED, ALL_UNSIGNED, Codes, NEAR, SOME, UNIT};
@@ -316,8 +320,16 @@ fn in_columns<const KIND: u8, const COMMON: bool>(
         return 0;
     }
     ends.past &= row.is_multiple_of(BLOCK);
+    let cached = work.how.stores == Stores::Cached;
+    if !cached && row <= if COMMON { NARROW } else { NARROW / 2 } {
+        let whole = codes.len() - codes.len() % row;
+        for at in (0..whole).step_by(row) {
+            in_row::<KIND, COMMON>(work, &ends, columns, codes, at..at + row);
+        }
+        return whole;
+    }
     let mut first = 0;
-    if COMMON && work.how.stores == Stores::Cached {
+    if COMMON && cached {
         while first + WIDE * BLOCK <= row {
             tile::<KIND, COMMON, WIDE>(work, &ends, columns, codes, first);
             first += WIDE * BLOCK;
@@ -328,6 +340,30 @@ fn in_columns<const KIND: u8, const COMMON: bool>(
         tile::<KIND, COMMON, 1>(work, &ends, columns, codes, first.min(row - BLOCK));
     }
     codes.len() - codes.len() % row
+}
+
+/// Columns whose factors stay in a first-level cache while elements stream through it:
+/// a quarter of it.
+const NARROW: usize = 2048;
+
+/// Writes the codes of a row, which is at least a block.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
+fn in_row<const KIND: u8, const COMMON: bool>(
+    work: &Bytes<'_>,
+    ends: &Ends,
+    columns: Columns<'_, f32>,
+    codes: &mut [u8],
+    row: Range<usize>,
+) {
+    assert!(row.len() >= BLOCK && row.end <= codes.len(), "a row has its codes");
+    let common = ends.common(columns);
+    for first in (0..row.len()).step_by(BLOCK) {
+        let first = first.min(row.len() - BLOCK);
+        let fixed = PARTS.map(|i| column::<COMMON>(ends, common, columns, first + VECTOR * i));
+        // SAFETY: the block ends within the row, which ends within `codes`.
+        unsafe { block::<KIND>(work, ends, fixed, codes, row.start + first) };
+    }
 }
 
 /// What makes fixed point in 16 columns from `at` on.
