@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::Isa;
 use super::isa::Op;
 use super::real::Real;
-use super::scalar::Affine;
+use super::scalar::{Affine, Params};
 
 /// What kernels must know of parameters before they take a short way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,12 +66,13 @@ impl<T> Default for Columns<'_, T> {
 }
 
 /// Parameters of elements of which neighbours share a slice: element `i`
-/// belongs to slice `(offset + i) / size` of these.
+/// belongs to slice `(offset + i) / size` of these. Where they end they begin again: rows
+/// of blocks have the same ones.
 #[derive(Clone, Copy, Debug)]
 pub struct Groups<'a, T> {
-    /// The slices, at least as many as the elements reach into.
+    /// The slices, at least one.
     pub slices: Columns<'a, T>,
-    /// Elements of the first slice that come before the first element, less than `size`.
+    /// Elements of the slices that come before the first element.
     pub offset: usize,
     /// Elements of a slice, not 0.
     pub size: usize,
@@ -86,9 +87,10 @@ const STEP: usize = 16;
 /// for a call a slice.
 #[derive(Clone, Debug)]
 pub struct Spread<T> {
-    scales: [T; TILE + STEP],
-    reciprocals: [T; TILE + STEP],
-    zero_points: [i32; TILE + STEP],
+    /// As long as a tile and a step, or empty where nothing was put yet.
+    scales: Vec<T>,
+    reciprocals: Vec<T>,
+    zero_points: Vec<i32>,
     len: usize,
 }
 
@@ -194,16 +196,55 @@ impl<'a, T: Real> Groups<'a, T> {
 
     /// The slice of element `i`.
     #[inline(always)]
-    pub(super) const fn slice(&self, i: usize) -> usize {
-        (self.offset + i) / self.size
+    pub(super) fn slice(&self, i: usize) -> usize {
+        let slice = (self.offset + i) / self.size;
+        if slice < self.slices.len() { slice } else { slice % self.slices.len() }
+    }
+
+    /// The first element behind `i` that has another slice.
+    #[inline(always)]
+    pub(super) const fn next(&self, i: usize) -> usize {
+        i + self.size - (self.offset + i) % self.size
+    }
+
+    /// Whether `len` elements have a slice that begins again.
+    #[inline(always)]
+    pub(super) fn repeat(&self, len: usize) -> bool {
+        (self.offset + len).div_ceil(self.size) > self.slices.len()
     }
 
     /// Those of the elements from `start` on, as many as `len`.
     #[inline(always)]
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "x86-64 has the kernels"))]
     pub(super) fn part(&self, start: usize, len: usize) -> Self {
         let first = self.slice(start);
-        let slices = self.slices.part(first..self.slice(start + len.max(1) - 1) + 1);
-        Self { slices, offset: (self.offset + start) % self.size, size: self.size }
+        let within = Self { offset: (self.offset + start) % self.size, ..*self };
+        let end = first + (within.offset + len.max(1)).div_ceil(self.size);
+        if end <= self.slices.len() {
+            Self { slices: self.slices.part(first..end), ..within }
+        } else {
+            Self { offset: first * self.size + within.offset, ..within }
+        }
+    }
+
+    /// Hands out `len` elements: slice by slice where slices are long, else in tiles.
+    pub(super) fn parts(
+        &self,
+        isa: Isa,
+        len: usize,
+        mut visit: impl FnMut(Range<usize>, Params<'_, T>),
+    ) {
+        /// Elements from which on a slice is worth a call of its own.
+        const LONG: usize = TILE / 2;
+        if self.size < LONG {
+            return self.tiles(isa, len, |part, columns| visit(part, Params::Each(columns)));
+        }
+        let mut at = 0;
+        while at < len {
+            let next = len.min(self.next(at));
+            visit(at..next, Params::Same(self.affine(at)));
+            at = next;
+        }
     }
 
     /// Hands out `len` elements in tiles, parameters element by element.
@@ -214,25 +255,22 @@ impl<'a, T: Real> Groups<'a, T> {
         mut visit: impl FnMut(Range<usize>, Columns<'_, T>),
     ) {
         let mut spread = Spread::default();
-        for start in (0..len).step_by(TILE) {
-            let part = self.part(start, TILE.min(len - start));
+        let mut at = 0;
+        while at < len {
+            let (slice, offset) = (self.slice(at), (self.offset + at) % self.size);
+            let left = (self.slices.len() - slice) * self.size - offset;
+            let span = Span { len: TILE.min(len - at).min(left), slice, offset, size: self.size };
             spread.clear();
-            let span =
-                Span { len: TILE.min(len - start), slice: 0, offset: part.offset, size: self.size };
-            spread.put(isa, part.slices, span);
-            visit(start..start + span.len, spread.columns(self.slices.facts));
+            spread.put(isa, self.slices, span);
+            visit(at..at + span.len, spread.columns(self.slices.facts));
+            at += span.len;
         }
     }
 }
 
 impl<T: Real> Default for Spread<T> {
     fn default() -> Self {
-        Self {
-            scales: [T::ONE; TILE + STEP],
-            reciprocals: [T::ONE; TILE + STEP],
-            zero_points: [0; TILE + STEP],
-            len: 0,
-        }
+        Self { scales: Vec::new(), reciprocals: Vec::new(), zero_points: Vec::new(), len: 0 }
     }
 }
 
@@ -271,6 +309,11 @@ impl<T: Real> Spread<T> {
     /// Puts the parameters of the elements of `span`, at most as many as make a
     /// [`TILE`]; its slices are counted from the first of `slices`.
     pub(super) fn put(&mut self, isa: Isa, slices: Columns<'_, T>, span: Span) {
+        /// Room for a tile and what is too much of the last step.
+        const ROOM: usize = TILE + STEP;
+        self.scales.resize(ROOM, T::ONE);
+        self.reciprocals.resize(ROOM, T::ONE);
+        self.zero_points.resize(ROOM, 0);
         isa.run(Put { to: self, slices, span });
     }
 

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use crate::kernels::Isa;
 use crate::kernels::real::Real;
 use crate::kernels::scalar::{Code, Params};
-use crate::kernels::table::{Groups, Spread, TILE, Table};
+use crate::kernels::table::{Groups, Span, Spread, TILE, Table};
 use crate::tensor::Buffer;
 
 use super::Cancel;
@@ -18,6 +18,9 @@ const LONG: usize = TILE / 2;
 /// Pieces are multiples of this, which keeps the lanes of sums and the blocks
 /// of kernels in step.
 const STEP: usize = 64;
+
+/// Slices that kernels take many of at a time have a multiple of so many elements in a row.
+const VECTOR: usize = 16;
 
 /// A layout and the parameters of its slices.
 #[derive(Clone, Copy, Debug)]
@@ -49,8 +52,8 @@ impl<T: Real> Walk<'_, T> {
         }
     }
 
-    /// As [`pieces`](Self::pieces), and rows of columns together, as many as there are: for those who do
-    /// not add up what they find, as the lanes of sums would be out of step.
+    /// As [`pieces`](Self::pieces), and rows of columns, of blocks and of long slices together, as many
+    /// as there are: for those who do not add up what they find, as the lanes of sums would be out of step.
     pub fn areas(
         &self,
         [start, end]: [usize; 2],
@@ -61,9 +64,16 @@ impl<T: Real> Walk<'_, T> {
         while at < end {
             let span = self.layout.span(at);
             let rows = self.layout.rows(at).min((end - at) / span.len);
+            let whole = span.size.is_multiple_of(VECTOR) && span.len.is_multiple_of(span.size);
+            let across = span.len / span.size;
             let len = if rows > 1 && span.size == 1 && span.len >= STEP {
                 let params = self.table.columns(span.slice..span.slice + span.len);
                 visit([at - start, at - start + rows * span.len], Params::Each(params));
+                rows * span.len
+            } else if rows > 1 && whole {
+                let slices = self.table.columns(span.slice..span.slice + across);
+                let params = Params::Groups(Groups { slices, offset: 0, size: span.size });
+                visit([at - start, at - start + rows * span.len], params);
                 rows * span.len
             } else if rows > 1 && span.size < LONG && span.len <= TILE {
                 let together = rows.min(TILE / span.len);
@@ -72,6 +82,10 @@ impl<T: Real> Walk<'_, T> {
                 let params = Params::Each(self.table.spread(spread));
                 visit([at - start, at - start + rows * span.len], params);
                 rows * span.len
+            } else if span.size.is_multiple_of(STEP) && span.len >= LONG {
+                let len = in_step(span.len.min(end - at), end - at);
+                visit([at - start, at - start + len], self.row(span, len));
+                len
             } else {
                 self.piece([at, end], spread, |len, params| {
                     visit([at - start, at - start + len], params);
@@ -99,18 +113,23 @@ impl<T: Real> Walk<'_, T> {
             len
         } else if row >= LONG || row == rest {
             let len = in_step(row, rest);
-            let slices = span.slice + (span.offset + len).div_ceil(span.size);
-            let slices = self.table.columns(span.slice..slices);
-            let params = match span.size {
-                1 => Params::Each(slices),
-                size => Params::Groups(Groups { slices, offset: span.offset, size }),
-            };
-            visit(len, params);
+            visit(len, self.row(span, len));
             len
         } else {
             let len = self.spread([at, end], spread);
             visit(len, Params::Each(self.table.spread(spread)));
             len
+        }
+    }
+
+    /// The parameters of the first `len` elements of a span.
+    fn row(&self, span: Span, len: usize) -> Params<'_, T> {
+        let Span { slice, offset, size, .. } = span;
+        let slices = self.table.columns(slice..slice + (offset + len).div_ceil(size));
+        match size {
+            1 => Params::Each(slices),
+            _ if offset + len <= size => Params::Same(self.table.affine(slice)),
+            _ => Params::Groups(Groups { slices, offset, size }),
         }
     }
 
@@ -171,7 +190,8 @@ mod tests {
     fn each_element_has_the_parameters_of_its_slice() {
         let channel = |axis| Granularity::Channel { axis };
         let group = |axis, size| Granularity::Group { axis, size };
-        let cases: [(&[usize], Granularity); 12] = [
+        let block = |rows, columns| Granularity::Block { shape: [rows, columns] };
+        let cases: [(&[usize], Granularity); 18] = [
             (&[40, 70], channel(1)),
             (&[40, 7], channel(1)),
             (&[9, 600], channel(1)),
@@ -182,8 +202,14 @@ mod tests {
             (&[20, 100], group(1, 32)),
             (&[50, 70], group(0, 32)),
             (&[2, 50, 9], group(1, 16)),
-            (&[40, 100], Granularity::Block { shape: [16, 16] }),
-            (&[2, 40, 700], Granularity::Block { shape: [16, 32] }),
+            (&[40, 100], block(16, 16)),
+            (&[2, 40, 700], block(16, 32)),
+            (&[2, 40, 704], block(16, 32)),
+            (&[40, 96], block(32, 48)),
+            (&[9, 640], block(4, 320)),
+            (&[9, 640], channel(0)),
+            (&[5, 600], channel(0)),
+            (&[3, 5, 320], channel(1)),
         ];
         for (dims, granularity) in cases {
             let layout = Layout::new(granularity, &Shape::new(dims.to_vec()).unwrap()).unwrap();

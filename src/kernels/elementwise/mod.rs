@@ -79,9 +79,9 @@ impl Isa {
             return;
         }
         if let Params::Groups(groups) = params {
-            groups.tiles(self, x.len(), |part, columns| {
+            groups.parts(self, x.len(), |part, params| {
                 let codes = &mut codes[part.clone()];
-                self.quantize(&x[part], Params::Each(columns), how, codes);
+                self.quantize(&x[part], params, how, codes);
             });
         } else {
             self.run(Quantize { x, params, how, codes });
@@ -112,7 +112,9 @@ impl Isa {
         if kernels::measure(self, x, params, how, lanes) {
             return;
         }
-        if let Params::Groups(groups) = params {
+        if let Params::Groups(groups) = params
+            && !groups.repeat(x.len())
+        {
             groups.tiles(self, x.len(), |part, columns| {
                 self.measure(&x[part], Params::Each(columns), how, lanes);
             });
@@ -137,9 +139,9 @@ impl Isa {
             return;
         }
         if let Params::Groups(groups) = params {
-            groups.tiles(self, codes.len(), |part, columns| {
+            groups.parts(self, codes.len(), |part, params| {
                 let x = &mut x[part.clone()];
-                self.dequantize(&codes[part], Params::Each(columns), stores, x);
+                self.dequantize(&codes[part], params, stores, x);
             });
         } else {
             self.run(Dequantize { codes, params, x });

@@ -237,6 +237,49 @@ proptest! {
     }
 
     #[test]
+    fn slices_that_begin_again(
+        size in prop::sample::select(vec![1, 3, 16, 32, 48, 64, 96, 128, 192, 320]),
+        slices in prop_oneof![
+            3 => prop::collection::vec((any_affine(), any_x(1.0, 330)), 1..6),
+            1 => prop::collection::vec((any_affine(), any_x(1.0, 16)), 60..140),
+        ],
+        (tame, common) in (any::<bool>(), any::<bool>()),
+        (cut, rounds) in (0..300_usize, 1..4_usize),
+    ) {
+        let affines: Vec<Affine<f32>> = slices
+            .iter()
+            .map(|&(Affine { scale, zero_point }, _)| {
+                if !tame { return Affine { scale, zero_point }; }
+                let zero_point = if common { 5 } else { zero_point % 128 };
+                Affine { scale: scale.clamp(1e-30, 1e30), zero_point }
+            })
+            .collect();
+        let count = affines.len();
+        let len = if count < 60 { rounds * size * count + cut } else { size * count + cut };
+        let affine = |i: usize| affines[i / size % count];
+        let x: Vec<f32> = (0..len)
+            .map(|i| {
+                let x = &slices[i / size % count].1;
+                x[(i + i / size) % x.len()] * affine(i).scale
+            })
+            .collect();
+        let table = Table::new(&affines);
+        // Whole vectors in half of the cases.
+        let cut = (if cut % 2 == 0 { cut } else { cut - cut % 16 }) % size;
+        let params = Params::Groups(Groups { slices: table.columns(0..count), offset: cut, size });
+        for i in 0..x.len() - cut {
+            prop_assert_eq!(params.affine(i), affine(cut + i));
+        }
+        for (min, max) in [(-128, 127), (-8, 7)] {
+            for rounding in ROUNDINGS {
+                check::<f32, i8>(&x[cut..], params, (CodeRange { min, max }, rounding));
+            }
+        }
+        let range = CodeRange { min: 0, max: 65_535 };
+        check::<f32, u16>(&x[cut..], params, (range, Rounding::DivideEven));
+    }
+
+    #[test]
     fn spreading_gives_each_element_its_slice(
         sizes in prop::collection::vec((1..40_usize, 0..9_usize, 1..200_usize), 1..20),
     ) {
@@ -436,8 +479,9 @@ fn rows_beside_the_widths_of_tiles() {
         bits = bits.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         bits >> 8
     };
-    let widths = [16, 63, 64, 65, 80, 127, 128, 130, 255, 256, 257, 319, 320, 335, 512, 600];
-    for (round, row) in widths.into_iter().enumerate() {
+    let narrow = [16, 63, 64, 65, 80, 127, 128, 130, 255, 256, 257, 319, 320, 335, 512, 600];
+    let widths = narrow.into_iter().chain([1040, 1088, 2100, 2112]);
+    for (round, row) in widths.enumerate() {
         for common in [true, false] {
             let affines: Vec<Affine<f32>> = (0..)
                 .take(row)

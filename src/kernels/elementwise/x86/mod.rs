@@ -79,7 +79,7 @@ impl<'a> Bytes<'a> {
     /// `None` where the kernels do not do.
     fn new<T: Real>(x: &'a [T], params: Params<'a, T>, how: How) -> Option<Self> {
         let (x, range) = (same(x)?, how.range);
-        let params = vectors(params, x.len())?;
+        let params = vectors(params)?;
         let facts = params.facts();
         let codes = if range.min < 0 { -128..=127 } else { 0..=255 };
         let within = |ends: [i32; 2]| ends.iter().all(|end| codes.contains(end));
@@ -140,14 +140,13 @@ impl<'a> Bytes<'a> {
     #[inline(always)]
     fn slice(&self, at: usize) -> (usize, Params<'a, f32>) {
         let Params::Groups(groups) = self.params else { return (self.x.len(), self.params) };
-        let next = groups.size * (groups.slice(at) + 1) - groups.offset;
+        let next = groups.next(at);
         (next.min(self.x.len()), Params::Same(groups.affine(at)))
     }
 }
 
-/// The parameters of `len` elements where they are of f32 and do not change
-/// within a vector.
-fn vectors<'a, T: Real>(params: Params<'a, T>, len: usize) -> Option<Params<'a, f32>> {
+/// The parameters where they are of f32 and do not change within a vector.
+fn vectors<T: Real>(params: Params<'_, T>) -> Option<Params<'_, f32>> {
     match params {
         Params::Same(affine) => {
             let scale = *same::<T, f32>(&[affine.scale])?.first()?;
@@ -155,10 +154,7 @@ fn vectors<'a, T: Real>(params: Params<'a, T>, len: usize) -> Option<Params<'a, 
         }
         Params::Each(columns) if columns.len() > 0 => Some(Params::Each(columns.of_f32()?)),
         Params::Groups(Groups { slices, offset, size })
-            if offset % VECTOR == 0
-                && size % VECTOR == 0
-                && offset < size
-                && slices.len() >= (offset + len).div_ceil(size) =>
+            if offset % VECTOR == 0 && size % VECTOR == 0 && offset < size && slices.len() > 0 =>
         {
             Some(Params::Groups(Groups { slices: slices.of_f32()?, offset, size }))
         }
@@ -271,7 +267,12 @@ pub(super) fn measure<T: Real>(
 }
 
 fn with_sums(isa: Isa, work: &Bytes<'_>, codes: Option<&mut [u8]>, lanes: &mut LaneSums) -> bool {
-    if matches!(work.params, Params::Each(columns) if columns.len() < work.x.len()) {
+    let repeat = match work.params {
+        Params::Same(_) => false,
+        Params::Each(columns) => columns.len() < work.x.len(),
+        Params::Groups(groups) => groups.repeat(work.x.len()),
+    };
+    if repeat {
         return false;
     }
     match isa.level() {
@@ -315,7 +316,7 @@ fn restore<T: Real, const SIGNED: bool>(
 ) -> bool {
     /// Differences of codes and such zero points are exact in f32.
     const SMALL: Range<i32> = -(1 << 20)..1 << 20;
-    let params = vectors(params, codes.len())
+    let params = vectors(params)
         .filter(|params| params.facts().zero_points.iter().all(|end| SMALL.contains(end)));
     let (Some(params), Some(x)) = (params, same_mut(x)) else { return false };
     match isa.level() {

@@ -73,13 +73,14 @@ impl Ends {
     }
 }
 
-/// Slices one after another, made ready some at a time.
+/// Slices one after another, and from the first on again, made ready some at a time.
 struct Slices<'a> {
     columns: Columns<'a, f32>,
     factors: [f32; READY],
     addends: [f32; READY],
-    /// The next one, and the first of those that are ready.
+    /// The next one, how many are ready, and the first of those.
     at: usize,
+    ready: usize,
     first: usize,
 }
 
@@ -90,7 +91,7 @@ impl<'a> Slices<'a> {
     #[target_feature(enable = "avx2,fma")]
     fn new(columns: Columns<'a, f32>, ends: &Ends) -> Self {
         let [factors, addends] = [[0.0; READY]; 2];
-        let mut slices = Self { columns, factors, addends, at: 0, first: 0 };
+        let mut slices = Self { columns, factors, addends, at: 0, ready: 0, first: 0 };
         slices.make(ends);
         slices
     }
@@ -99,6 +100,7 @@ impl<'a> Slices<'a> {
     #[target_feature(enable = "avx2,fma")]
     fn make(&mut self, ends: &Ends) {
         let columns = self.columns.part(self.first..self.columns.len());
+        self.ready = columns.len().min(READY);
         for (factor, reciprocal) in self.factors.iter_mut().zip(columns.reciprocals) {
             *factor = reciprocal * UNIT;
         }
@@ -111,10 +113,15 @@ impl<'a> Slices<'a> {
     #[inline]
     #[target_feature(enable = "avx2,fma")]
     fn next(&mut self, ends: &Ends) -> Fixed {
-        if self.at == READY {
-            self.first += READY;
+        if self.at == self.ready {
             self.at = 0;
-            self.make(ends);
+            if self.columns.len() > READY {
+                self.first += READY;
+                if self.first >= self.columns.len() {
+                    self.first = 0;
+                }
+                self.make(ends);
+            }
         }
         let (factor, addend) = (self.factors[self.at], self.addends[self.at]);
         self.at += 1;

@@ -98,7 +98,7 @@ impl<'a, const FORM: u8, const COMMON: bool> Cursor<'a, FORM, COMMON> {
         }
         if FORM == GROUPS {
             if self.left == 0 {
-                self.at += 1;
+                self.at = if self.at + 1 < self.columns.len() { self.at + 1 } else { 0 };
                 self.left = self.every;
                 self.now.scale = _mm512_set1_ps(self.columns.scales[self.at]);
                 self.now.reciprocal = _mm512_set1_ps(self.columns.reciprocals[self.at]);

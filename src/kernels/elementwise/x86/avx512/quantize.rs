@@ -11,13 +11,16 @@
 //!
 //! It is the vector pipes that codes in a cache wait for, so that whatever is done
 //! for a slice beside the blocks counts: the parameters of groups are made ready many at
-//! a time, and an addend that all slices have in common is made once.
+//! a time, an addend that all slices have in common is made once, and the usual sizes of groups
+//! have loops of their own that take a slice, or two, in a step.
 //!
 //! Parameters that differ from column to column stay in registers while a tile
 //! of columns is taken row by row: loading them again for each row would take
 //! as long as loading the elements. In a cache, longer parts of a row are the better
 //! tile; from memory, more rows between two parts of one are, as more lines of
-//! different rows are then under way.
+//! different rows are then under way. Best from memory is one row after another, as the
+//! prefetchers of the processor follow that: so it is done with so few columns that their
+//! factors stay in the first-level cache beside the elements.
 #![expect(
     unsafe_code,
     reason = "loads and stores by pointer, within slices whose length was checked"
@@ -27,6 +30,8 @@
     clippy::cast_sign_loss,
     reason = "codes fit a byte: the parent checked their range"
 )]
+
+use std::ops::Range;
 
 use super::super::super::Stores;
 use super::super::fixed::{ALL_SIGNED, ALL_UNSIGNED, Codes, NEAR, SOME, UNIT};
@@ -84,9 +89,11 @@ fn factor(reciprocal: __m512) -> __m512 {
     _mm512_mul_ps(reciprocal, _mm512_set1_ps(UNIT))
 }
 
-/// Slices one after another, made ready some at a time.
-struct Slices<'a> {
+/// Slices one after another, and from the first on again, made ready some at a time. With
+/// `COMMON`, all have the addend of the first one.
+struct Slices<'a, const COMMON: bool> {
     columns: Columns<'a, f32>,
+    common: __m512,
     factors: [f32; READY],
     addends: [f32; READY],
     /// The next one, and the first of those that are ready.
@@ -97,11 +104,13 @@ struct Slices<'a> {
 /// Slices that are made ready at a time.
 const READY: usize = 64;
 
-impl<'a> Slices<'a> {
+impl<'a, const COMMON: bool> Slices<'a, COMMON> {
+    #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
     fn new(columns: Columns<'a, f32>, ends: &Ends) -> Self {
         let [factors, addends] = [[0.0; READY]; 2];
-        let mut slices = Self { columns, factors, addends, at: 0, first: 0 };
+        let common = ends.common(columns);
+        let mut slices = Self { columns, common, factors, addends, at: 0, first: 0 };
         slices.make(ends);
         slices
     }
@@ -113,30 +122,50 @@ impl<'a> Slices<'a> {
         for (factor, reciprocal) in self.factors.iter_mut().zip(columns.reciprocals) {
             *factor = reciprocal * UNIT;
         }
-        for (addend, &zero_point) in self.addends.iter_mut().zip(columns.zero_points) {
-            *addend = zero_point as f32 * UNIT + ends.origin;
+        if !COMMON {
+            for (addend, &zero_point) in self.addends.iter_mut().zip(columns.zero_points) {
+                *addend = zero_point as f32 * UNIT + ends.origin;
+            }
         }
+    }
+
+    /// Slices that are ready.
+    #[inline]
+    fn ready(&self) -> usize {
+        READY.min(self.columns.len() - self.first)
     }
 
     /// Makes those ready that come after the ones that are.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
     fn advance(&mut self, ends: &Ends) {
-        self.first += READY;
         self.at = 0;
-        self.make(ends);
+        if self.columns.len() > READY {
+            self.first += READY;
+            if self.first >= self.columns.len() {
+                self.first = 0;
+            }
+            self.make(ends);
+        }
+    }
+
+    /// Slice `i` of those that are ready.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    fn get(&self, i: usize) -> Fixed {
+        let addend = if COMMON { self.common } else { _mm512_set1_ps(self.addends[i]) };
+        Fixed { factor: _mm512_set1_ps(self.factors[i]), addend }
     }
 
     /// The next slice.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
     fn next(&mut self, ends: &Ends) -> Fixed {
-        if self.at == READY {
+        if self.at == self.ready() {
             self.advance(ends);
         }
-        let (factor, addend) = (self.factors[self.at], self.addends[self.at]);
         self.at += 1;
-        Fixed { factor: _mm512_set1_ps(factor), addend: _mm512_set1_ps(addend) }
+        self.get(self.at - 1)
     }
 }
 
@@ -202,43 +231,24 @@ fn in_groups<const KIND: u8, const COMMON: bool>(
 ) -> usize {
     let Groups { slices, offset, size } = groups;
     let whole = codes.len() - codes.len() % BLOCK;
-    let common = ends.common(slices);
-    let fixed = |factor, addend| Fixed {
-        factor: _mm512_set1_ps(factor),
-        addend: if COMMON { common } else { _mm512_set1_ps(addend) },
-    };
-    let mut slices = Slices::new(slices, ends);
+    let pairs = slices.len().is_multiple_of(2) || !groups.repeat(codes.len());
+    let mut slices = Slices::<COMMON>::new(slices, ends);
+    match (offset, size) {
+        (0, HALF) if pairs => return step_by::<KIND, COMMON, 2, 1>(work, ends, slices, codes),
+        (0, BLOCK) => return step_by::<KIND, COMMON, 1, 1>(work, ends, slices, codes),
+        (0, TWICE) => return step_by::<KIND, COMMON, 1, 2>(work, ends, slices, codes),
+        _ => {}
+    }
     if offset % BLOCK == 0 && size % BLOCK == 0 {
         let (mut at, mut next) = (0, size - offset);
         while at < whole {
-            for (&factor, &addend) in slices.factors.iter().zip(&slices.addends) {
-                let fixed = fixed(factor, addend);
-                while at < next.min(whole) {
-                    // SAFETY: the block ends within `x` and `codes`.
-                    unsafe { block::<KIND>(work, ends, [fixed; 4], codes, at) };
-                    at += BLOCK;
-                }
-                next += size;
-            }
-            if at < whole {
-                slices.advance(ends);
-            }
-        }
-        return whole;
-    }
-    if offset == 0 && 2 * size == BLOCK {
-        let mut at = 0;
-        while at < whole {
-            let pairs = slices.factors.as_chunks().0.iter().zip(slices.addends.as_chunks().0);
-            for (&[a, b], &[c, d]) in pairs.take((whole - at) / BLOCK) {
-                let [first, second] = [fixed(a, c), fixed(b, d)];
+            let fixed = slices.next(ends);
+            while at < next.min(whole) {
                 // SAFETY: the block ends within `x` and `codes`.
-                unsafe { block::<KIND>(work, ends, [first, first, second, second], codes, at) };
+                unsafe { block::<KIND>(work, ends, [fixed; 4], codes, at) };
                 at += BLOCK;
             }
-            if at < whole {
-                slices.advance(ends);
-            }
+            next += size;
         }
         return whole;
     }
@@ -255,6 +265,39 @@ fn in_groups<const KIND: u8, const COMMON: bool>(
         let fixed = [next(), next(), next(), next()];
         // SAFETY: the block ends within `x` and `codes`.
         unsafe { block::<KIND>(work, ends, fixed, codes, at) };
+    }
+    whole
+}
+
+/// Slices that are half a block, and two.
+const HALF: usize = BLOCK / 2;
+const TWICE: usize = 2 * BLOCK;
+
+/// Writes the codes of whole steps; says how many elements that are. A step is
+/// `SLICES` slices (1 or 2) in one block, or `BLOCKS` blocks of one.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
+fn step_by<const KIND: u8, const COMMON: bool, const SLICES: usize, const BLOCKS: usize>(
+    work: &Bytes<'_>,
+    ends: &Ends,
+    mut slices: Slices<'_, COMMON>,
+    codes: &mut [u8],
+) -> usize {
+    let whole = codes.len() - codes.len() % (BLOCKS * BLOCK);
+    let mut at = 0;
+    while at < whole {
+        let steps = (slices.ready() / SLICES).min((whole - at) / (BLOCKS * BLOCK));
+        for i in 0..steps {
+            let (first, last) = (slices.get(SLICES * i), slices.get(SLICES * i + SLICES - 1));
+            for _ in 0..BLOCKS {
+                // SAFETY: the block ends within `x` and `codes`.
+                unsafe { block::<KIND>(work, ends, [first, first, last, last], codes, at) };
+                at += BLOCK;
+            }
+        }
+        if at < whole {
+            slices.advance(ends);
+        }
     }
     whole
 }
@@ -277,8 +320,16 @@ fn in_columns<const KIND: u8, const COMMON: bool>(
         return 0;
     }
     ends.past &= row.is_multiple_of(BLOCK);
+    let cached = work.how.stores == Stores::Cached;
+    if !cached && row <= if COMMON { NARROW } else { NARROW / 2 } {
+        let whole = codes.len() - codes.len() % row;
+        for at in (0..whole).step_by(row) {
+            in_row::<KIND, COMMON>(work, &ends, columns, codes, at..at + row);
+        }
+        return whole;
+    }
     let mut first = 0;
-    if COMMON && work.how.stores == Stores::Cached {
+    if COMMON && cached {
         while first + WIDE * BLOCK <= row {
             tile::<KIND, COMMON, WIDE>(work, &ends, columns, codes, first);
             first += WIDE * BLOCK;
@@ -289,6 +340,48 @@ fn in_columns<const KIND: u8, const COMMON: bool>(
         tile::<KIND, COMMON, 1>(work, &ends, columns, codes, first.min(row - BLOCK));
     }
     codes.len() - codes.len() % row
+}
+
+/// Columns whose factors stay in a first-level cache while elements stream through it:
+/// a quarter of it.
+const NARROW: usize = 2048;
+
+/// Writes the codes of a row, which is at least a block.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
+fn in_row<const KIND: u8, const COMMON: bool>(
+    work: &Bytes<'_>,
+    ends: &Ends,
+    columns: Columns<'_, f32>,
+    codes: &mut [u8],
+    row: Range<usize>,
+) {
+    assert!(row.len() >= BLOCK && row.end <= codes.len(), "a row has its codes");
+    let common = ends.common(columns);
+    for first in (0..row.len()).step_by(BLOCK) {
+        let first = first.min(row.len() - BLOCK);
+        let fixed = PARTS.map(|i| column::<COMMON>(ends, common, columns, first + VECTOR * i));
+        // SAFETY: the block ends within the row, which ends within `codes`.
+        unsafe { block::<KIND>(work, ends, fixed, codes, row.start + first) };
+    }
+}
+
+/// What makes fixed point in 16 columns from `at` on.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn column<const COMMON: bool>(
+    ends: &Ends,
+    common: __m512,
+    columns: Columns<'_, f32>,
+    at: usize,
+) -> Fixed {
+    assert!(at + VECTOR <= columns.len(), "a vector is within its row");
+    // SAFETY: the columns have 16 elements from there on.
+    let reciprocals = unsafe { _mm512_loadu_ps(columns.reciprocals.as_ptr().wrapping_add(at)) };
+    let zero_points = columns.zero_points.as_ptr().wrapping_add(at).cast();
+    // SAFETY: as above.
+    let addend = || ends.addend(unsafe { _mm512_loadu_si512(zero_points) });
+    Fixed { factor: factor(reciprocals), addend: if COMMON { common } else { addend() } }
 }
 
 /// Writes the codes of `BLOCKS` blocks of each whole row, from column `first` on, which
@@ -307,15 +400,7 @@ fn tile<const KIND: u8, const COMMON: bool, const BLOCKS: usize>(
     let common = ends.common(columns);
     let mut fixed = [[Fixed { factor: common, addend: common }; 4]; BLOCKS];
     for (i, fixed) in fixed.as_flattened_mut().iter_mut().enumerate() {
-        let at = first + VECTOR * i;
-        // SAFETY: the columns have 16 elements from there on: the tile ends within them.
-        let reciprocal = unsafe { _mm512_loadu_ps(columns.reciprocals.as_ptr().wrapping_add(at)) };
-        fixed.factor = factor(reciprocal);
-        if !COMMON {
-            let zero_points = columns.zero_points.as_ptr().wrapping_add(at).cast();
-            // SAFETY: as above.
-            fixed.addend = ends.addend(unsafe { _mm512_loadu_si512(zero_points) });
-        }
+        *fixed = column::<COMMON>(ends, common, columns, first + VECTOR * i);
     }
     for i in 0..codes.len() / row {
         for (k, &fixed) in fixed.iter().enumerate() {

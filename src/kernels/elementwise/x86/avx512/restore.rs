@@ -3,8 +3,9 @@
 //! 16 codes are widened as they are loaded, and take a conversion, a subtraction
 //! (exact: both are small integers) and a multiplication. Writing four bytes for
 //! each that is read is what takes the time; stores past the caches save reading
-//! what they overwrite. Parameters of columns stay in registers while a tile of
-//! four vectors is taken row by row.
+//! what they overwrite. Parameters of columns stay in registers while a tile is taken
+//! row by row: one of 16 vectors in a cache, as longer parts of a row are fetched better,
+//! and one of four from memory, which more rows at a time serve better.
 #![expect(
     unsafe_code,
     reason = "loads and stores by pointer, within slices whose length was checked"
@@ -20,6 +21,8 @@ use crate::kernels::scalar;
 const ALIGN: usize = 4 * VECTOR;
 /// Columns whose parameters stay in registers.
 const TILE: usize = 4 * VECTOR;
+/// Vectors of a row in a wide tile: their parameters fill half of the registers.
+const WIDE: usize = 16;
 
 /// As [`scalar::dequantize`], from codes that are `SIGNED` or not.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
@@ -96,29 +99,52 @@ fn in_columns<const SIGNED: bool>(
         return 0;
     }
     let past = past && row.is_multiple_of(VECTOR);
-    let rows = codes.len() / row;
-    for first in (0..row).step_by(TILE) {
-        // The last tile is a whole one too: elements of two tiles are written twice.
-        let first = first.min(row - TILE);
-        let params = PARTS.map(|i| {
-            let at = first + VECTOR * i;
-            // SAFETY: the columns have a vector from there on: the tile ends within them.
-            let scale = unsafe { _mm512_loadu_ps(columns.scales.as_ptr().wrapping_add(at)) };
-            let zero_points = columns.zero_points.as_ptr().wrapping_add(at).cast();
-            // SAFETY: as above.
-            (scale, _mm512_cvtepi32_ps(unsafe { _mm512_loadu_si512(zero_points) }))
-        });
-        for i in 0..rows {
-            let at = i * row + first;
-            for (k, (scale, zero_point)) in params.into_iter().enumerate() {
-                let at = at + VECTOR * k;
-                // SAFETY: the tile ends within the row, and where the first row is aligned,
-                // all are.
-                unsafe { vector::<SIGNED>(codes, scale, zero_point, x, at, past) };
-            }
+    let mut first = 0;
+    if columns.facts.is_common() && !past {
+        while first + WIDE * VECTOR <= row {
+            tile::<SIGNED, true, WIDE>(codes, columns, false, x, first);
+            first += WIDE * VECTOR;
         }
     }
-    rows * row
+    for first in (first..row).step_by(TILE) {
+        // The last tile is a whole one too: elements of two tiles are written twice.
+        tile::<SIGNED, false, 4>(codes, columns, past, x, first.min(row - TILE));
+    }
+    codes.len() - codes.len() % row
+}
+
+/// Restores `VECTORS` vectors of each whole row, from column `first` on, which are all
+/// within the row. With `COMMON`, all columns have one zero point.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
+fn tile<const SIGNED: bool, const COMMON: bool, const VECTORS: usize>(
+    codes: &[u8],
+    columns: Columns<'_, f32>,
+    past: bool,
+    x: &mut [f32],
+    first: usize,
+) {
+    let row = columns.len().min(codes.len());
+    assert!(first + VECTORS * VECTOR <= row, "a tile is within its rows");
+    let common = _mm512_set1_ps(columns.facts.zero_points[0] as f32);
+    let mut params = [(common, common); VECTORS];
+    for (i, (scale, zero_point)) in params.iter_mut().enumerate() {
+        let at = first + VECTOR * i;
+        // SAFETY: the columns have a vector from there on: the tile ends within them.
+        *scale = unsafe { _mm512_loadu_ps(columns.scales.as_ptr().wrapping_add(at)) };
+        if !COMMON {
+            let zero_points = columns.zero_points.as_ptr().wrapping_add(at).cast();
+            // SAFETY: as above.
+            *zero_point = _mm512_cvtepi32_ps(unsafe { _mm512_loadu_si512(zero_points) });
+        }
+    }
+    for i in 0..codes.len() / row {
+        for (k, &(scale, zero_point)) in params.iter().enumerate() {
+            let at = i * row + first + VECTOR * k;
+            // SAFETY: the tile ends within the row, and where the first row is aligned, all are.
+            unsafe { vector::<SIGNED>(codes, scale, zero_point, x, at, past) };
+        }
+    }
 }
 
 /// Restores a vector from `at` on.
