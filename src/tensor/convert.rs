@@ -3,7 +3,7 @@
 use bytemuck::Pod;
 use half::{bf16, f16};
 
-/// An element that is computed in f32. Loops over it vectorize: [`Isa::convert`](crate::kernels::Isa::convert) is one.
+/// An element that is computed in f32. Loops over it vectorize.
 pub trait ToF32: Pod + Send + Sync {
     /// The nearest f32: the same number for all but integers of more than 24 bits.
     fn to_f32(self) -> f32;
