@@ -364,7 +364,6 @@ fn code_bits(scheme: Option<Value>) -> Result<u32, Error> {
     Ok(options.and_then(|options| options.bits).unwrap_or(8))
 }
 
-/// Bare numbers, or a tensor.
 /// Tensors `weight` and `bias`, or `weight.codes`, `weight.scale`,
 /// `weight.zero_point` (or these without `weight.`) as `quantize` answers them.
 fn decode_safetensors(
