@@ -110,6 +110,12 @@ fn any_scale() -> impl Strategy<Value = f32> {
     ]
 }
 
+/// Such as kernels take; with `common`, of the zero point of all.
+fn tamed(Affine { scale, zero_point }: Affine<f32>, common: bool) -> Affine<f32> {
+    let zero_point = if common { 5 } else { zero_point % 128 };
+    Affine { scale: scale.clamp(1e-30, 1e30), zero_point }
+}
+
 fn any_affine() -> impl Strategy<Value = Affine<f32>> {
     let zero_point = prop_oneof![
         4 => -128..=255_i32, 2 => Just(0), 1 => Just(128), 1 => -70_000..70_000_i32,
@@ -214,14 +220,8 @@ proptest! {
         cut in 0..300_usize,
         common in any::<bool>(),
     ) {
-        let affines: Vec<Affine<f32>> = slices
-            .iter()
-            .map(|&(Affine { scale, zero_point }, _)| {
-                if !tame { return Affine { scale, zero_point }; }
-                let zero_point = if common { 5 } else { zero_point % 128 };
-                Affine { scale: scale.clamp(1e-30, 1e30), zero_point }
-            })
-            .collect();
+        let affines: Vec<Affine<f32>> =
+            slices.iter().map(|&(affine, _)| if tame { tamed(affine, common) } else { affine }).collect();
         let x: Vec<f32> = slices
             .iter()
             .zip(&affines)
@@ -248,14 +248,8 @@ proptest! {
         (tame, common) in (any::<bool>(), any::<bool>()),
         (cut, rounds) in (0..300_usize, 1..4_usize),
     ) {
-        let affines: Vec<Affine<f32>> = slices
-            .iter()
-            .map(|&(Affine { scale, zero_point }, _)| {
-                if !tame { return Affine { scale, zero_point }; }
-                let zero_point = if common { 5 } else { zero_point % 128 };
-                Affine { scale: scale.clamp(1e-30, 1e30), zero_point }
-            })
-            .collect();
+        let affines: Vec<Affine<f32>> =
+            slices.iter().map(|&(affine, _)| if tame { tamed(affine, common) } else { affine }).collect();
         let count = affines.len();
         let len = if count < 60 { rounds * size * count + cut } else { size * count + cut };
         let affine = |i: usize| affines[i / size % count];
