@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use crate::api::error::{Error, Kind, Place};
 use crate::codec::encoding::Encoding;
 use crate::service::Outcome;
-use crate::service::compute::Permit;
+use crate::service::admission::Permit;
 use crate::tensor::Buffer;
 
 use super::negotiate::media_type;

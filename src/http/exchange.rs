@@ -10,7 +10,7 @@ use crate::api::error::{Error, Kind, Place};
 use crate::api::name::Name;
 use crate::api::payload::{Format, Payload};
 use crate::codec::encoding::{self, Encoding};
-use crate::service::compute::Permit;
+use crate::service::admission::Permit;
 use crate::tensor::Buffer;
 
 use super::App;

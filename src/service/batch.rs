@@ -24,7 +24,8 @@ use crate::codec::Limits;
 use crate::quant::Cancel;
 use crate::tensor::{Buffer, DType, Shape, Tensor};
 
-use super::compute::{Compute, Permit, Slot, Waiting};
+use super::admission::{Permit, Waiting};
+use super::compute::{Compute, Slot};
 use super::{Outcome, Service};
 
 /// Bytes of a body for each number of a row that may still be run with others.

@@ -3,6 +3,7 @@
 //! A command carries the bytes of a request; one closure on the compute pool
 //! decodes them, computes and encodes the answer. Nothing here knows HTTP.
 
+pub mod admission;
 pub mod batch;
 pub mod calibrators;
 pub mod compute;
@@ -20,9 +21,10 @@ use crate::codec::Limits;
 use crate::codec::encoding::Encoding;
 use crate::quant::Cancel;
 
+use admission::Permit;
 use batch::Batching;
 use calibrators::Calibrators;
-use compute::{Compute, Permit};
+use compute::Compute;
 use layers::Layers;
 
 /// What to do with the tensors of a request.

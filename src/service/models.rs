@@ -18,8 +18,8 @@ use crate::api::payload::Context;
 use crate::quant::Cancel;
 use crate::tensor::{Shape, Tensor};
 
+use super::admission::Permit;
 use super::batch::{Part, Run};
-use super::compute::Permit;
 use super::{Outcome, Service};
 
 /// Sizes of batches that are told apart.

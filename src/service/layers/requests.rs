@@ -16,9 +16,9 @@ use crate::codec::encoding::Encoding;
 use crate::quant::Cancel;
 use crate::quant::calibrate::Affine;
 use crate::quant::params::Numerics;
+use crate::service::admission::Permit;
 use crate::service::batch::{Part, Run};
 use crate::service::calibrators::Calibrators;
-use crate::service::compute::Permit;
 use crate::service::{Outcome, Service};
 use crate::tensor::{Shape, Tensor};
 
