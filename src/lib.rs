@@ -18,6 +18,7 @@ pub mod tensor;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use config::Serve;
@@ -25,6 +26,32 @@ use http::{App, Server, Timeouts};
 use service::Service;
 use service::compute::Compute;
 use service::layers::Layers;
+
+/// Why a server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The system gives no more threads.
+    #[error("cannot start the threads: {0}")]
+    Threads(#[source] io::Error),
+    /// The directory of layers is not one, or not ours.
+    #[error("cannot keep layers in {}: {error}", path.display())]
+    LayerDir {
+        /// The directory.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        error: io::Error,
+    },
+    /// The address is taken, or no address of this machine.
+    #[error("cannot listen on {address}: {error}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        #[source]
+        error: io::Error,
+    },
+}
 
 /// A server that is bound and wired but does not serve yet.
 #[derive(Debug)]
@@ -39,8 +66,8 @@ impl Quantd {
     /// Binds the address and starts the compute threads.
     ///
     /// # Errors
-    /// When the address or the threads cannot be had.
-    pub fn new(config: &Serve) -> io::Result<Self> {
+    /// [`StartError`] when the threads, the directory of layers or the address cannot be had.
+    pub fn new(config: &Serve) -> Result<Self, StartError> {
         telemetry::init_metrics();
         let isa = config.isa.select();
         if isa != config.isa {
@@ -51,8 +78,15 @@ impl Quantd {
                 "kernels were chosen before"
             );
         }
-        let compute = Compute::new(config.compute()).map_err(io::Error::other)?;
-        let layers = Layers::open(config.layers(), compute.clone())?;
+        let compute = Compute::new(config.compute())
+            .map_err(|error| StartError::Threads(io::Error::other(error)))?;
+        let layers =
+            Layers::open(config.layers(), compute.clone()).map_err(|error| {
+                match &config.layer_dir {
+                    Some(path) => StartError::LayerDir { path: path.clone(), error },
+                    None => StartError::Threads(error),
+                }
+            })?;
         let service = Service::new(
             compute.clone(),
             config.limits(),
@@ -68,7 +102,9 @@ impl Quantd {
             drain: Duration::from_secs(config.drain_seconds),
             max_connections: config.max_connections,
         };
-        let server = Server::bind(SocketAddr::new(config.host, config.port), timeouts)?;
+        let address = SocketAddr::new(config.host, config.port);
+        let server = Server::bind(address, timeouts)
+            .map_err(|error| StartError::Listen { address, error })?;
         let router = http::router(app.clone(), &config.cors_origin);
         Ok(Self { server, app, router, compute })
     }
@@ -91,10 +127,19 @@ impl Quantd {
     /// # Errors
     /// When the listener fails.
     pub async fn serve(self, stop: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
-        tracing::info!(isa = kernels::Isa::current().name(), "kernels");
+        let settings = self.compute.settings();
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            isa = kernels::Isa::current().name(),
+            threads = settings.threads,
+            max_inflight_bytes = settings.max_inflight_bytes,
+            address = self.server.address().ok().map(tracing::field::display),
+            "serving"
+        );
         tokio::select! {
             served = self.server.serve(self.app, self.router, stop) => served,
             never = self.compute.tend() => never,
+            never = telemetry::tend() => never,
         }
     }
 }

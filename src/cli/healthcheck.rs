@@ -1,24 +1,19 @@
 //! `quantd healthcheck`: for images without curl.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use crate::config::Healthcheck;
 
 use super::Failure;
+use super::serve::reachable;
 
 const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Asks `/livez`.
 pub(super) fn run(target: &Healthcheck) -> Result<(), Failure> {
-    // A server that listens on all addresses is asked on this machine's own.
-    let host = match target.host {
-        IpAddr::V4(host) if host.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(host) if host.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        host @ (IpAddr::V4(_) | IpAddr::V6(_)) => host,
-    };
-    let status = ask(SocketAddr::new(host, target.port))
+    let status = ask(SocketAddr::new(reachable(target.host), target.port))
         .map_err(|error| Failure::new(format!("no answer: {error}")))?;
     if status.starts_with(b"HTTP/1.1 200") { Ok(()) } else { Err(Failure::new("not alive")) }
 }

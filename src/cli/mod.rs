@@ -2,19 +2,17 @@
 
 mod healthcheck;
 mod quantize;
+mod serve;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
-use crate::Quantd;
-use crate::config::{self, Cli, Command, Serve};
+use crate::config::{self, Cli, Command};
 use crate::telemetry;
 
 /// Carries out what the command line asks for.
 #[must_use]
 pub fn run() -> ExitCode {
-    let result = match Cli::try_parse() {
+    let result = match config::parse() {
         Ok(cli) => carry_out(cli),
         // `--help` and `--version` are errors to the parser.
         Err(error) if !error.use_stderr() => {
@@ -25,7 +23,7 @@ pub fn run() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { code, text }) => {
-            complain(&text);
+            telemetry::complain(&format!("quantd: {text}"));
             ExitCode::from(code)
         }
     }
@@ -41,8 +39,8 @@ fn one_line(message: &str) -> String {
 
 fn carry_out(cli: Cli) -> Result<(), Failure> {
     match cli.command {
-        None => serve(&cli.serve),
-        Some(Command::Serve(options)) => serve(&options),
+        None => serve::run(&cli.serve),
+        Some(Command::Serve(options)) => serve::run(&options),
         Some(Command::Openapi) => print(crate::http::document()),
         Some(Command::Healthcheck(target)) => healthcheck::run(&target),
         Some(Command::Quantize(options)) => quantize::run(&options),
@@ -67,55 +65,10 @@ impl Failure {
     }
 }
 
-#[expect(clippy::print_stderr, reason = "the command line talks to people there")]
-fn complain(text: &str) {
-    eprintln!("quantd: {text}");
-}
-
 fn print(text: &str) -> Result<(), Failure> {
     use std::io::Write;
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes())
         .and_then(|()| out.flush())
         .map_err(|error| Failure::new(format!("cannot write: {error}")))
-}
-
-fn serve(options: &Serve) -> Result<(), Failure> {
-    if let Some(name) = config::unknown_variable() {
-        return Err(Failure::usage(format!("no option is set by {name} (see --help)")));
-    }
-    telemetry::init_logs(options.log_format, options.log_level);
-    // Connections are file descriptors, of which many systems grant 1024 until asked for more.
-    drop(rlimit::increase_nofile_limit(options.max_connections as u64 + 256));
-    let server = Quantd::new(options).map_err(|error| {
-        Failure::usage(format!("cannot listen on {}:{}: {error}", options.host, options.port))
-    })?;
-    let address = server.address().map_err(|error| Failure::new(error.to_string()))?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::new(format!("cannot start: {error}")))?;
-    if !options.host.is_loopback() && options.api_key.is_none() {
-        tracing::warn!("reachable from other machines and no --api-key is set: anyone may call");
-    }
-    print(&format!("quantd listening on http://{address}\n"))?;
-    runtime
-        .block_on(server.serve(stop_signal()))
-        .map_err(|error| Failure::new(format!("stopped: {error}")))
-}
-
-/// Resolves at SIGTERM or SIGINT; the second one ends the process at once.
-async fn stop_signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminate), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        return std::future::pending().await;
-    };
-    tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-    tokio::spawn(async move {
-        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-        #[expect(clippy::exit, reason = "the second signal asks for exactly that")]
-        std::process::exit(130);
-    });
 }

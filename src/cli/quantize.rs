@@ -37,7 +37,7 @@ pub(super) fn run(options: &Quantize) -> Result<(), Failure> {
         format: Format::Safetensors,
         encoding: Encoding::Identity,
     };
-    let threads = config::threads(options.threads as u64);
+    let threads = config::threads(options.threads);
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
         .build()

@@ -31,6 +31,9 @@ use super::body::{self, Rest};
 use super::negotiate;
 use super::problem::{self, Problem};
 
+/// Health of the server, for anyone.
+const HEALTH: [&str; 5] = ["/livez", "/readyz", "/health", "/v2/health/live", "/v2/health/ready"];
+
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Wraps the router. The first layer here is the first to see a request and
@@ -151,7 +154,7 @@ impl Seen {
     fn attend(self, mut response: Response, took: Duration, span: &tracing::Span) -> Response {
         let status = response.status();
         let problem = response.extensions_mut().remove::<Problem>();
-        span.in_scope(|| log(status, took, problem.as_ref()));
+        span.in_scope(|| log(status, took, problem.as_ref(), is_probe(self.route())));
         telemetry::request(self.method, self.route(), status.as_u16(), took);
         let Self { id, protocol, .. } = self;
         if let Some(problem) = problem {
@@ -178,8 +181,14 @@ async fn settle_connection(rest: Option<Rest>, expects: bool, headers: &mut Head
     }
 }
 
-fn log(status: StatusCode, took: Duration, problem: Option<&Problem>) {
-    let ms = took.as_secs_f64() * 1e3;
+/// Whether machines ask for it every few seconds.
+fn is_probe(path: &str) -> bool {
+    HEALTH.contains(&path) || path == "/metrics"
+}
+
+fn log(status: StatusCode, took: Duration, problem: Option<&Problem>, is_probe: bool) {
+    // To the microsecond: the digits of a double are noise beyond it.
+    let ms = (took.as_secs_f64() * 1e6).round() / 1e3;
     let (code, detail) = (status.as_u16(), problem.map(|problem| problem.detail.as_str()));
     // What is not spoken here, and what has to wait, is no failure of the server.
     let is_refusal =
@@ -188,6 +197,8 @@ fn log(status: StatusCode, took: Duration, problem: Option<&Problem>) {
         tracing::error!(status = code, ms, detail, "failed");
     } else if let Some(detail) = detail {
         tracing::info!(status = code, ms, detail, "refused");
+    } else if is_probe {
+        tracing::debug!(status = code, ms, "answered");
     } else {
         tracing::info!(status = code, ms, "answered");
     }
@@ -209,11 +220,7 @@ fn method_name(method: &Method) -> &'static str {
 
 /// Lets requests through that present the key of that hash, and health checks.
 async fn authenticate(State(expected): State<[u8; 32]>, request: Request, next: Next) -> Response {
-    let open = matches!(
-        request.uri().path(),
-        "/livez" | "/readyz" | "/health" | "/v2/health/live" | "/v2/health/ready"
-    );
-    if open {
+    if HEALTH.contains(&request.uri().path()) {
         return next.run(request).await;
     }
     let headers = request.headers();

@@ -230,7 +230,7 @@ def check_one_line(failed):
 @pytest.mark.parametrize(
     "name, value",
     [
-        ("QUANTD_PORT", "tcp://10.0.0.1:8080"),
+        ("QUANTD_PORT", "many"),
         ("QUANTD_API_KEY", ""),
         ("QUANTD_MAX_BODY", "1000000"),
         ("QUANTD_THREADS", "many"),
@@ -240,12 +240,6 @@ def test_wrong_variables_exit_with_2(name, value):
     failed = run("--port", "0", env={name: value}, timeout=5) if name != "QUANTD_PORT" else run(env={name: value}, timeout=5)
     assert failed.returncode == 2
     check_one_line(failed)
-
-
-def test_service_links_of_kubernetes_do_not_matter():
-    links = {"QUANTD_SERVICE_HOST": "10.0.0.1", "QUANTD_PORT_8080_TCP": "tcp://10.0.0.1:8080"}
-    server = Server("--log-level", "error", env=links)
-    assert server.stop() == 0
 
 
 def test_a_taken_port_is_one_line_and_exit_2(server):

@@ -3,12 +3,15 @@
 //! The only place that looks at the environment; everything else is handed
 //! the small settings it needs.
 
+mod environment;
+mod memory;
+mod values;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::NonEmptyStringValueParser;
-use clap::{Args, CommandFactory, Parser, Subcommand, value_parser};
+use clap::{Args, Parser, Subcommand, value_parser};
 use tracing::level_filters::LevelFilter;
 
 use crate::codec::Limits;
@@ -18,6 +21,9 @@ use crate::service::calibrators;
 use crate::service::compute::Settings;
 use crate::service::layers::{self, Eviction};
 use crate::telemetry::LogFormat;
+
+pub use environment::{links, parse, unknown_variable};
+use values::DAY_MS;
 
 /// Quantization of neural-network tensors as a service.
 #[derive(Debug, Parser)]
@@ -70,10 +76,11 @@ pub struct Quantize {
     #[arg(short, long = "set", value_name = "FIELD=VALUE")]
     pub set: Vec<String>,
     /// Compute threads; 0 takes one a core.
-    #[arg(long, env = "QUANTD_THREADS", default_value_t = 0)]
-    pub threads: usize,
+    #[arg(long, env = "QUANTD_THREADS", default_value_t = 0,
+        value_parser = value_parser!(u64).range(0..=1024))]
+    pub threads: u64,
     /// Instruction set of the kernels: auto, or one that the machine has.
-    #[arg(long, env = "QUANTD_ISA", default_value = "auto", value_parser = isa)]
+    #[arg(long, env = "QUANTD_ISA", default_value = "auto", value_parser = values::isa)]
     pub isa: Isa,
 }
 
@@ -84,49 +91,53 @@ pub struct Serve {
     #[arg(long, env = "QUANTD_HOST", default_value = "127.0.0.1")]
     pub host: IpAddr,
     /// Port to listen on; 0 takes a free one and prints it.
-    #[arg(long, env = "QUANTD_PORT", default_value_t = 8080, value_parser = port)]
+    #[arg(long, env = "QUANTD_PORT", default_value_t = 8080)]
     pub port: u16,
     /// Key that clients must send as `Authorization: Bearer` or `api-key`; none by default.
     #[arg(long, env = "QUANTD_API_KEY", hide_env_values = true,
-        value_parser = NonEmptyStringValueParser::new())]
+        value_parser = values::ApiKey)]
     pub api_key: Option<String>,
     /// Origins whose pages may call, such as `https://app.example.com`, or `*`; none by default.
-    #[arg(long, env = "QUANTD_CORS_ORIGIN", value_delimiter = ',', value_parser = origin)]
+    #[arg(long, env = "QUANTD_CORS_ORIGIN", value_delimiter = ',', value_parser = values::origin)]
     pub cors_origin: Vec<String>,
     /// Bytes of one request body, also once decompressed.
     #[arg(long, env = "QUANTD_MAX_BODY_BYTES", default_value_t = 256 << 20,
         value_parser = value_parser!(u64).range(1024..=1 << 40))]
     pub max_body_bytes: u64,
     /// Bytes of bodies, tensors and answers held at once; 0 takes 60 % of the memory there is.
-    #[arg(long, env = "QUANTD_MAX_INFLIGHT_BYTES", default_value_t = 0)]
+    #[arg(long, env = "QUANTD_MAX_INFLIGHT_BYTES", default_value_t = 0,
+        value_parser = values::budget)]
     pub max_inflight_bytes: u64,
     /// Tensors of one request.
-    #[arg(long, env = "QUANTD_MAX_TENSORS", default_value_t = 4096)]
+    #[arg(long, env = "QUANTD_MAX_TENSORS", default_value_t = 4096, value_parser = values::some())]
     pub max_tensors: usize,
     /// Elements of one tensor.
-    #[arg(long, env = "QUANTD_MAX_ELEMENTS", default_value_t = 1 << 28)]
+    #[arg(long, env = "QUANTD_MAX_ELEMENTS", default_value_t = 1 << 28, value_parser = values::some())]
     pub max_elements: usize,
-    /// Calibrators kept at once.
+    /// Calibrators kept at once; with 0 there are none.
     #[arg(long, env = "QUANTD_MAX_CALIBRATORS", default_value_t = 1024)]
     pub max_calibrators: usize,
     /// Bytes of what all calibrators have learnt.
-    #[arg(long, env = "QUANTD_MAX_CALIBRATOR_BYTES", default_value_t = 256 << 20)]
+    #[arg(long, env = "QUANTD_MAX_CALIBRATOR_BYTES", default_value_t = 256 << 20,
+        value_parser = values::calibrator_bytes)]
     pub max_calibrator_bytes: u64,
-    /// Requests that may wait for memory or a thread.
+    /// Requests that may wait for memory or a thread; with 0 none does.
     #[arg(long, env = "QUANTD_MAX_QUEUE", default_value_t = 64)]
     pub max_queue: usize,
     /// Longest such wait, in milliseconds.
-    #[arg(long, env = "QUANTD_MAX_QUEUE_WAIT_MS", default_value_t = 2000)]
+    #[arg(long, env = "QUANTD_MAX_QUEUE_WAIT_MS", default_value_t = 2000,
+        value_parser = value_parser!(u64).range(0..=DAY_MS))]
     pub max_queue_wait_ms: u64,
     /// Compute threads; 0 takes one a core.
     #[arg(long, env = "QUANTD_THREADS", default_value_t = 0,
         value_parser = value_parser!(u64).range(0..=1024))]
     pub threads: u64,
     /// Instruction set of the kernels: auto, or one that the machine has. Results are the same with all.
-    #[arg(long, env = "QUANTD_ISA", default_value = "auto", value_parser = isa)]
+    #[arg(long, env = "QUANTD_ISA", default_value = "auto", value_parser = values::isa)]
     pub isa: Isa,
     /// Bytes of the layers that are kept in memory; 0 takes 20 % of the memory there is.
-    #[arg(long, env = "QUANTD_MAX_LAYER_BYTES", default_value_t = 0)]
+    #[arg(long, env = "QUANTD_MAX_LAYER_BYTES", default_value_t = 0,
+        value_parser = values::layer_bytes)]
     pub max_layer_bytes: u64,
     /// What happens when they are not enough: the new layer is refused, or the one not used for longest makes room.
     #[arg(long, env = "QUANTD_LAYER_EVICTION", value_enum, default_value_t = Eviction::Refuse)]
@@ -144,21 +155,23 @@ pub struct Serve {
     pub batch_wait_us: u64,
     /// Time for the head of a request, in milliseconds.
     #[arg(long, env = "QUANTD_HEADER_TIMEOUT_MS", default_value_t = 10_000,
-        value_parser = value_parser!(u64).range(1..=86_400_000))]
+        value_parser = value_parser!(u64).range(1..=DAY_MS))]
     pub header_timeout_ms: u64,
     /// Time for a body, in milliseconds, to which a second is added for each MiB.
     #[arg(long, env = "QUANTD_BODY_TIMEOUT_MS", default_value_t = 30_000,
-        value_parser = value_parser!(u64).range(1..=86_400_000))]
+        value_parser = value_parser!(u64).range(1..=DAY_MS))]
     pub body_timeout_ms: u64,
     /// Longest time in which a client may take nothing of an answer, in milliseconds.
     #[arg(long, env = "QUANTD_WRITE_TIMEOUT_MS", default_value_t = 30_000,
-        value_parser = value_parser!(u64).range(1..=86_400_000))]
+        value_parser = value_parser!(u64).range(1..=DAY_MS))]
     pub write_timeout_ms: u64,
     /// Connections at once.
-    #[arg(long, env = "QUANTD_MAX_CONNECTIONS", default_value_t = 2048)]
+    #[arg(long, env = "QUANTD_MAX_CONNECTIONS", default_value_t = 2048,
+        value_parser = values::connections())]
     pub max_connections: usize,
     /// Time for running requests when the server stops, in seconds.
-    #[arg(long, env = "QUANTD_DRAIN_SECONDS", default_value_t = 30)]
+    #[arg(long, env = "QUANTD_DRAIN_SECONDS", default_value_t = 30,
+        value_parser = value_parser!(u64).range(0..=DAY_MS / 1000))]
     pub drain_seconds: u64,
     /// How log lines look.
     #[arg(long, env = "QUANTD_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
@@ -245,7 +258,7 @@ impl Serve {
     #[must_use]
     pub fn layers(&self) -> layers::Settings {
         let max_bytes = match self.max_layer_bytes {
-            0 => available_memory() / 10 * 2,
+            0 => memory::available() / 10 * 2,
             bytes => bytes,
         };
         layers::Settings {
@@ -259,7 +272,7 @@ impl Serve {
     #[must_use]
     pub fn compute(&self) -> Settings {
         let max_inflight = match self.max_inflight_bytes {
-            0 => available_memory() / 10 * 6,
+            0 => (memory::available() / 10 * 6).max(values::LEAST_BUDGET),
             bytes => bytes,
         };
         Settings {
@@ -271,58 +284,6 @@ impl Serve {
     }
 }
 
-fn port(text: &str) -> Result<u16, String> {
-    text.parse().map_err(|_| {
-        // Kubernetes gives every container of a namespace that has a service
-        // called quantd a QUANTD_PORT of its own.
-        let is_service_link = text.contains("://");
-        let cure = "; set enableServiceLinks: false in the pod, or give --port";
-        let cure = if is_service_link { cure } else { "" };
-        format!("not a number from 0 to 65535{cure}")
-    })
-}
-
-fn isa(text: &str) -> Result<Isa, String> {
-    if text == "auto" {
-        return Ok(Isa::best());
-    }
-    Isa::by_name(text).ok_or_else(|| {
-        let names: Vec<_> = Isa::available().map(Isa::name).collect();
-        format!("not one that this machine has; use auto or one of: {}", names.join(", "))
-    })
-}
-
-fn origin(text: &str) -> Result<String, String> {
-    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
-    let is_host = |host: &str| {
-        !host.is_empty()
-            && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b))
-    };
-    if text == "*" || host.is_some_and(is_host) {
-        return Ok(text.to_owned());
-    }
-    Err("an origin is a scheme, a host and a port only, such as https://app.example.com".to_owned())
-}
-
-/// The first environment variable called `QUANTD_*` that sets nothing: most
-/// likely a misspelt one, and a limit that was meant to hold.
-#[must_use]
-pub fn unknown_variable() -> Option<String> {
-    let command = Cli::command();
-    let known = |name: &str| {
-        let own = std::iter::once(&command).chain(command.get_subcommands());
-        let mut variables =
-            own.flat_map(clap::Command::get_arguments).filter_map(clap::Arg::get_env);
-        variables.any(|variable| variable == name)
-    };
-    // Those that Kubernetes sets for a service called quantd.
-    let is_service_link =
-        |name: &str| name.starts_with("QUANTD_SERVICE_") || name.starts_with("QUANTD_PORT_");
-    std::env::vars_os()
-        .filter_map(|(name, _)| name.into_string().ok())
-        .find(|name| name.starts_with("QUANTD_") && !known(name) && !is_service_link(name))
-}
-
 /// The number asked for, or one a core for 0.
 #[must_use]
 pub fn threads(asked: u64) -> usize {
@@ -330,18 +291,4 @@ pub fn threads(asked: u64) -> usize {
         0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         threads => threads,
     }
-}
-
-/// Memory of this container, or of the machine; 1 GiB where neither is known.
-fn available_memory() -> u64 {
-    let read = |path: &str| std::fs::read_to_string(path).ok();
-    let number = |text: String| text.trim().parse::<u64>().ok();
-    let container = read("/sys/fs/cgroup/memory.max")
-        .and_then(number)
-        .or_else(|| read("/sys/fs/cgroup/memory/memory.limit_in_bytes").and_then(number));
-    let machine = read("/proc/meminfo").and_then(|text| {
-        let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-        Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
-    });
-    container.into_iter().chain(machine).min().unwrap_or(1 << 30)
 }

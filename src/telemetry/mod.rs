@@ -3,8 +3,10 @@
 //! Labels hold routes, methods, statuses and words of this program, never text
 //! of callers, so that their number is bounded.
 
+mod logs;
+mod sink;
+
 use std::cell::RefCell;
-use std::io::IsTerminal;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -13,7 +15,8 @@ use metrics::{
     histogram,
 };
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use tracing::level_filters::LevelFilter;
+
+pub use logs::{LogFormat, announce, complain, flush_logs, init_logs};
 
 const REQUEST_DURATION: &str = "http_server_request_duration_seconds";
 const ACTIVE_REQUESTS: &str = "http_server_active_requests";
@@ -29,10 +32,14 @@ const LAYER_BYTES: &str = "quantd_layer_bytes";
 const LAYER_LIMIT: &str = "quantd_layer_bytes_limit";
 const LAYERS_EVICTED: &str = "quantd_layers_evicted_total";
 const LAYERS_REFUSED: &str = "quantd_layers_refused_total";
+const LOG_LINES_LOST: &str = "quantd_log_lines_lost_total";
 const BUILD_INFO: &str = "quantd_build_info";
 
 const SECONDS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// Between two times that measurements are put into their buckets.
+const UPKEEP: Duration = Duration::from_secs(1);
 
 static METRICS: OnceLock<Option<Metrics>> = OnceLock::new();
 
@@ -50,28 +57,6 @@ impl Metrics {
     fn get() -> Option<&'static Self> {
         METRICS.get()?.as_ref()
     }
-}
-
-/// How log lines look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
-/// Sends logs of `level` and above to standard error. Does nothing when a
-/// subscriber is installed already.
-pub fn init_logs(format: LogFormat, level: LevelFilter) {
-    let builder = tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
-    drop(match format {
-        LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
-    });
 }
 
 /// Installs the metrics recorder of this process, once.
@@ -98,6 +83,10 @@ pub fn init_metrics() {
         describe_gauge!(LAYER_LIMIT, "Bytes that layers may hold in memory");
         describe_counter!(LAYERS_EVICTED, "Layers that made room for others");
         describe_counter!(LAYERS_REFUSED, "Layers that there was no room for");
+        describe_counter!(
+            LOG_LINES_LOST,
+            "Log lines that nobody took in time, or that could not be written"
+        );
         describe_gauge!(BUILD_INFO, "1, with the version as a label");
         gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
         for counter in [CANCELLED, LAYERS_EVICTED, LAYERS_REFUSED] {
@@ -120,10 +109,20 @@ pub fn render_metrics(inflight_bytes: usize, (layers, layer_bytes): (usize, usiz
     gauge!(INFLIGHT).set(inflight_bytes as f64);
     gauge!(LAYERS).set(layers as f64);
     gauge!(LAYER_BYTES).set(layer_bytes as f64);
-    Metrics::get().map_or_else(String::new, |Metrics { recorder, .. }| {
-        recorder.run_upkeep();
-        recorder.render()
-    })
+    counter!(LOG_LINES_LOST).absolute(logs::lost_lines());
+    Metrics::get().map_or_else(String::new, |Metrics { recorder, .. }| recorder.render())
+}
+
+/// Puts what was measured into its buckets, again and again; never ends. The recorder keeps
+/// every single measurement until then, for ever where nobody asks for the metrics.
+pub async fn tend() -> ! {
+    let mut interval = tokio::time::interval(UPKEEP);
+    loop {
+        interval.tick().await;
+        if let Some(Metrics { recorder, .. }) = Metrics::get() {
+            recorder.run_upkeep();
+        }
+    }
 }
 
 /// A request begins or ends.
