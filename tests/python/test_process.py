@@ -7,7 +7,6 @@ import os
 import pathlib
 import re
 import signal
-import socket
 import subprocess
 import time
 
@@ -294,6 +293,31 @@ def test_a_server_with_the_least_of_everything_answers(start):
 
 
 @pytest.mark.parametrize("kind", ["a file", "below a file", "another server's"])
+def burst(server, requests_sent):
+    """Many small requests on one connection; gives the memory that the process holds for itself afterwards."""
+    body = b'{"data": [1, 2, 3]}'
+    request = b"POST /v1/quantize HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
+    with server.connect() as connection, connection.makefile("rb") as answers:
+        for _ in range(requests_sent // 100):
+            connection.sendall(request * 100)
+            for _ in range(100):
+                assert answers.readline() == b"HTTP/1.1 200 OK\r\n"
+                head = {}
+                while (line := answers.readline()) != b"\r\n":
+                    name, value = line.split(b": ", 1)
+                    head[name] = int(value) if name == b"content-length" else value
+                answers.read(head[b"content-length"])
+    status = pathlib.Path(f"/proc/{server.process.pid}/status").read_text()
+    return int(re.search(r"RssAnon:\s+(\d+) kB", status)[1]) * 1024
+
+
+def test_memory_does_not_grow_when_nobody_scrapes(start):
+    """What is measured is put into buckets on a timer: kept one by one, it would be 57 bytes a request."""
+    server = start("--log-level", "off")
+    before = burst(server, 30_000)
+    assert burst(server, 100_000) - before < 30 * 100_000
+
+
 def test_a_layer_directory_that_cannot_be_used_is_named(kind, tmp_path, start):
     path = tmp_path / "layers"
     if kind == "another server's":
