@@ -19,3 +19,4 @@ pub mod options;
 pub mod payload;
 pub mod presets;
 pub mod quantize;
+pub mod samples;

@@ -1,9 +1,12 @@
 //! The verbs of the command line.
 
+mod files;
 mod healthcheck;
-mod quantize;
+mod report;
 mod serve;
+mod tensors;
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use crate::config::{self, Cli, Command};
@@ -15,9 +18,7 @@ pub fn run() -> ExitCode {
     let result = match config::parse() {
         Ok(cli) => carry_out(cli),
         // `--help` and `--version` are errors to the parser.
-        Err(error) if !error.use_stderr() => {
-            error.print().map_err(|error| Failure::new(format!("cannot write: {error}")))
-        }
+        Err(error) if !error.use_stderr() => to_stdout(error.print()),
         Err(error) => Err(Failure::usage(one_line(&error.render().to_string()))),
     };
     match result {
@@ -43,7 +44,11 @@ fn carry_out(cli: Cli) -> Result<(), Failure> {
         Some(Command::Serve(options)) => serve::run(&options),
         Some(Command::Openapi) => print(crate::http::document()),
         Some(Command::Healthcheck(target)) => healthcheck::run(&target),
-        Some(Command::Quantize(options)) => quantize::run(&options),
+        Some(Command::Quantize(options)) => tensors::quantize(&options),
+        Some(Command::Dequantize(options)) => tensors::dequantize(&options),
+        Some(Command::Compare(options)) => tensors::compare(&options),
+        Some(Command::Inspect(options)) => tensors::inspect(&options),
+        Some(Command::Sample(options)) => tensors::sample(&options),
     }
 }
 
@@ -65,10 +70,18 @@ impl Failure {
     }
 }
 
+/// Writes to standard output.
 fn print(text: &str) -> Result<(), Failure> {
-    use std::io::Write;
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())
-        .and_then(|()| out.flush())
-        .map_err(|error| Failure::new(format!("cannot write: {error}")))
+    let mut out = io::stdout().lock();
+    to_stdout(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
+}
+
+/// What became of writing there: a reader that has seen enough, such as `head`, is no failure.
+fn to_stdout(written: io::Result<()>) -> Result<(), Failure> {
+    match written {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::new(format!("cannot write: {error}")))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
 }

@@ -6,6 +6,7 @@
 mod environment;
 mod memory;
 mod values;
+mod verbs;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ use crate::telemetry::LogFormat;
 
 pub use environment::{links, parse, unknown_variable};
 use values::DAY_MS;
+pub use verbs::{Convert, FileFormat, Input, Look, Sample};
 
 /// Quantization of neural-network tensors as a service.
 #[derive(Debug, Parser)]
@@ -47,7 +49,15 @@ pub enum Command {
     /// Ask a running server whether it is alive; exit 0 if so.
     Healthcheck(Healthcheck),
     /// Quantize a file without a server.
-    Quantize(Quantize),
+    Quantize(Convert),
+    /// Restore real numbers from what `quantize` wrote.
+    Dequantize(Convert),
+    /// Compare schemes on a tensor, the best first.
+    Compare(Look),
+    /// Look at a tensor: extremes, moments, percentiles.
+    Inspect(Look),
+    /// Write a tensor to try things on.
+    Sample(Sample),
 }
 
 /// Address of a server.
@@ -59,29 +69,6 @@ pub struct Healthcheck {
     /// Port of the server.
     #[arg(long, env = "QUANTD_PORT", default_value_t = 8080)]
     pub port: u16,
-}
-
-/// Options of `quantd quantize`.
-#[derive(Args, Debug)]
-pub struct Quantize {
-    /// The file: `.npy` or `.safetensors`.
-    pub input: PathBuf,
-    /// Where the safetensors answer goes.
-    #[arg(short, long)]
-    pub output: PathBuf,
-    /// Preset, such as `int8_per_channel`.
-    #[arg(long)]
-    pub scheme: Option<String>,
-    /// A scheme field, such as `bits=4`; may be given several times.
-    #[arg(short, long = "set", value_name = "FIELD=VALUE")]
-    pub set: Vec<String>,
-    /// Compute threads; 0 takes one a core.
-    #[arg(long, env = "QUANTD_THREADS", default_value_t = 0,
-        value_parser = value_parser!(u64).range(0..=1024))]
-    pub threads: u64,
-    /// Instruction set of the kernels: auto, or one that the machine has.
-    #[arg(long, env = "QUANTD_ISA", default_value = "auto", value_parser = values::isa)]
-    pub isa: Isa,
 }
 
 /// Options of `quantd serve`.
@@ -133,7 +120,7 @@ pub struct Serve {
         value_parser = value_parser!(u64).range(0..=1024))]
     pub threads: u64,
     /// Instruction set of the kernels: auto, or one that the machine has. Results are the same with all.
-    #[arg(long, env = "QUANTD_ISA", default_value = "auto", value_parser = values::isa)]
+    #[arg(long, env = "QUANTD_ISA", default_value = "auto", value_parser = values::isa())]
     pub isa: Isa,
     /// Bytes of the layers that are kept in memory; 0 takes 20 % of the memory there is.
     #[arg(long, env = "QUANTD_MAX_LAYER_BYTES", default_value_t = 0,

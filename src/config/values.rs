@@ -4,9 +4,11 @@
 
 use std::ffi::OsStr;
 
-use clap::builder::{RangedU64ValueParser, TypedValueParser};
+use clap::builder::{PossibleValue, PossibleValuesParser, RangedU64ValueParser, TypedValueParser};
 use clap::error::ErrorKind;
 
+use crate::api::presets::{PRESETS, Preset};
+use crate::api::samples::{self, SAMPLES};
 use crate::kernels::Isa;
 
 /// Milliseconds of a day: times beyond it are slips, and clocks overflow at the largest.
@@ -49,14 +51,23 @@ pub(super) fn calibrator_bytes(text: &str) -> Result<u64, String> {
     least(text, LEAST_STORE, "")
 }
 
-pub(super) fn isa(text: &str) -> Result<Isa, String> {
-    if text == "auto" {
-        return Ok(Isa::best());
-    }
-    Isa::by_name(text).ok_or_else(|| {
-        let names: Vec<_> = Isa::available().map(Isa::name).collect();
-        format!("not one that this machine has; use auto or one of: {}", names.join(", "))
-    })
+/// The name of an instruction set that this machine has, or `auto`.
+pub(super) fn isa() -> impl TypedValueParser<Value = Isa> {
+    let names = std::iter::once("auto").chain(Isa::available().map(Isa::name));
+    PossibleValuesParser::new(names.collect::<Vec<_>>())
+        .map(|name| Isa::by_name(&name).unwrap_or_else(Isa::best))
+}
+
+/// The name of a preset.
+pub(super) fn preset() -> PossibleValuesParser {
+    let named = |preset: Preset| PossibleValue::new(preset.name).help(preset.summary);
+    PossibleValuesParser::new(PRESETS.map(named))
+}
+
+/// The name of a sample.
+pub(super) fn sample() -> PossibleValuesParser {
+    let named = |sample: samples::Sample| PossibleValue::new(sample.name).help(sample.summary);
+    PossibleValuesParser::new(SAMPLES.map(named))
 }
 
 pub(super) fn origin(text: &str) -> Result<String, String> {

@@ -12,6 +12,7 @@ mod oip;
 mod openapi;
 mod ops;
 mod problem;
+mod samples;
 mod server;
 mod tensors;
 
@@ -81,6 +82,7 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(tensors::compare))
         .routes(routes!(tensors::inspect))
         .routes(routes!(tensors::matmul))
+        .routes(routes!(samples::sample))
         .routes(compressed(routes!(calibrators::create, calibrators::list)))
         .routes(compressed(routes!(calibrators::describe, calibrators::delete)))
         .routes(compressed(routes!(calibrators::feed)))

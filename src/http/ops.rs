@@ -27,7 +27,7 @@ pub(super) struct Index {
     /// The `OpenAPI` document.
     openapi: &'static str,
     /// Every operation on tensors, and what is kept on the server.
-    operations: [&'static str; 7],
+    operations: [&'static str; 8],
     /// A call that works.
     example: &'static str,
 }
@@ -49,6 +49,7 @@ pub(super) async fn index() -> Json<Index> {
             "/v1/compare",
             "/v1/inspect",
             "/v1/matmul",
+            "/v1/samples/weights",
             "/v1/calibrators",
             "/v1/layers",
         ],

@@ -6,7 +6,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::body::OneOrMore;
 use super::words::{
     Dtype, GranularityName, NanName, OutputName, PresetName, ProductDtype, ProfileName, RangeName,
-    RealDtype, RequantizeName, ScaleDtype, SortName,
+    RealDtype, RequantizeName, SampleName, ScaleDtype, SortName,
 };
 
 /// How to quantize. Every field may be left out; what is given is checked
@@ -166,4 +166,13 @@ pub(in crate::http) struct MatmulQuery {
     relu: Option<bool>,
     /// Whether to compare with the product of the real numbers.
     report: Option<bool>,
+}
+
+/// The name of a sample.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(in crate::http) struct SamplePath {
+    /// What the tensor is like.
+    #[param(inline, example = "weights")]
+    name: SampleName,
 }

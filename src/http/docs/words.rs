@@ -88,6 +88,16 @@ pub(in crate::http) enum PresetName {
     Uint4G128,
 }
 
+/// Names of tensors to try things on.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::http) enum SampleName {
+    Weights,
+    Outliers,
+    Kernel,
+    Activations,
+}
+
 /// The tensors of an answer of quantize.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
