@@ -105,3 +105,6 @@ impl Cancel {
         self.0.load(Ordering::Relaxed)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,6 @@
 //! Tensor and scheme to codes, parameters and report.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -50,6 +51,7 @@ const PART: usize = 1 << 12;
 pub struct Prepared<'a, T: Real> {
     x: &'a Source<'a, T>,
     dims: &'a [usize],
+    granularity: Granularity,
     layout: Layout,
     extents: Vec<Extent<T>>,
     total: Extent<T>,
@@ -141,7 +143,8 @@ impl<'a, T: Real> Prepared<'a, T> {
         let total =
             extents.par_iter().with_min_len(PART).copied().reduce(Extent::default, Extent::join);
         let source_bits = 8 * tensor.dtype().size();
-        Ok(Self { x, dims: tensor.shape().dims(), layout, extents, total, source_bits })
+        let dims = tensor.shape().dims();
+        Ok(Self { x, dims, granularity, layout, extents, total, source_bits })
     }
 
     fn quantize(
@@ -235,8 +238,10 @@ impl<'a, T: Real> Prepared<'a, T> {
             | RangeMethod::EntropyOrt
             | RangeMethod::EntropyTensorrt
             | RangeMethod::CrossEntropy { .. } => {
-                let find =
-                    |slice| numerics.affine(self.range(&scheme.range, slice, numerics, cancel));
+                let axis = self.softmax_axis(&scheme.range)?;
+                let find = |slice| {
+                    numerics.affine(self.range(&scheme.range, (slice, axis), numerics, cancel))
+                };
                 Ok((0..self.layout.slices()).into_par_iter().map(find).collect())
             }
         }
@@ -260,10 +265,21 @@ impl<'a, T: Real> Prepared<'a, T> {
         (0..self.layout.slices()).into_par_iter().with_min_len(PART).map(affine).collect()
     }
 
+    /// The axis that a softmax runs along in a whole tensor; every other slice is one line of it, also where there is
+    /// only one.
+    fn softmax_axis(&self, method: &RangeMethod) -> Result<Option<usize>, QuantError> {
+        match (method, self.granularity, self.dims) {
+            (RangeMethod::CrossEntropy { axis }, Granularity::Tensor, &[_, ..]) => {
+                super::layout::resolve_axis(*axis, self.dims.len()).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
     fn range(
         &self,
         method: &RangeMethod,
-        slice: usize,
+        (slice, axis): (usize, Option<usize>),
         numerics: &Numerics,
         cancel: &Cancel,
     ) -> Range<T> {
@@ -272,20 +288,10 @@ impl<'a, T: Real> Prepared<'a, T> {
             return Range::around_zero(extent.min, extent.max);
         }
         let values = self.x.slice(&self.layout, slice);
-        let mut line = values.len();
-        if let (RangeMethod::CrossEntropy { axis }, [_, ..]) = (method, self.dims)
-            && self.layout.slices() == 1
-            && let Ok(axis) = super::layout::resolve_axis(*axis, self.dims.len())
-        {
-            line = self.dims[axis];
-            let lines = super::gather::lines(&values, self.dims, axis);
-            return range::find(
-                method,
-                range::Slice { values: &lines, extent, line },
-                numerics,
-                cancel,
-            );
-        }
+        let (values, line) = match axis {
+            Some(axis) => (super::gather::lines(&values, self.dims, axis), self.dims[axis]),
+            None => (Cow::Borrowed(&*values), values.len()),
+        };
         range::find(method, range::Slice { values: &values, extent, line }, numerics, cancel)
     }
 
