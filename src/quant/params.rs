@@ -11,7 +11,7 @@ use crate::tensor::DType;
 /// Whose numerics are followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Profile {
-    /// ONNX `QuantizeLinear` and the ONNX Runtime quantization tool.
+    /// ONNX `DynamicQuantizeLinear` where there are its codes, else the ONNX Runtime quantization tool.
     Onnx,
     /// PyTorch observers and `quantize_per_tensor` / `_per_channel`.
     Torch,
@@ -169,7 +169,8 @@ impl Numerics {
             range
         };
         match self.profile {
-            Profile::Onnx => self.onnx(range),
+            Profile::Onnx if self.is_of_operator::<T>() => self.onnx_operator(range),
+            Profile::Onnx => self.onnx_tool(range),
             Profile::Torch => self.torch(range),
             Profile::CompressedTensors => self.compressed_tensors(range),
             Profile::Tflite => self.tflite(range),
@@ -181,19 +182,39 @@ impl Numerics {
         max - min
     }
 
-    /// `onnxruntime/quantization/quant_utils.py: compute_scale_zp`: everything
-    /// in f64, the scale rounded to the tensor's type at the end.
-    fn onnx<T: Real>(&self, range: Range<T>) -> Affine<T> {
-        let (min, max) = (range.min.to_f64(), range.max.to_f64());
+    /// The step of a range in f64.
+    fn step(&self, min: f64, max: f64) -> f64 {
         // An f64 range may exceed the largest number; half of it does not.
-        let scale = if (max - min).is_finite() {
+        if (max - min).is_finite() {
             (max - min) / f64::from(self.steps())
         } else {
             (max / 2.0 - min / 2.0) / f64::from(self.steps()) * 2.0
-        };
+        }
+    }
+
+    /// Whether the codes are those that ONNX `DynamicQuantizeLinear` makes, which exists for F32 only.
+    const fn is_of_operator<T: Real>(&self) -> bool {
+        self.bits == 8 && !self.signed && !self.symmetric && T::BITS == 32
+    }
+
+    /// ONNX `DynamicQuantizeLinear` as ONNX Runtime computes it: all in F32. Where its scale is not a number to divide
+    /// by, because the width overflows or the quotient is 0, there is that of the tool.
+    fn onnx_operator<T: Real>(&self, range: Range<T>) -> Affine<T> {
+        let scale = (range.max - range.min) / T::from_i32(self.steps());
+        if !(scale > T::ZERO && scale.is_finite()) {
+            return self.onnx_tool(range);
+        }
+        let zero_point = T::from_i32(self.code_range().min) - range.min / scale;
+        Affine { scale, zero_point: self.clamped_even(zero_point.to_f64()) }
+    }
+
+    /// `onnxruntime/quantization/quant_utils.py: compute_scale_zp`: everything
+    /// in f64, the scale rounded to the tensor's type at the end.
+    fn onnx_tool<T: Real>(&self, range: Range<T>) -> Affine<T> {
+        let (min, max) = (range.min.to_f64(), range.max.to_f64());
+        let scale = self.step(min, max);
         if scale < T::TINY.to_f64() {
-            let zero_point = if self.symmetric { self.middle() } else { self.code_of_zero() };
-            return Affine { scale: T::ONE, zero_point };
+            return self.without_extent();
         }
         let zero_point = if self.symmetric {
             self.middle()
@@ -203,9 +224,11 @@ impl Numerics {
         Affine { scale: T::from_f64(scale), zero_point }
     }
 
-    /// 0 where it is a code, as ONNX Runtime answers for a tensor of zeros.
-    fn code_of_zero(&self) -> i32 {
-        0.clamp(self.code_range().min, self.code_range().max)
+    /// Scale 1; the zero point is 0 where that is a code, as ONNX Runtime answers for a tensor of zeros.
+    fn without_extent<T: Real>(&self) -> Affine<T> {
+        let CodeRange { min, max } = self.code_range();
+        let zero_point = if self.symmetric { self.middle() } else { 0.clamp(min, max) };
+        Affine { scale: T::ONE, zero_point }
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "clamped to the codes before")]
@@ -248,19 +271,19 @@ impl Numerics {
     }
 
     /// `tflite/kernels/internal/quantization_util.h: ChooseQuantizationParams`:
-    /// in f64; the zero point is computed from the end that loses less.
+    /// in f64 to the end, so that the zero point does not see the scale as it is stored; it is computed from the end
+    /// that loses less.
     fn tflite<T: Real>(&self, range: Range<T>) -> Affine<T> {
         let CodeRange { min: qmin, max: qmax } = self.code_range();
         let (min, max) = (range.min.to_f64(), range.max.to_f64());
-        let scale = T::from_f64((max / 2.0 - min / 2.0) / f64::from(self.steps()) * 2.0);
-        if scale < T::TINY {
-            let zero_point = if self.symmetric { self.middle() } else { self.code_of_zero() };
-            return Affine { scale: T::ONE, zero_point };
+        let step = self.step(min, max);
+        if step < T::TINY.to_f64() {
+            return self.without_extent();
         }
+        let scale = T::from_f64(step);
         if self.symmetric {
             return Affine { scale, zero_point: self.middle() };
         }
-        let step = scale.to_f64();
         let (qmin, qmax) = (f64::from(qmin), f64::from(qmax));
         let min_error = qmin.abs() + (min / step).abs();
         let max_error = qmax.abs() + (max / step).abs();
@@ -299,7 +322,7 @@ mod tests {
             let affine = numerics(profile, bits, kind).affine(range);
             assert_eq!(affine, Affine { scale, zero_point }, "{profile:?} {bits} {kind} {range:?}");
         };
-        use Profile::{CompressedTensors, Onnx, Torch};
+        use Profile::{CompressedTensors, Onnx, Tflite, Torch};
         check(Onnx, 8, "unsigned", [1.0, 3.0], 0.011_764_706, 0);
         check(Onnx, 8, "unsigned", [-3.0, -1.0], 0.011_764_706, 255);
         check(Onnx, 8, "unsigned", [0.0, 0.0], 1.0, 0);
@@ -314,6 +337,40 @@ mod tests {
         check(CompressedTensors, 8, "signed symmetric", [-1.0, 1.0], 0.007_843_138, 0);
         check(CompressedTensors, 4, "signed", [-1.0, 3.0], 4.0 / 15.0, -4);
         check(CompressedTensors, 8, "signed symmetric", [0.0, 0.0], f32::EPSILON, 0);
+        // LiteRT: 0.5 left over, which the scale in F32 would hide.
+        check(Tflite, 8, "unsigned", [-1.0, 1.0], 2.0 / 255.0, 128);
+        check(Tflite, 8, "signed", [-1.0, 1.0], 2.0 / 255.0, -1);
+        check(Tflite, 8, "unsigned", [-1.0, 5.0], 6.0 / 255.0, 43);
+    }
+
+    /// `DynamicQuantizeLinear` of onnx 1.23.2 and onnxruntime 1.32.0; its tool says 43.
+    #[test]
+    fn unsigned_codes_of_f32_are_those_of_the_operator() {
+        let unsigned = numerics(Profile::Onnx, 8, "unsigned");
+        let affine = unsigned.affine(Range::around_zero(-0.1_f32, 0.5));
+        assert_eq!(affine, Affine { scale: 0.002_352_941_3, zero_point: 42 });
+        let tiny = unsigned.affine(Range::around_zero(0.0_f32, 1e-38));
+        assert_eq!(tiny, Affine { scale: 1e-38 / 255.0, zero_point: 0 });
+        let wide = unsigned.affine(Range { min: f32::MIN, max: f32::MAX });
+        assert_eq!(wide, Affine { scale: f32::MAX / 255.0 * 2.0, zero_point: 128 });
+        // Numbers of F64 and all other codes are those of the tool.
+        let double = unsigned.affine(Range::around_zero(-0.1_f64, 0.5));
+        assert_eq!(double, Affine { scale: 0.6 / 255.0, zero_point: 43 });
+        let signed = numerics(Profile::Onnx, 8, "signed");
+        assert_eq!(signed.affine(Range::around_zero(-0.1_f32, 0.5)).zero_point, -85);
+    }
+
+    /// 2^-1022 * 255 is the least range of a normal step; the quotient is exact.
+    #[test]
+    fn the_step_near_the_subnormals_is_rounded_once() {
+        for profile in [Profile::Onnx, Profile::Tflite] {
+            let numerics = numerics(profile, 8, "unsigned");
+            for k in 0..64 {
+                let max = f64::MIN_POSITIVE * 255.0 + f64::from_bits(k);
+                let affine = numerics.affine(Range { min: 0.0, max });
+                assert_eq!(affine, Affine { scale: max / 255.0, zero_point: 0 }, "{profile:?} {k}");
+            }
+        }
     }
 
     #[test]

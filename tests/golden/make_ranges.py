@@ -98,15 +98,17 @@ def entropy_tensorrt(x, bits, unsigned, search):
 
 
 def restore(x, low, high, bits, symmetric):
-    """The onnx profile: codes of QuantizeLinear, and back."""
+    """The onnx profile: codes, and back."""
     if symmetric:
         qmax = 2 ** (bits - 1) - 1
         qmin, amax = -qmax, max(-low, high)
         scale, zero = np.float32(2 * np.float64(amax) / (2 * qmax)), 0
     else:
         qmin, qmax = 0, 2**bits - 1
-        exact = (np.float64(high) - np.float64(low)) / qmax
-        scale, zero = np.float32(exact), int(np.rint(qmin - np.float64(low) / exact))
+        # 8 bits are DynamicQuantizeLinear, in F32; the others the quantization tool.
+        wide = np.float32 if bits == 8 else np.float64
+        exact = (wide(high) - wide(low)) / wide(qmax)
+        scale, zero = np.float32(exact), int(np.rint(qmin - wide(low) / exact))
     codes = np.clip(np.rint(x / scale).astype(np.float64) + zero, qmin, qmax)
     return (codes - zero).astype(np.float32) * scale
 

@@ -68,28 +68,21 @@ def parameters(low, high, codes, profile, dtype):
     low, high = around_zero(dtype(low), dtype(high), codes)
     steps = codes.high - codes.low
     with np.errstate(all="ignore"):
+        if profile == "onnx" and codes == Codes(8, False, False, False) and dtype is np.float32:
+            # onnx/reference/ops/op_dynamic_quantize_linear.py: no number but of F32. A scale that is none is the tool's.
+            scale = (high - low) / np.float32(255)
+            if 0 < scale < np.inf:
+                return scale, int(np.rint(max(np.float32(0), min(np.float32(255), np.float32(0) - low / scale))))
         if profile == "onnx":
             scale = (np.float64(high) - np.float64(low)) / steps
             if scale < np.finfo(dtype).tiny:
-                zero = codes.middle if codes.symmetric else min(max(0, codes.low), codes.high)
-                return dtype(1), zero
+                return without_extent(codes, dtype)
             zero = codes.middle
             if not codes.symmetric:
                 zero = int(np.clip(np.rint(codes.low - np.float64(low) / scale), codes.low, codes.high))
             return dtype(scale), zero
         if profile == "tflite":
-            scale = dtype((np.float64(high) - np.float64(low)) / steps)
-            if scale < np.finfo(dtype).tiny:
-                return dtype(1), codes.middle if codes.symmetric else min(max(0, codes.low), codes.high)
-            if codes.symmetric:
-                return scale, codes.middle
-            step = np.float64(scale)
-            from_min = codes.low - np.float64(low) / step
-            from_max = codes.high - np.float64(high) / step
-            min_error = abs(codes.low) + abs(np.float64(low) / step)
-            max_error = abs(codes.high) + abs(np.float64(high) / step)
-            exact = from_min if min_error < max_error else from_max
-            return scale, int(np.clip(half_away(exact), codes.low, codes.high))
+            return litert(low, high, codes, dtype)
         if codes.symmetric:
             scale = dtype(high / (dtype(steps) * dtype(0.5)))
         else:
@@ -103,6 +96,27 @@ def parameters(low, high, codes, profile, dtype):
         if codes.symmetric:
             return scale, codes.middle
         return scale, int(np.clip(zero, codes.low, codes.high))
+
+
+def without_extent(codes, dtype):
+    """Where the step is below the smallest normal number."""
+    return dtype(1), codes.middle if codes.symmetric else min(max(0, codes.low), codes.high)
+
+
+def litert(low, high, codes, dtype):
+    """ChooseQuantizationParams of tflite/kernels/internal/quantization_util.h, whose every number is a double; the
+    scale is stored in the type of the tensor at the end."""
+    rmin, rmax, qmin, qmax = float(low), float(high), float(codes.low), float(codes.high)
+    scale = (rmax - rmin) / (qmax - qmin)
+    if scale < np.finfo(dtype).tiny:
+        return without_extent(codes, dtype)
+    if codes.symmetric:
+        return dtype(scale), codes.middle
+    from_min, from_max = qmin - rmin / scale, qmax - rmax / scale
+    min_error = abs(qmin) + abs(rmin / scale)
+    max_error = abs(qmax) + abs(rmax / scale)
+    exact = from_min if min_error < max_error else from_max
+    return dtype(scale), int(min(max(half_away(exact), qmin), qmax))
 
 
 def half_away(x):

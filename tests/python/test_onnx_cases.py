@@ -5,7 +5,9 @@ import warnings
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+import onnxruntime
 
 from client import DTYPES, dtype_name, nested
 
@@ -151,3 +153,58 @@ def test_dynamic_quantize_linear(client, case):
     np.testing.assert_array_equal(result.codes, codes)
     assert result.scale == scale and result.scale.dtype == np.float32
     assert result.zero_point == zero_point
+
+
+def operator():
+    """A model of DynamicQuantizeLinear alone."""
+    kinds = [TensorProto.UINT8, TensorProto.FLOAT, TensorProto.UINT8]
+    outputs = [helper.make_tensor_value_info(name, kind, None) for name, kind in zip("ysz", kinds)]
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, None)]
+    graph = helper.make_graph([helper.make_node("DynamicQuantizeLinear", ["x"], list("ysz"))], "g", inputs, outputs)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+
+
+def awkward():
+    """Tensors whose widths F32 rounds: of all sizes, one-sided, and with ends that make ties."""
+    rng = np.random.default_rng(525)
+    yield np.array([-0.1, 0.5], "f4")
+    yield np.array([3e38, -3e37], "f4")
+    yield np.array([0, -1e-37, 2e-37], "f4")
+    yield np.array([0, 4e-39], "f4")
+    for i in range(120):
+        x = rng.normal(size=int(rng.integers(1, 40))) * 10.0 ** rng.integers(-20, 20)
+        x = x + rng.normal() * np.abs(x).max() * (i % 3)
+        yield x.astype("f4")
+    for i in range(60):
+        low, steps = -rng.uniform(), rng.integers(1, 255)
+        yield np.array([low, -low * (255 - steps - 0.5) / (steps + 0.5), low / 3], "f4")
+
+
+def test_uint8_is_dynamic_quantize_linear_for_any_tensor(client):
+    model = operator()
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    judges = [lambda x: session.run(None, {"x": x}), lambda x: ReferenceEvaluator(model).run(None, {"x": x})]
+    for x in awkward():
+        result = client.quantize(x, "uint8")
+        for judge in judges:
+            codes, scale, zero_point = judge(x)
+            np.testing.assert_array_equal(result.scale, scale, err_msg=str(x))
+            np.testing.assert_array_equal(result.zero_point, zero_point, err_msg=str(x))
+            np.testing.assert_array_equal(result.codes, codes, err_msg=str(x))
+        # However the range is found, and whatever came to be F32.
+        given = client.quantize(x, {"signed": False, "min": float(x.min()), "max": float(x.max())})
+        assert (given.scale, given.zero_point) == (result.scale, result.zero_point)
+
+
+def test_operands_and_calibrators_follow_the_operator(client):
+    session = onnxruntime.InferenceSession(operator().SerializeToString(), providers=["CPUExecutionProvider"])
+    x = np.array([[-0.1, 0.5]], "f4")
+    _, scale, zero_point = session.run(None, {"x": x})
+    response = client.post("/v1/matmul", {"a": {"data": nested(x)}, "b": {"data": [[1], [1]]}})
+    found = response.json()["a"]
+    assert (np.float32(found["scale"]), found["zero_point"]) == (scale, zero_point)
+    response = client.post("/v1/calibrators", {"name": "operator", "scheme": "uint8", "replace": True})
+    assert response.status_code in (200, 201), response.text
+    client.post("/v1/calibrators/operator/batches", {"data": nested(x)})
+    found = client.request("GET", "/v1/calibrators/operator").json()
+    assert (np.float32(found["scale"]), found["zero_point"]) == (scale, zero_point)
