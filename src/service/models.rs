@@ -136,7 +136,7 @@ impl Statistics {
         add(if success { &mut times.success } else { &mut times.fail }, 1, time);
     }
 
-    fn document(&self, name: &str, version: u64, held_bytes: usize) -> ModelStatistics {
+    fn document(&self, name: &str, version: u64, memory_bytes: usize) -> ModelStatistics {
         let counters = self.lock();
         ModelStatistics {
             name: name.to_owned(),
@@ -150,7 +150,7 @@ impl Statistics {
             memory_usage: vec![MemoryUsage {
                 kind: "CPU",
                 id: 0,
-                byte_size: u64::try_from(held_bytes).unwrap_or(u64::MAX),
+                byte_size: u64::try_from(memory_bytes).unwrap_or(u64::MAX),
             }],
         }
     }
@@ -203,10 +203,10 @@ impl Target {
         u64::try_from(x.shape().len().checked_div(row).unwrap_or(1).max(1)).unwrap_or(u64::MAX)
     }
 
-    fn held_bytes(&self) -> usize {
+    fn memory_bytes(&self) -> usize {
         match self {
             Self::Builtin(_) => 0,
-            Self::Layer(hosted) => hosted.links().map(|link| link.layer.held_bytes()).sum(),
+            Self::Layer(hosted) => hosted.links().map(|link| link.layer.memory_bytes()).sum(),
         }
     }
 }
@@ -429,7 +429,7 @@ impl Service {
     #[must_use]
     pub fn statistics(&self, target: &Target) -> ModelStatistics {
         let (name, version) = (target.name(), target.version());
-        self.statistics_of(name, version).document(name, version, target.held_bytes())
+        self.statistics_of(name, version).document(name, version, target.memory_bytes())
     }
 
     /// What requests to every model took.
@@ -439,7 +439,7 @@ impl Service {
             self.statistics_of(&model.name, VERSION).document(&model.name, VERSION, 0)
         });
         let layers = self.layers().list().layers.into_iter().map(|doc| {
-            let bytes = if doc.loaded { doc.memory.held_bytes } else { 0 };
+            let bytes = if doc.loaded { doc.memory.memory_bytes } else { 0 };
             self.statistics_of(&doc.name, doc.version).document(&doc.name, doc.version, bytes)
         });
         builtin.chain(layers).collect()

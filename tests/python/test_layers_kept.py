@@ -130,7 +130,7 @@ def test_the_budget_refuses(start, known):
     w = np.ones((200, 200), "f4")
     body = tensor_json(w, True)
     make(client, "first", weight=body)
-    held = client.request("get", "/v1/layers").json()["held_bytes"]
+    held = client.request("get", "/v1/layers").json()["memory_bytes"]
     assert 200_000 < held <= 300_000
     expect = {"quantd_layers": 1, "quantd_layer_bytes": held, "quantd_layer_bytes_limit": 300_000}
     assert metrics(client) == expect | {"quantd_layers_evicted_total": 0, "quantd_layers_refused_total": 0}
@@ -139,7 +139,7 @@ def test_the_budget_refuses(start, known):
     large = {"weight": tensor_json(np.ones((600, 600), "f4"), True)}
     response = client.request("put", "/v1/layers/first", data=json.dumps(large), headers={"content-type": JSON})
     check_problem(response, "storage", 507)
-    assert client.request("get", "/v1/layers").json()["held_bytes"] == held
+    assert client.request("get", "/v1/layers").json()["memory_bytes"] == held
     assert metrics(client) == expect | {"quantd_layers_evicted_total": 0, "quantd_layers_refused_total": 2}
     # Another version takes the place of the one before.
     assert make(client, "first", weight=body)["version"] == 2
@@ -164,7 +164,7 @@ def test_the_one_not_used_for_longest_makes_room(start, tmp_path, saved):
     assert loaded() == {"a": True, "b": True}
     forward(client, "a", x)
     make(client, "c", weight=tensor_json(layers["c"], True))
-    held = client.request("get", "/v1/layers").json()["held_bytes"]
+    held = client.request("get", "/v1/layers").json()["memory_bytes"]
     expect = {"quantd_layers": 2, "quantd_layer_bytes": held, "quantd_layer_bytes_limit": 500_000}
     assert metrics(client) == expect | {"quantd_layers_evicted_total": 1, "quantd_layers_refused_total": 0}
     if not saved:
@@ -177,7 +177,7 @@ def test_the_one_not_used_for_longest_makes_room(start, tmp_path, saved):
     # All of them at once, more than there is room for.
     make(client, "d", weight=tensor_json(layers["d"], True))
     with_threads(8, lambda i: [np.testing.assert_array_equal(read_tensor(client_of(server, i).post(f"/v1/layers/{'ab'[(i + j) % 2]}/forward", tensor_json(x))), answers["ab"[(i + j) % 2]]) for j in range(6)])
-    assert client.request("get", "/v1/layers").json()["held_bytes"] <= 500000
+    assert client.request("get", "/v1/layers").json()["memory_bytes"] <= 500000
     # After a restart those that do not fit are brought back when they are used.
     assert server.stop() == 0
     server = start(*flags, "--layer-dir", str(tmp_path))
@@ -428,3 +428,29 @@ def test_nobody_waits_while_layers_are_made_and_read(start, tmp_path):
     with_threads(3, work)
     # A layer takes some hundred times as long to make, and its file to be written.
     assert np.median(times) < 0.02, np.percentile(times, [50, 90, 99])
+
+
+@pytest.mark.parametrize("scheme", ["int8_per_channel", "int4_per_channel", "int4_g32", "uint4_g128", "whole"])
+def test_the_size_of_a_layer_does_not_depend_on_the_machine(start, scheme):
+    """The memory that it takes here does: instructions decide how weights are packed."""
+    w = seeded("size").normal(size=(33, 160)).astype("f4")
+    answers = []
+    fields = {"signed": False, "granularity": "tensor"} if scheme == "whole" else scheme
+    for isa in Client(start().url).request("get", "/info").json()["isa_available"]:
+        client = Client(start("--isa", isa).url)
+        doc = make(client, "sized", weight=tensor_json(w) | {"scheme": fields}, bias=[0.5] * 33)
+        listed = client.request("get", "/v1/layers").json()
+        assert listed["memory_bytes"] == doc["memory"].pop("memory_bytes") > 0
+        assert listed["held_bytes"] == doc["memory"]["held_bytes"]
+        judged = client.post("/v1/layers/sized/evaluate", tensor_json(w[:2])).json()
+        assert judged["memory"].pop("memory_bytes") == listed["memory_bytes"]
+        assert judged["memory"] == doc["memory"]
+        answers.append((doc, listed["held_bytes"], judged["compression_ratio"]))
+    assert all(answer == answers[0] for answer in answers)
+    bits = 4 if "4" in scheme.split("_")[0] else 8
+    groups = {"int4_g32": 5, "uint4_g128": 2}.get(scheme, 1)
+    scales = 1 if scheme == "whole" else 33 * groups
+    packed = 33 * 160 * bits // 8 + 4 * scales + scales * (scheme in ("whole", "uint4_g128")) + 4 * 33
+    memory = answers[0][0]["memory"]
+    assert memory == {"packed_bytes": packed, "float_bytes": 4 * 33 * 161, "held_bytes": packed + 4 * 33 * 160}
+    assert answers[0][2] == pytest.approx(memory["float_bytes"] / packed)

@@ -75,16 +75,18 @@ pub struct ConvDoc {
     pub groups: usize,
 }
 
-/// What a layer takes of the memory.
+/// How large a layer is. All but `memory_bytes` is the same on every machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = LayerMemory)]
 pub struct MemoryDoc {
-    /// Packed weights, their parameters, the bias.
+    /// Weights as codes of their bits, their scales and zero points, the bias.
     pub packed_bytes: usize,
     /// The same weights and bias in F32.
     pub float_bytes: usize,
-    /// All that is held, with the real weights where they are kept.
+    /// `packed_bytes`, and the real weights where they are kept.
     pub held_bytes: usize,
+    /// Memory that it takes here, as the instructions of this machine read it.
+    pub memory_bytes: usize,
 }
 
 /// A layer of a chain.
@@ -139,9 +141,11 @@ pub struct LayerDoc {
 pub struct LayersDoc {
     /// In the order of their names.
     pub layers: Vec<LayerDoc>,
-    /// Bytes of those in memory.
+    /// `held_bytes` of those in memory.
     pub held_bytes: usize,
-    /// Bytes that they may take.
+    /// Memory that they take here.
+    pub memory_bytes: usize,
+    /// Memory that they may take.
     pub max_bytes: usize,
     /// What happens when they are not enough: `refuse` or `lru`.
     #[schema(example = "refuse")]
@@ -195,6 +199,7 @@ impl From<&Layer> for MemoryDoc {
             packed_bytes: layer.packed_bytes(),
             float_bytes: layer.float_bytes(),
             held_bytes: layer.held_bytes(),
+            memory_bytes: layer.memory_bytes(),
         }
     }
 }
@@ -205,6 +210,7 @@ impl std::iter::Sum for MemoryDoc {
             packed_bytes: total.packed_bytes + one.packed_bytes,
             float_bytes: total.float_bytes + one.float_bytes,
             held_bytes: total.held_bytes + one.held_bytes,
+            memory_bytes: total.memory_bytes + one.memory_bytes,
         })
     }
 }

@@ -61,6 +61,8 @@ pub struct Layer {
     geometry: Geometry,
     /// Shape of the weights.
     weight_dims: Vec<usize>,
+    /// Bytes of the weights where they do not depend on the machine.
+    weight_bytes: usize,
     /// One for each group of a convolution.
     packed: Vec<Packed>,
     bias: Option<Vec<f32>>,
@@ -180,6 +182,7 @@ impl Layer {
         Ok(Self {
             geometry: definition.geometry,
             weight_dims: definition.weight.codes().shape().dims().to_vec(),
+            weight_bytes: definition.weight.packed_bytes(),
             packed: definition.weight.pack(groups),
             bias: definition.bias.clone(),
             float: definition.float.clone(),
@@ -245,14 +248,18 @@ impl Layer {
         self.direct.as_ref().map(|direct| direct.requantization)
     }
 
-    /// Bytes of the packed weights, their parameters and the bias.
+    /// Bytes of the weights as codes of their bits, their parameters and the bias: the same on every machine.
     #[must_use]
     pub fn packed_bytes(&self) -> usize {
-        let bias = self.bias.as_ref().map_or(0, |bias| 4 * bias.len());
-        let direct = self.direct.as_ref();
-        let direct =
-            direct.map_or(0, |d| 4 * d.bias.as_ref().map_or(0, Vec::len) + 8 * d.multipliers.len());
-        self.packed.iter().map(Packed::bytes).sum::<usize>() + bias + direct
+        self.weight_bytes + self.bias_bytes()
+    }
+
+    fn bias_bytes(&self) -> usize {
+        self.bias.as_ref().map_or(0, |bias| 4 * bias.len())
+    }
+
+    fn kept_bytes(&self) -> usize {
+        self.float.as_ref().map_or(0, |float| float.bytes().len())
     }
 
     /// Bytes of the same weights and bias in F32.
@@ -262,11 +269,20 @@ impl Layer {
         4 * (self.weight_dims.iter().product::<usize>() + bias)
     }
 
-    /// Bytes that the layer holds in all.
+    /// The same with the real weights where they are kept.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
-        let float = self.float.as_ref().map_or(0, |float| float.bytes().len());
-        self.packed_bytes() + float
+        self.packed_bytes() + self.kept_bytes()
+    }
+
+    /// Bytes of memory that the layer takes on this machine, whose instructions decide how weights are packed.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        let direct = self.direct.as_ref();
+        let direct =
+            direct.map_or(0, |d| 4 * d.bias.as_ref().map_or(0, Vec::len) + 8 * d.multipliers.len());
+        let packed: usize = self.packed.iter().map(Packed::bytes).sum();
+        packed + self.bias_bytes() + direct + self.kept_bytes()
     }
 
     /// Shape of the result for an input of those dimensions: `[.., k]` to

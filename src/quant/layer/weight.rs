@@ -216,6 +216,14 @@ impl Weight {
         }
     }
 
+    /// Bytes that do not depend on the machine: codes of their bits one after the other, F32 scales, and zero points of
+    /// a byte unless all of them are 0.
+    pub(super) fn packed_bytes(&self) -> usize {
+        let codes = (self.codes.shape().len() * self.bits as usize).div_ceil(8);
+        let has_zero_points = self.zero_points.iter().any(|&zero| zero != 0);
+        codes + 4 * self.scales.len() + if has_zero_points { self.zero_points.len() } else { 0 }
+    }
+
     /// N.
     pub(super) fn outputs(&self) -> usize {
         self.codes.shape().dims()[0]

@@ -81,7 +81,7 @@ impl Keeper {
     fn commit(&self, commit: Commit) -> Result<LayerDoc, Error> {
         let Commit { name, replaces, doc, made, stored } = commit;
         let (chain, bytes) = match &made {
-            Ready::Layer(layer) => (&[][..], layer.held_bytes()),
+            Ready::Layer(layer) => (&[][..], layer.memory_bytes()),
             Ready::Chain(names) => (names.as_slice(), 0),
         };
         let version = {

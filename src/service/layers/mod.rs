@@ -148,7 +148,7 @@ impl Layers {
         let (restored, _permit) = self.compute.run(permit, read).await?;
         let Restored::Layer(layer) = restored.content else { return Ok(()) };
         let link = Link { name: restored.name, version: restored.version, layer: layer.0 };
-        let bytes = link.layer.held_bytes();
+        let bytes = link.layer.memory_bytes();
         let mut registry = lock(&self.registry);
         registry.take_room(name, bytes, &self.settings)?;
         if !registry.restore(link) {
@@ -225,9 +225,12 @@ impl Layers {
     #[must_use]
     pub fn list(&self) -> LayersDoc {
         let registry = lock(&self.registry);
+        let layers = registry.list();
+        let in_memory = layers.iter().filter(|doc| doc.loaded && doc.chain.is_none());
         LayersDoc {
-            layers: registry.list(),
-            held_bytes: registry.held(),
+            held_bytes: in_memory.map(|doc| doc.memory.held_bytes).sum(),
+            memory_bytes: registry.held(),
+            layers,
             max_bytes: self.settings.max_bytes,
             eviction: self.settings.eviction.name(),
         }
@@ -274,7 +277,7 @@ fn read_all(directory: &Directory, registry: &mut Registry, settings: &Settings)
             }
             Restored::Layer(layer) => {
                 let (layer, doc) = *layer;
-                let room = registry.take_room(&name, layer.held_bytes(), settings);
+                let room = registry.take_room(&name, layer.memory_bytes(), settings);
                 let content = match room {
                     Ok(()) => {
                         Content::Loaded(Arc::new(Link { name: name.clone(), version, layer }))

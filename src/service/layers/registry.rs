@@ -116,7 +116,7 @@ impl Registry {
     /// The gate of a layer that is to be read, and the bytes of it; `None` when it is there.
     pub(super) fn gate(&self, name: &Name) -> Result<(Arc<tokio::sync::Mutex<()>>, usize), Error> {
         let slot = self.slot(name)?;
-        Ok((Arc::clone(&slot.gate), slot.doc.memory.held_bytes))
+        Ok((Arc::clone(&slot.gate), slot.doc.memory.memory_bytes))
     }
 
     /// Whether a layer must be read before it can run.
@@ -143,7 +143,7 @@ impl Registry {
 
     fn bytes_in_memory(&self, name: &Name) -> usize {
         match self.slots.get(name) {
-            Some(Slot { content: Content::Loaded(_), doc, .. }) => doc.memory.held_bytes,
+            Some(Slot { content: Content::Loaded(_), doc, .. }) => doc.memory.memory_bytes,
             _ => 0,
         }
     }
