@@ -24,6 +24,7 @@ use quantd::kernels::scalar::{Affine, Code, CodeRange, Extent, Params, Rounding}
 use quantd::kernels::table::{Spread, Table};
 use quantd::kernels::{How, Isa, Stores};
 use quantd::quant::Cancel;
+use quantd::quant::codes::Stated;
 use quantd::quant::dequantize::{Codes, dequantize};
 use quantd::quant::layout::{CHUNK, Layout};
 use quantd::quant::params::{Numerics, Profile};
@@ -240,6 +241,7 @@ fn whole(op: &Op<'_>, count: usize) -> Result<Call, String> {
                 scale: &quantized.scale,
                 zero_point: Some(&quantized.zero_point),
                 granularity,
+                stated: Stated::default(),
             };
             drop(black_box(dequantize(&parts, DType::F32, &Cancel::default())));
         }));

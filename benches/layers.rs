@@ -74,7 +74,7 @@ impl Suite for Layers {
         let (cancel, error) = (Cancel::default(), |error| format!("{error:?}"));
         let definition = Definition {
             geometry: Geometry::Linear,
-            weight: Weight::new(&operand, Order::Rows, bits, &cancel).map_err(error)?,
+            weight: Weight::new(&operand, Order::Rows, &cancel).map_err(error)?,
             bias: Some(reals(n)),
             float: Some(weight.clone()),
             input: Input { numerics: numerics(8, false), parameters, nan },

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::codec::json::{self, Member};
 use crate::codec::{Limits, npy, pack, safetensors};
+use crate::quant::codes::Stated;
 use crate::quant::dequantize::{Codes, dequantize};
 use crate::quant::scheme::Granularity;
 use crate::tensor::{Buffer, DType, Shape, Tensor};
@@ -27,6 +28,7 @@ pub(super) struct Item {
     pub(super) scale: Option<Tensor>,
     pub(super) zero_point: Option<Tensor>,
     pub(super) granularity: Granularity,
+    pub(super) stated: Stated,
     pub(super) place: Origin,
 }
 
@@ -73,7 +75,7 @@ pub(super) fn restore(
     format: Format,
     context: &mut Context<'_>,
 ) -> Result<Tensor, Error> {
-    let Item { name, codes, scale, zero_point, granularity, place } = item;
+    let Item { name, codes, scale, zero_point, granularity, stated, place } = item;
     let scale = scale.ok_or_else(|| {
         Error::new(Kind::InvalidOption, "missing")
             .at(place.place("scale"))
@@ -82,8 +84,8 @@ pub(super) fn restore(
     let default = if scale.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
     let output = dtype.unwrap_or(default);
     context.reserve(restored_bytes(codes.shape().len(), &scale, output, format))?;
-    let parts =
-        Codes { codes: &codes, scale: &scale, zero_point: zero_point.as_ref(), granularity };
+    let zero_point = zero_point.as_ref();
+    let parts = Codes { codes: &codes, scale: &scale, zero_point, granularity, stated };
     dequantize(&parts, output, context.cancel).map_err(|error| {
         let error = Error::of_quant(error, |field| place.place(field));
         if name.is_empty() { error } else { error.about(&name) }
@@ -145,13 +147,28 @@ pub(super) fn output_dtype(fields: &mut Fields) -> Result<Option<DType>, Error> 
 /// What of a scheme matters once the codes exist.
 pub(super) struct Coding {
     pub(super) granularity: Granularity,
+    pub(super) stated: Stated,
     packed: Option<(u32, bool)>,
+}
+
+impl Coding {
+    /// Type of codes that come without one.
+    fn dtype(&self) -> DType {
+        let Stated { bits, signed } = self.stated;
+        match (self.packed, signed.unwrap_or(true), bits > Some(8)) {
+            (Some(_), _, _) | (None, false, false) => DType::U8,
+            (None, true, false) => DType::I8,
+            (None, true, true) => DType::I16,
+            (None, false, true) => DType::U16,
+        }
+    }
 }
 
 pub(super) fn coding(options: &Options, origin: &Origin) -> Result<Coding, Error> {
     let packed = options.packed.unwrap_or(false);
     Ok(Coding {
         granularity: options.resolve_granularity(origin)?,
+        stated: Stated { bits: options.bits, signed: options.signed },
         packed: packed.then(|| (options.bits.unwrap_or(8), options.signed.unwrap_or(true))),
     })
 }
@@ -251,11 +268,9 @@ pub(super) fn json_item(
         None => Options::default(),
     };
     let coding = coding(&options, &Origin::Body(scheme_pointer))?;
-    let is_bytes = options.signed == Some(false) || coding.packed.is_some();
-    let default = if is_bytes { DType::U8 } else { DType::I8 };
-    let dtype = payload::dtype(&mut fields, "dtype")?.unwrap_or(default);
+    let dtype = payload::dtype(&mut fields, "dtype")?.unwrap_or(coding.dtype());
     let shape = payload::shape(&mut fields)?;
-    let scale_dtype = payload::dtype(&mut fields, "scale_dtype")?.unwrap_or(DType::F32);
+    let scale_dtype = scale_dtype(&mut fields)?;
     let read = |key: &str, dtype: DType, shape: Option<&Shape>| {
         let text = find(key).ok_or_else(|| missing(key))?;
         json::read_tensor(text, dtype, shape, &pointer(base, key), context.limits)
@@ -268,8 +283,8 @@ pub(super) fn json_item(
     let zero_point =
         find("zero_point").map(|_| read("zero_point", DType::I32, None)).transpose()?;
     let scale = find("scale").map(|_| read("scale", scale_dtype, None)).transpose()?;
-    let granularity = coding.granularity;
-    Ok(Item { name: String::new(), codes, scale, zero_point, granularity, place: origin })
+    let Coding { granularity, stated, .. } = coding;
+    Ok(Item { name: String::new(), codes, scale, zero_point, granularity, stated, place: origin })
 }
 
 /// Codes alone in the body; everything else stands in the query.
@@ -281,7 +296,7 @@ fn decode_bare(
 ) -> Result<Item, Error> {
     let dtype = payload::dtype(&mut fields, "dtype")?;
     let shape = payload::shape(&mut fields)?;
-    let scale_dtype = payload::dtype(&mut fields, "scale_dtype")?.unwrap_or(DType::F32);
+    let scale_dtype = scale_dtype(&mut fields)?;
     let options = Options::take(&mut fields)?;
     let own = ["output_dtype", "dtype", "shape", "scale_dtype"];
     let known: Vec<_> = own.into_iter().chain(SCHEME_FIELDS).collect();
@@ -290,8 +305,7 @@ fn decode_bare(
     let codes = match (format, &shape) {
         (Format::Npy, _) => npy::read(body, limits)?,
         (_, Some(shape)) if coding.packed.is_none() => {
-            let default = if options.signed == Some(false) { DType::U8 } else { DType::I8 };
-            payload::raw_view(body, dtype.unwrap_or(default), shape.clone(), &fields)?
+            payload::raw_view(body, dtype.unwrap_or(coding.dtype()), shape.clone(), &fields)?
         }
         (_, Some(_)) => {
             let len = body.bytes().len();
@@ -307,14 +321,15 @@ fn decode_bare(
         return Err(fields.error("scale", "missing").cure("for instance scale=0.1"));
     };
     let scale = scale_tensor(scale, scale_dtype)
-        .ok_or_else(|| fields.error("scale_dtype", "not F32 or F64"))?;
+        .ok_or_else(|| Error::new(Kind::TooLarge, "too many scales"))?;
     let zero_point = options.zero_point.as_deref().map(|zero_point| {
         let shape = Shape::vector(zero_point.len()).ok()?;
         Tensor::from_elements(DType::I64, shape, zero_point)
     });
     let zero_point = zero_point.flatten();
-    let (scale, granularity) = (Some(scale), coding.granularity);
-    Ok(Item { name: String::new(), codes, scale, zero_point, granularity, place: Origin::Query })
+    let (name, scale, place) = (String::new(), Some(scale), Origin::Query);
+    let Coding { granularity, stated, .. } = coding;
+    Ok(Item { name, codes, scale, zero_point, granularity, stated, place })
 }
 
 fn scale_tensor(scale: &[f64], dtype: DType) -> Option<Tensor> {
@@ -324,7 +339,13 @@ fn scale_tensor(scale: &[f64], dtype: DType) -> Option<Tensor> {
         return Tensor::from_elements(dtype, shape, scale);
     }
     let scale: Vec<f32> = scale.iter().map(|&scale| <f32 as Real>::from_f64(scale)).collect();
-    (dtype == DType::F32).then(|| Tensor::from_elements(dtype, shape, &scale)).flatten()
+    Tensor::from_elements(DType::F32, shape, &scale)
+}
+
+/// Type of the scales that stand as numbers, and of the arithmetic.
+fn scale_dtype(fields: &mut Fields) -> Result<DType, Error> {
+    let word = fields.word("scale_dtype", &["F32", "F64"])?;
+    Ok(if word == Some("F64") { DType::F64 } else { DType::F32 })
 }
 
 /// `codes`, `scale`, `zero_point` (or `w.codes`, ..) with the scheme in the
@@ -425,8 +446,8 @@ pub(super) fn safetensors_item(
     }
     let shape = payload::shape(&mut fields)?;
     let codes = unpacked(codes, shape, &coding, &origin.place("shape"))?;
-    let (granularity, place) = (coding.granularity, Origin::Body(String::new()));
-    Ok(Item { name, codes, scale, zero_point, granularity, place })
+    let (Coding { granularity, stated, .. }, place) = (coding, Origin::Body(String::new()));
+    Ok(Item { name, codes, scale, zero_point, granularity, stated, place })
 }
 
 fn metadata_json(

@@ -48,6 +48,7 @@ impl Side {
                 scale: item.scale.as_ref(),
                 zero_point: item.zero_point.as_ref(),
                 granularity: item.granularity,
+                stated: item.stated,
             },
         }
     }

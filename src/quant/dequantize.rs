@@ -12,6 +12,7 @@ use crate::kernels::table::{Spread, Table};
 use crate::kernels::{Isa, Stores};
 use crate::tensor::{Buffer, DType, Reals, Tensor};
 
+use super::codes::Stated;
 use super::layout::{CHUNK, Layout};
 use super::scheme::Granularity;
 use super::walk::Walk;
@@ -28,6 +29,8 @@ pub struct Codes<'a> {
     pub zero_point: Option<&'a Tensor>,
     /// Which elements share them.
     pub granularity: Granularity,
+    /// What the codes were said to be.
+    pub stated: Stated,
 }
 
 /// Computes `(code - zero_point) * scale` in the type of the scale and returns
@@ -38,6 +41,10 @@ pub struct Codes<'a> {
 pub fn dequantize(parts: &Codes<'_>, dtype: DType, cancel: &Cancel) -> Result<Tensor, QuantError> {
     let layout = Layout::new(parts.granularity, parts.codes.shape())?;
     let zero_points = zero_points(parts, &layout)?;
+    parts.stated.check(parts.codes, &zero_points)?;
+    if !parts.scale.dtype().is_float() {
+        return Err(QuantError::field("scale", "not a floating-point type").cure("send F32 or F64"));
+    }
     let buffer = match parts.scale.reals() {
         Reals::F32(scale) => {
             let table = Table::new(&affines(&scale, &zero_points, &layout)?);
@@ -180,7 +187,7 @@ fn zero_points(parts: &Codes<'_>, layout: &Layout) -> Result<Vec<i32>, QuantErro
         return Err(QuantError::field("zero_point", "not an integer type"));
     }
     check_count("zero_point", tensor.shape().len(), layout.slices())?;
-    // Exact in f32 for every zero point of 16 bits; anything larger is refused.
+    // Exact in f32 for every zero point of 16 bits; of codes of 32 bits anything larger is refused.
     let Reals::F32(reals) = tensor.reals() else {
         return Err(QuantError::field("zero_point", "not an integer type"));
     };

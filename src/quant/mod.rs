@@ -5,6 +5,7 @@
 //! result for any number of them.
 
 pub mod calibrate;
+pub mod codes;
 pub mod compare;
 pub mod dequantize;
 mod extent;

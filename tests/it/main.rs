@@ -4,6 +4,7 @@
 
 mod architecture;
 mod calibrators;
+mod codes;
 mod contract;
 mod document;
 mod errors;

@@ -57,7 +57,7 @@ pub enum Made {
 #[derive(Debug)]
 enum Given {
     Real(Tensor, Option<Value>),
-    Coded(Box<Item>, u32),
+    Coded(Box<Item>),
 }
 
 /// A request, decoded.
@@ -195,7 +195,7 @@ fn layer(
     fields.finish(&OPTIONS)?;
     let elements = match &given {
         Given::Real(tensor, _) => tensor.shape().len(),
-        Given::Coded(item, _) => item.codes.shape().len(),
+        Given::Coded(item) => item.codes.shape().len(),
     };
     // Codes, the same in another order, packed as words, and real numbers.
     context.reserve(elements.saturating_mul(1 + 2 + 2 + 8).saturating_add(1 << 12))?;
@@ -235,17 +235,18 @@ fn weights(
         Given::Real(tensor, scheme) => {
             let scheme = weight_scheme(scheme.clone(), order)?;
             let operand = Operand::Real { tensor, scheme: &scheme };
-            let weight = Weight::new(&operand, order, 8, context.cancel).map_err(at)?;
+            let weight = Weight::new(&operand, order, context.cancel).map_err(at)?;
             (weight, keep_float.then(|| real(tensor)))
         }
-        Given::Coded(item, bits) => {
+        Given::Coded(item) => {
             let operand = Operand::Coded {
                 codes: &item.codes,
                 scale: item.scale.as_ref(),
                 zero_point: item.zero_point.as_ref(),
                 granularity: item.granularity,
+                stated: item.stated,
             };
-            let weight = Weight::new(&operand, order, *bits, context.cancel).map_err(at)?;
+            let weight = Weight::new(&operand, order, context.cancel).map_err(at)?;
             let float = keep_float.then(|| weight.restored());
             return Ok((weight.clone(), float.and_then(|float| float_tensor(&weight, &float))));
         }
@@ -343,12 +344,11 @@ fn json_weight(member: &Member<'_>, context: &mut Context<'_>) -> Result<Given, 
     let base = "/weight";
     let members = json::members(member.value)
         .map_err(|error| Error::from(error).at(Place::Pointer(base.to_owned())))?;
+    if members.iter().any(|member| member.key == "codes") {
+        return Ok(Given::Coded(Box::new(json_item(&members, base, context)?)));
+    }
     let scheme = json::find(&members, "scheme");
     let scheme = scheme.map(|m| context.read_option(m.value, "/weight/scheme")).transpose()?;
-    if members.iter().any(|member| member.key == "codes") {
-        let item = json_item(&members, base, context)?;
-        return Ok(Given::Coded(Box::new(item), code_bits(scheme)?));
-    }
     let (tensor, rest) = payload::tensor_of_members(&members, base, context)?;
     match rest.iter().find(|member| member.key != "scheme") {
         None => Ok(Given::Real(tensor, scheme)),
@@ -356,12 +356,6 @@ fn json_weight(member: &Member<'_>, context: &mut Context<'_>) -> Result<Given, 
             .at(Place::Pointer(payload::pointer(base, &member.key)))
             .cure("known here: data, data_b64, shape, dtype, scheme, or codes with scale and zero_point")),
     }
-}
-
-/// Bits of codes that come with that scheme.
-fn code_bits(scheme: Option<Value>) -> Result<u32, Error> {
-    let options = scheme.map(|scheme| options_of_value(scheme, "/weight/scheme")).transpose()?;
-    Ok(options.and_then(|options| options.bits).unwrap_or(8))
 }
 
 /// Tensors `weight` and `bias`, or `weight.codes`, `weight.scale`,
@@ -387,7 +381,7 @@ fn decode_safetensors(
                 None => Options::default(),
             };
             let item = safetensors_item(name.to_owned(), &mut parts, &metadata, &query)?;
-            Some(Given::Coded(Box::new(item), code_bits(scheme)?))
+            Some(Given::Coded(Box::new(item)))
         }
         (None, None) => None,
     };

@@ -13,6 +13,7 @@ use crate::api::name::Name;
 use crate::codec::{Limits, safetensors};
 use crate::kernels::scalar::Affine;
 use crate::quant::Cancel;
+use crate::quant::codes::Stated;
 use crate::quant::layer::{
     Activation, Conv, Definition, Geometry, Input, Layer, Order, Output, Parameters, Weight,
 };
@@ -342,11 +343,12 @@ fn definition(
         scale: Some(&scale),
         zero_point: Some(&zero_point),
         granularity,
+        stated: Stated { bits: Some(kind.bits), signed: None },
     };
     if !(2..=8).contains(&kind.bits) {
         return None;
     }
-    let weight = match Weight::new(&operand, order, kind.bits, &Cancel::default()) {
+    let weight = match Weight::new(&operand, order, &Cancel::default()) {
         Ok(weight) => weight,
         Err(error) => return Some(Err(error.to_string())),
     };

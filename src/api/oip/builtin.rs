@@ -11,6 +11,7 @@ use crate::api::options::{Options, SCHEME_FIELDS};
 use crate::api::payload::{self, Context};
 use crate::api::quantize;
 use crate::codec::oip::{Input, Output};
+use crate::quant::codes::Stated;
 use crate::quant::matmul::Report as ProductReport;
 use crate::quant::scheme::Granularity;
 use crate::tensor::{DType, Reals, Shape, Tensor};
@@ -179,6 +180,7 @@ fn run_dequantize(
         scale: Some(scale.tensor),
         zero_point,
         granularity: coding.granularity,
+        stated: coding.stated,
         place: call.fields.origin().clone(),
     };
     let restored = dequantize::restore(item, dtype, call.format(), context)?;
@@ -239,6 +241,7 @@ fn side(name: &str, call: &mut Call, transposed: bool, known: &[&str]) -> Result
         (_, false) => Granularity::Tensor,
     };
     let place = Origin::Body(format!("/{name}"));
-    let name = String::new();
-    Ok(Side::Coded(Box::new(Item { name, codes: tensor, scale, zero_point, granularity, place })))
+    let (name, codes, stated) = (String::new(), tensor, Stated::default());
+    let item = Item { name, codes, scale, zero_point, granularity, stated, place };
+    Ok(Side::Coded(Box::new(item)))
 }

@@ -6,6 +6,7 @@
 
 use crate::tensor::{DType, Shape, Tensor};
 
+use super::super::codes::Stated;
 use super::super::dequantize::{Codes, dequantize};
 use super::super::scheme::Granularity;
 use super::super::{Cancel, QuantError};
@@ -79,7 +80,8 @@ fn real(layer: &Layer, x: Tensor, cancel: &Cancel) -> Result<Tensor, QuantError>
     let scale = one(Tensor::from_elements(DType::F32, Shape::scalar(), &[affine.scale]))?;
     let zero = one(Tensor::from_elements(DType::I32, Shape::scalar(), &[affine.zero_point]))?;
     let granularity = Granularity::Tensor;
-    let codes = Codes { codes: &x, scale: &scale, zero_point: Some(&zero), granularity };
+    let stated = Stated::default();
+    let codes = Codes { codes: &x, scale: &scale, zero_point: Some(&zero), granularity, stated };
     dequantize(&codes, DType::F32, cancel)
 }
 

@@ -16,6 +16,7 @@ use crate::kernels::table::Table;
 use crate::kernels::{How, Isa};
 use crate::tensor::{Buffer, DType, Reals, Shape, Tensor};
 
+use super::super::codes::first_outside;
 use super::super::extent::extents;
 use super::super::layout::{CHUNK, Layout};
 use super::super::matmul::Requantization;
@@ -134,13 +135,11 @@ impl Layer {
         if numerics.bits == 8 {
             return Ok(());
         }
-        let CodeRange { min, max } = numerics.code_range();
-        let code =
-            |&byte: &u8| if numerics.signed { byte.cast_signed().into() } else { byte.into() };
-        match x.bytes().iter().map(code).position(|code: i32| !(min..=max).contains(&code)) {
+        let range @ CodeRange { min, max } = numerics.code_range();
+        match first_outside(x, range) {
             None => Ok(()),
             Some(i) => {
-                let detail = format!("element {i} is not a code of {} bits", numerics.bits);
+                let detail = format!("element {i} is no code of {} bits", numerics.bits);
                 Err(QuantError::field("data", detail).cure(format!("use {min} to {max}")))
             }
         }

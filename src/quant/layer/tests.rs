@@ -2,6 +2,7 @@ use super::*;
 
 use crate::kernels::scalar::Affine;
 use crate::quant::Cancel;
+use crate::quant::codes::Stated;
 use crate::quant::matmul::Operand;
 use crate::quant::params::{Numerics, Profile};
 use crate::quant::scheme::{Granularity, NanPolicy, RangeMethod, Scheme};
@@ -35,7 +36,7 @@ fn scheme(numerics: Numerics, granularity: Granularity) -> Scheme {
 
 fn weight(order: Order, w: &Tensor, scheme: &Scheme) -> Weight {
     let operand = Operand::Real { tensor: w, scheme };
-    Weight::new(&operand, order, scheme.numerics.bits, &Cancel::default()).unwrap()
+    Weight::new(&operand, order, &Cancel::default()).unwrap()
 }
 
 fn fixed(numerics: Numerics, scale: f32, zero_point: i32) -> Input {
@@ -350,8 +351,9 @@ fn codes_of_weights_are_checked() {
             scale: Some(&scale),
             zero_point: Some(&zero),
             granularity,
+            stated: Stated { bits: Some(bits), signed: None },
         };
-        Weight::new(&operand, Order::Rows, bits, &Cancel::default()).map(drop).map_err(|e| e.field)
+        Weight::new(&operand, Order::Rows, &Cancel::default()).map(drop).map_err(|e| e.field)
     };
     let (all, rows) = (Granularity::Tensor, Granularity::Channel { axis: 0 });
     let group = Granularity::Group { axis: 1, size: 1 };

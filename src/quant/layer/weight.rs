@@ -59,17 +59,11 @@ impl Packed {
 }
 
 impl Weight {
-    /// Quantizes or checks weights; `bits` says how wide codes that come as
-    /// such are.
+    /// Quantizes or checks weights.
     ///
     /// # Errors
     /// [`QuantError`] names the field at fault.
-    pub fn new(
-        operand: &Operand<'_>,
-        order: Order,
-        bits: u32,
-        cancel: &Cancel,
-    ) -> Result<Self, QuantError> {
+    pub fn new(operand: &Operand<'_>, order: Order, cancel: &Cancel) -> Result<Self, QuantError> {
         let dims = operand.dims();
         let rank = if order == Order::Kernels { 4 } else { 2 };
         if dims.len() != rank || dims.contains(&0) {
@@ -84,7 +78,7 @@ impl Weight {
         let columns = parameters(operand.granularity(), dims, order)?;
         let bits = match operand {
             Operand::Real { scheme, .. } => scheme.numerics.bits,
-            Operand::Coded { .. } => bits,
+            Operand::Coded { stated, .. } => stated.bits.map_or(8, |bits| bits.min(8)),
         };
         let coded = Coded::new("weight", operand, cancel).map_err(|fault| fault.error)?;
         let Some(scales) = coded.scales else {
@@ -127,33 +121,7 @@ impl Weight {
             return Err(QuantError::field("bits", "groups are of codes of at most 4 bits")
                 .cure("use bits 4 or less, or granularity channel"));
         }
-        self.check_codes()
-    }
-
-    /// Codes and zero points of fewer than 8 bits must be such.
-    fn check_codes(&self) -> Result<(), QuantError> {
-        let half = 1_i32 << (self.bits.clamp(2, 8) - 1);
-        let range = if self.is_unsigned() { 0..2 * half } else { -half..half };
-        let outside = |code: i32| !range.contains(&code);
-        let first = if half == 128 {
-            None
-        } else if self.is_unsigned() {
-            self.codes.bytes().iter().position(|&code| outside(code.into()))
-        } else {
-            self.codes.elements::<i8>().iter().position(|&code| outside(code.into()))
-        };
-        let wrong = |field, i: usize| {
-            let detail = format!("element {i} is not a code of {} bits", self.bits);
-            let cure = format!("use {} to {}", range.start, range.end - 1);
-            Err(QuantError::field(field, detail).cure(cure))
-        };
-        if let Some(i) = first {
-            return wrong("codes", i);
-        }
-        match self.zero_points.iter().position(|&zero| outside(zero)) {
-            Some(i) => wrong("zero_point", i),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     /// From a column an output to a row an output.

@@ -5,6 +5,7 @@ use crate::kernels::gemm::Codes;
 use crate::kernels::real::Real;
 use crate::tensor::{DType, Reals, Tensor};
 
+use super::super::codes::Stated;
 use super::super::layout::resolve_axis;
 use super::super::quantize::encode;
 use super::super::scheme::{Granularity, Scheme};
@@ -31,6 +32,8 @@ pub enum Operand<'a> {
         zero_point: Option<&'a Tensor>,
         /// Which elements share them.
         granularity: Granularity,
+        /// What the codes were said to be.
+        stated: Stated,
     },
 }
 
@@ -85,7 +88,7 @@ impl Coded {
                 let found = Some([made.scale, made.zero_point]);
                 Ok(Self { codes: made.codes, scales, zero_points, found })
             }
-            Operand::Coded { codes, scale, zero_point, .. } => {
+            Operand::Coded { codes, scale, zero_point, stated, .. } => {
                 if !matches!(codes.dtype(), DType::I8 | DType::U8) {
                     let error =
                         QuantError::field("codes", "not a type of codes that is multiplied");
@@ -93,8 +96,11 @@ impl Coded {
                 }
                 let zero_points = match zero_point {
                     None => vec![0],
-                    Some(zero_point) => checked_zero_points(codes, zero_point).map_err(fault)?,
+                    Some(zero_point) => integers(zero_point).ok_or_else(|| {
+                        fault(QuantError::field("zero_point", "not an integer type"))
+                    })?,
                 };
+                stated.check(codes, &zero_points).map_err(fault)?;
                 let scales = scale.map(checked_scales).transpose().map_err(fault)?;
                 let codes = (*codes).clone();
                 Ok(Self { codes, scales, zero_points, found: None })
@@ -114,18 +120,10 @@ impl Coded {
     }
 }
 
-fn checked_zero_points(codes: &Tensor, zero_point: &Tensor) -> Result<Vec<i32>, QuantError> {
-    let ends = if codes.dtype() == DType::U8 { 0..=255 } else { -128..=127 };
-    let zero_points = integers(zero_point)
-        .ok_or_else(|| QuantError::field("zero_point", "not an integer type"))?;
-    match zero_points.iter().position(|zero| !ends.contains(zero)) {
-        None => Ok(zero_points),
-        Some(i) => Err(QuantError::field("zero_point", format!("element {i} is no code"))
-            .cure(format!("use {} to {}", ends.start(), ends.end()))),
-    }
-}
-
 fn checked_scales(scale: &Tensor) -> Result<Vec<f32>, QuantError> {
+    if !scale.dtype().is_float() {
+        return Err(QuantError::field("scale", "not a floating-point type").cure("send F32 or F64"));
+    }
     let scales = reals(scale);
     match scales.iter().position(|scale| !(*scale > 0.0 && scale.is_finite())) {
         None => Ok(scales),
