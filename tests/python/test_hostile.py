@@ -216,7 +216,6 @@ CONTRADICTIONS = [
     ({"block_shape": [1, 2, 3]}, "block_shape"),
     ({"granularity": "channel", "axis": 2}, "axis"),
     ({"granularity": "channel", "axis": -3}, "axis"),
-    ({"packed": True}, "packed"),
     ({"restricted": True, "signed": False}, "restricted"),
     ({"profile": "compressed-tensors", "signed": False}, "signed"),
     ({"signed": "yes"}, "signed"),

@@ -172,10 +172,6 @@ impl Options {
                 "leave signed out",
             );
         }
-        let packed = self.packed.unwrap_or(false);
-        if packed && bits >= 8 {
-            return refuse("packed", "only codes below 8 bits are packed", "leave packed out");
-        }
         let given = self.scale.is_some();
         let symmetric =
             self.symmetric.unwrap_or(if given { self.is_centred(bits, signed) } else { signed });
@@ -197,7 +193,23 @@ impl Options {
         let range = self.range(&numerics, origin)?;
         let granularity = self.granularity(&range, origin)?;
         let nan = self.nan.unwrap_or(NanPolicy::Refuse);
+        let packed = self.packing(bits);
         Ok(Scheme { numerics, granularity, range, nan, packed })
+    }
+
+    /// Whether codes of so many bits are packed; those of 8 and 16 fill their bytes as they are.
+    #[must_use]
+    pub fn packing(&self, bits: u32) -> bool {
+        bits < 8 && self.packed == Some(true)
+    }
+
+    /// Whether anything says which elements share parameters.
+    #[must_use]
+    pub const fn names_granularity(&self) -> bool {
+        self.granularity.is_some()
+            || self.axis.is_some()
+            || self.group_size.is_some()
+            || self.block_shape.is_some()
     }
 
     /// The granularity alone, for codes that are quantized already.

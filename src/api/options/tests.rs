@@ -46,6 +46,14 @@ fn granularity_is_implied_by_its_fields() {
     assert_eq!(softmax.range, RangeMethod::CrossEntropy { axis: 0 });
 }
 
+/// A sweep over bits need not treat whole bytes apart.
+#[test]
+fn codes_that_fill_bytes_are_packed_as_they_are() {
+    for (bits, packed) in [(2, true), (7, true), (8, false), (16, false)] {
+        assert_eq!(scheme(json!({"bits": bits, "packed": true})).packed, packed, "{bits}");
+    }
+}
+
 #[test]
 fn contradictions_name_their_field() {
     refused(
@@ -89,10 +97,6 @@ fn contradictions_name_their_field() {
     refused(
         json!({"restricted": true, "signed": false}),
         "/scheme/restricted: only signed symmetric codes can be restricted; leave restricted out, or set signed and symmetric",
-    );
-    refused(
-        json!({"packed": true}),
-        "/scheme/packed: only codes below 8 bits are packed; leave packed out",
     );
     refused(
         json!({"bits": 12}),

@@ -29,7 +29,8 @@ pub(in crate::http) struct SchemeQuery {
     /// Leave out the most negative code (-127..127). Default: for signed
     /// symmetric codes of the profiles `onnx` and `tflite`.
     restricted: Option<bool>,
-    /// Which elements share a scale. Default: implied by `axis`, `group_size` or `block_shape`, else tensor.
+    /// Which elements share a scale. Default: implied by `axis` (but with `range=cross_entropy`, where it is that of
+    /// the softmax), `group_size` or `block_shape`, else tensor.
     granularity: Option<GranularityName>,
     /// Axis of channels (default 0) or groups (default -1); of the softmax for `cross_entropy` over a tensor.
     axis: Option<i64>,
@@ -63,7 +64,7 @@ pub(in crate::http) struct SchemeQuery {
     profile: Option<ProfileName>,
     /// What happens to NaN: refused (default), or given a code.
     nan: Option<NanName>,
-    /// Codes below 8 bits leave as a bit stream, low bits first, as ONNX packs.
+    /// Codes below 8 bits leave as a bit stream, low bits first, as ONNX packs; wider ones as they are.
     packed: Option<bool>,
 }
 
