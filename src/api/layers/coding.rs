@@ -60,13 +60,11 @@ pub(super) fn input(value: Option<Value>, calibrated: Calibrated<'_>) -> Result<
     let pointer = "/input";
     let origin = Origin::Body(pointer.to_owned());
     let at = |error| Error::of_quant(error, |field| origin.place(field));
-    let (options, name) = match value {
-        Some(value) => options(value, pointer)?,
-        None => {
-            let (signed, granularity) = (Some(false), Some("token"));
-            (Options { signed, granularity, ..Options::default() }, None)
-        }
-    };
+    let said = value.map(|value| options(value, pointer)).transpose()?;
+    let (mut options, name) = said.unwrap_or_default();
+    if name.is_none() && options == Options::default() {
+        (options.signed, options.granularity) = (Some(false), Some("token"));
+    }
     match name {
         Some(name) => {
             let (scheme, affine) = learnt(&options, &name, pointer, calibrated)?;
@@ -100,6 +98,7 @@ pub(super) fn output(value: Option<Value>, calibrated: Calibrated<'_>) -> Result
     let (options, name) = options(value, pointer)?;
     let at = |error| Error::of_quant(error, |field| origin.place(field));
     match name {
+        None if requantization.is_none() && options == Options::default() => Ok(Output::F32),
         Some(name) => {
             let (scheme, affine) = learnt(&options, &name, pointer, calibrated)?;
             Ok(Output::Codes { numerics: scheme.numerics, affine, requantization })
