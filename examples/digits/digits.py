@@ -31,10 +31,10 @@ BATCH = 128
 # How weights become codes, and where activations get their scale from.
 WEIGHTS = {
     "int8 per channel": {"scheme": "int8_per_channel"},
-    "int8 per tensor": {"scheme": "int8"},
+    "int8 per tensor": {"scheme": "int8", "scheme.granularity": "tensor"},
     "int4 g32": {"scheme": "int4_g32"},
     "int4 per channel": {"scheme": "int4_per_channel"},
-    "int4 per tensor": {"scheme": "int4"},
+    "int4 per tensor": {"scheme": "int4", "scheme.granularity": "tensor"},
 }
 ACTIVATIONS = ("calibrated", "dynamic", "guessed")
 # What one might take activations to lie in without looking: the pixels do.

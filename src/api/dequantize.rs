@@ -6,31 +6,17 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use crate::codec::json::{self, Member};
-use crate::codec::{Limits, npy, pack, safetensors};
-use crate::quant::codes::Stated;
+use crate::codec::{Limits, npy, safetensors};
 use crate::quant::dequantize::{Codes, dequantize};
-use crate::quant::scheme::Granularity;
 use crate::tensor::{Buffer, DType, Shape, Tensor};
 
 use super::answer::{Answer, ObjectWriter};
+use super::coded::{Coding, Item, coding, unpacked};
 use super::error::{Error, Kind, Place};
 use super::fields::{Fields, Origin};
 use super::options::{Options, SCHEME_FIELDS, options_of_value};
 use super::payload::{self, Context, Format, Payload, pointer};
 use super::quantize::several;
-
-/// One quantized tensor as it came in.
-#[derive(Debug)]
-pub(super) struct Item {
-    pub(super) name: String,
-    pub(super) codes: Tensor,
-    /// Products can do without.
-    pub(super) scale: Option<Tensor>,
-    pub(super) zero_point: Option<Tensor>,
-    pub(super) granularity: Granularity,
-    pub(super) stated: Stated,
-    pub(super) place: Origin,
-}
 
 /// Restores every tensor of the request.
 ///
@@ -75,7 +61,8 @@ pub(super) fn restore(
     format: Format,
     context: &mut Context<'_>,
 ) -> Result<Tensor, Error> {
-    let Item { name, codes, scale, zero_point, granularity, stated, place } = item;
+    let granularity = item.granularity();
+    let Item { name, codes, scale, zero_point, stated, place, .. } = item;
     let scale = scale.ok_or_else(|| {
         Error::new(Kind::InvalidOption, "missing")
             .at(place.place("scale"))
@@ -142,65 +129,6 @@ fn write(mut restored: Vec<(String, Tensor)>, one: bool, format: Format) -> Resu
 pub(super) fn output_dtype(fields: &mut Fields) -> Result<Option<DType>, Error> {
     let names = ["F32", "F64", "F16", "BF16"];
     Ok(fields.word("output_dtype", &names)?.and_then(DType::from_name))
-}
-
-/// What of a scheme matters once the codes exist.
-pub(super) struct Coding {
-    pub(super) granularity: Granularity,
-    pub(super) stated: Stated,
-    packed: Option<(u32, bool)>,
-}
-
-impl Coding {
-    /// Type of codes that come without one.
-    fn dtype(&self) -> DType {
-        let Stated { bits, signed } = self.stated;
-        match (self.packed, signed.unwrap_or(true), bits > Some(8)) {
-            (Some(_), _, _) | (None, false, false) => DType::U8,
-            (None, true, false) => DType::I8,
-            (None, true, true) => DType::I16,
-            (None, false, true) => DType::U16,
-        }
-    }
-}
-
-pub(super) fn coding(options: &Options, origin: &Origin) -> Result<Coding, Error> {
-    let packed = options.packed.unwrap_or(false);
-    Ok(Coding {
-        granularity: options.resolve_granularity(origin)?,
-        stated: Stated { bits: options.bits, signed: options.signed },
-        packed: packed.then(|| (options.bits.unwrap_or(8), options.signed.unwrap_or(true))),
-    })
-}
-
-/// Codes one a byte in their shape, whether they came so or packed.
-pub(super) fn unpacked(
-    codes: Tensor,
-    shape: Option<Shape>,
-    coding: &Coding,
-    place: &Place,
-) -> Result<Tensor, Error> {
-    let bad = |detail: &str, cure: &str| {
-        Err(Error::new(Kind::InvalidOption, detail).at(place.clone()).cure(cure))
-    };
-    match (coding.packed, shape) {
-        (None, None) => Ok(codes),
-        (None, Some(shape)) => match codes.clone().reshaped(shape) {
-            Some(codes) => Ok(codes),
-            None => bad("another number of codes than the shape has", ""),
-        },
-        (Some(_), None) => bad("packed codes without a shape", "add the shape of the tensor"),
-        (Some((bits, _)), Some(_)) if bits > 8 || codes.dtype() != DType::U8 => {
-            bad("not packed codes", "packed codes are U8 and have fewer than 8 bits")
-        }
-        (Some((bits, signed)), Some(shape)) => {
-            let bytes = pack::unpack(codes.bytes(), bits, signed, shape.len())
-                .map_err(|error| Error::from(error).at(place.clone()))?;
-            let dtype = if signed { DType::I8 } else { DType::U8 };
-            Tensor::from_elements(dtype, shape, &bytes)
-                .ok_or_else(|| Error::new(Kind::Internal, "unpacked codes do not fit their shape"))
-        }
-    }
 }
 
 /// Members of one quantized tensor; of the report nothing is needed.

@@ -14,7 +14,8 @@ use crate::quant::scheme::{Granularity, Scheme};
 use crate::tensor::{Buffer, DType, Tensor};
 
 use super::answer::{Answer, ObjectWriter, to_json_text};
-use super::dequantize::{Item, Metadata, json_item, safetensors_item};
+use super::coded::Item;
+use super::dequantize::{Metadata, json_item, safetensors_item};
 use super::documents::{ProductReportDoc, SchemeDoc};
 use super::error::{Error, Kind, Place};
 use super::fields::{Fields, Origin};
@@ -36,18 +37,29 @@ const SIDES: [&str; 2] = ["a", "b"];
 /// An operand as it came in.
 pub(super) enum Side {
     Real { tensor: Tensor, scheme: Box<Scheme> },
-    Coded(Box<Item>),
+    Coded(Box<Item>, Granularity),
 }
 
 impl Side {
+    /// Codes. Where nothing else is named, several parameters are those of the rows of A and of the columns of B.
+    pub(super) fn coded(side: &str, item: Item, transpose_b: bool) -> Self {
+        let granularity = match (item.granularity, item.several(), side) {
+            (Some(granularity), ..) => granularity,
+            (None, None, _) => Granularity::Tensor,
+            (None, Some(_), "b") => columns(transpose_b),
+            (None, Some(_), _) => Granularity::Token,
+        };
+        Self::Coded(Box::new(item), granularity)
+    }
+
     const fn operand(&self) -> Operand<'_> {
         match self {
             Self::Real { tensor, scheme } => Operand::Real { tensor, scheme },
-            Self::Coded(item) => Operand::Coded {
+            Self::Coded(item, granularity) => Operand::Coded {
                 codes: &item.codes,
                 scale: item.scale.as_ref(),
                 zero_point: item.zero_point.as_ref(),
-                granularity: item.granularity,
+                granularity: *granularity,
                 stated: item.stated,
             },
         }
@@ -56,14 +68,14 @@ impl Side {
     const fn scheme(&self) -> Option<&Scheme> {
         match self {
             Self::Real { scheme, .. } => Some(scheme),
-            Self::Coded(_) => None,
+            Self::Coded(..) => None,
         }
     }
 
     const fn tensor(&self) -> &Tensor {
         match self {
             Self::Real { tensor, .. } => tensor,
-            Self::Coded(item) => &item.codes,
+            Self::Coded(item, _) => &item.codes,
         }
     }
 }
@@ -188,7 +200,7 @@ pub(super) fn transpose_b(fields: &mut Fields) -> Result<bool, Error> {
 fn settings(request: &mut Request, origin: &Origin) -> Result<Settings, Error> {
     let real = |side: &Side| match side {
         Side::Real { .. } => true,
-        Side::Coded(item) => item.scale.is_some(),
+        Side::Coded(item, _) => item.scale.is_some(),
     };
     let scaled = real(&request.a) && real(&request.b);
     let fields = &mut request.fields;
@@ -250,9 +262,14 @@ pub(super) fn scheme_or_default(
     if is_bare && side == "a" {
         scheme = Options { signed: Some(false), ..given }.resolve(&origin)?;
     } else if is_bare {
-        scheme.granularity = Granularity::Channel { axis: if transpose_b { -2 } else { -1 } };
+        scheme.granularity = columns(transpose_b);
     }
     Ok(scheme)
+}
+
+/// A scale for each column of the product.
+const fn columns(transpose_b: bool) -> Granularity {
+    Granularity::Channel { axis: if transpose_b { -2 } else { -1 } }
 }
 
 fn decode_json(text: &[u8], context: &mut Context<'_>) -> Result<Request, Error> {
@@ -290,7 +307,7 @@ fn json_side(
     let members = json::members(member.value)
         .map_err(|error| Error::from(error).at(Place::Pointer(base.clone())))?;
     if members.iter().any(|member| member.key == "codes") {
-        return Ok(Side::Coded(Box::new(json_item(&members, &base, context)?)));
+        return Ok(Side::coded(side, json_item(&members, &base, context)?, transpose_b));
     }
     let (tensor, rest) = payload::tensor_of_members(&members, &base, context)?;
     let mut scheme = None;
@@ -348,7 +365,7 @@ fn decode_safetensors(
                     None => Options::default(),
                 };
                 let item = safetensors_item(side.to_owned(), &mut parts, &metadata, &query)?;
-                Side::Coded(Box::new(item))
+                Side::coded(side, item, transpose_b)
             }
             None => {
                 let detail = format!("no tensor called {side}, and none called {side}.codes");

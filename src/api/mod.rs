@@ -5,6 +5,7 @@
 
 pub mod answer;
 pub mod calibrators;
+mod coded;
 pub mod compare;
 pub mod dequantize;
 pub mod documents;

@@ -204,7 +204,7 @@ fn check_count(field: &'static str, count: usize, slices: usize) -> Result<(), Q
         return Ok(());
     }
     Err(QuantError::field(field, format!("{count} values for {slices} slices"))
-        .cure("send one value, or one for each slice"))
+        .cure("send one value, or one for each slice, and name their granularity"))
 }
 
 #[cfg(test)]

@@ -257,3 +257,49 @@ async fn codes_of_16_bits_need_no_type() {
         assert_eq!(answer.json()["data"], json!(codes.map(f64::from)), "{scheme}");
     }
 }
+
+/// Several scales without a granularity belong to the only axis that they fit.
+#[tokio::test]
+async fn the_shape_of_scales_says_whose_they_are() {
+    let client = Client::new();
+    let restored = async |scale: Value| {
+        let item = json!({"codes": [[1, 2, 3], [4, 5, 6]], "scale": scale});
+        client.post(DEQUANTIZE, &item).await
+    };
+    for (scale, expect) in [
+        (json!([1, 10]), json!([[1.0, 2.0, 3.0], [40.0, 50.0, 60.0]])),
+        (json!([[1], [10]]), json!([[1.0, 2.0, 3.0], [40.0, 50.0, 60.0]])),
+        (json!([1, 10, 100]), json!([[1.0, 20.0, 300.0], [4.0, 50.0, 600.0]])),
+        (json!([[1, 10, 100]]), json!([[1.0, 20.0, 300.0], [4.0, 50.0, 600.0]])),
+        (json!([[2]]), json!([[2.0, 4.0, 6.0], [8.0, 10.0, 12.0]])),
+    ] {
+        assert_eq!(restored(scale.clone()).await.json()["data"], expect, "{scale}");
+    }
+    for scale in [json!([1, 2, 3, 4]), json!([[1, 2, 3], [4, 5, 6]])] {
+        let problem = restored(scale).await.problem("invalid-option", 400);
+        assert_eq!(problem["errors"][0]["pointer"], "/scale");
+    }
+    // Either axis of a square.
+    let item = json!({"codes": [[1, 2], [3, 4]], "scale": [1, 10]});
+    assert_eq!(client.post(DEQUANTIZE, &item).await.status, 400);
+    let path = format!("{DEQUANTIZE}?dtype=I8&shape=2,3&scale=1,10");
+    let answer = client.post_bytes(&path, RAW, JSON, vec![1, 2, 3, 4, 5, 6]).await;
+    assert_eq!(answer.json()["data"], json!([[1.0, 2.0, 3.0], [40.0, 50.0, 60.0]]));
+}
+
+#[tokio::test]
+async fn operands_have_scales_by_rows_and_columns() {
+    let client = Client::new();
+    let product = async |a: Value, b: Value, transpose: bool| {
+        let body = json!({"a": a, "b": b, "transpose_b": transpose});
+        client.post("/v1/matmul", &body).await.json()["data"].clone()
+    };
+    let a = || json!({"codes": [[1, 0], [0, 1]], "scale": [1, 10]});
+    let b = |zero_point: Value| json!({"codes": [[1, 2], [3, 4]], "scale": [1, 100], "zero_point": zero_point});
+    assert_eq!(product(a(), b(json!(0)), false).await, json!([[1.0, 200.0], [30.0, 4000.0]]));
+    assert_eq!(product(a(), b(json!(0)), true).await, json!([[1.0, 300.0], [20.0, 4000.0]]));
+    assert_eq!(product(a(), b(json!([1, 2])), false).await, json!([[0.0, 0.0], [20.0, 2000.0]]));
+    let zero_points = json!({"codes": [[1, 2], [3, 4]], "zero_point": [1, 2]});
+    let rows = json!({"codes": [[1, 0], [0, 1]]});
+    assert_eq!(product(rows, zero_points, false).await, json!([[0, 0], [2, 2]]));
+}

@@ -57,3 +57,58 @@ async fn null_counts_as_absent() {
     let problem = put(&client, "nulls", json!({"weight": null})).await;
     assert_eq!(problem.problem("invalid-option", 400)["errors"][0]["pointer"], "/weight");
 }
+
+/// Whatever else is said of weights, each output has a scale of its own unless another granularity is named.
+#[tokio::test]
+async fn weights_have_a_scale_for_each_output_unless_told_otherwise() {
+    let client = Client::new();
+    let weight = |scheme: Value| json!({"data": [[1.0, 2.0], [30.0, 4.0]], "scheme": scheme});
+    let of = async |layer: Value| {
+        let answer = put(&client, "own", layer).await;
+        assert!(answer.status.is_success(), "{}", String::from_utf8_lossy(&answer.body));
+        answer.json()
+    };
+    for (scheme, granularity, bits) in [
+        (json!(null), "channel", 8),
+        (json!({}), "channel", 8),
+        (json!({"bits": 8}), "channel", 8),
+        (json!("int4"), "channel", 4),
+        (json!({"signed": false, "range": "mse"}), "channel", 8),
+        (json!({"granularity": "tensor"}), "tensor", 8),
+        (json!({"preset": "int4", "granularity": "tensor"}), "tensor", 4),
+        (json!("int4_g32"), "group", 4),
+    ] {
+        let made = of(json!({"weight": weight(scheme.clone())})).await;
+        assert_eq!(
+            (&made["weight"]["granularity"], &made["weight"]["bits"]),
+            (&json!(granularity), &json!(bits)),
+            "{scheme}"
+        );
+        if granularity != "group" {
+            let made = of(json!({"transpose": true, "weight": weight(scheme.clone())})).await;
+            assert_eq!(made["weight"]["granularity"], granularity, "{scheme}");
+        }
+    }
+    let codes = json!({"codes": [[1, 2], [3, 4]], "scale": [0.5, 2.0]});
+    let made = of(json!({"weight": codes, "input": {"scale": 1}})).await;
+    assert_eq!(made["weight"]["granularity"], "channel");
+    let answer = client.post("/v1/layers/own/forward", &json!({"data": [[1.0, 0.0]]})).await;
+    assert_eq!(answer.json()["data"], json!([[0.5, 6.0]]));
+}
+
+#[tokio::test]
+async fn nothing_said_of_an_input_or_output_is_nothing_said() {
+    let client = Client::new();
+    let layer = |mut layer: Value| {
+        layer["weight"] = json!({"data": [[1.0, 2.0]]});
+        layer
+    };
+    let plain = put(&client, "plain", layer(json!({}))).await.json();
+    let empty = put(&client, "empty", layer(json!({"input": {}, "output": {}}))).await.json();
+    for part in ["input", "output", "weight", "row_independent"] {
+        assert_eq!(plain[part], empty[part], "{part}");
+    }
+    assert_eq!(empty["input"]["mode"], "dynamic_per_token");
+    let problem = put(&client, "no", layer(json!({"output": {"requantize": "gemmlowp"}}))).await;
+    assert_eq!(problem.problem("invalid-option", 400)["errors"][0]["pointer"], "/output/scale");
+}

@@ -237,7 +237,8 @@ def test_answers_of_quantize_are_weights(client, kind, scheme):
     """A layer of codes is the layer of the weights they were made of."""
     rng = seeded(kind, scheme)
     w, x = rng.normal(size=(17, 160)).astype("f4"), rng.normal(size=(3, 160)).astype("f4")
-    make(client, "real", weight=tensor_json(w) | {"scheme": scheme})
+    whole = {"granularity": "tensor"} if scheme == "uint8" else {}
+    make(client, "real", weight=tensor_json(w) | {"scheme": {"preset": scheme} | whole})
     if kind == JSON:
         answer = client.post("/v1/quantize", tensor_json(w) | {"scheme": scheme}).json()
         make(client, "coded", weight=answer)

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use crate::api::dequantize::{Item, Metadata, json_item, safetensors_item};
+use crate::api::coded::Item;
+use crate::api::dequantize::{Metadata, json_item, safetensors_item};
 use crate::api::error::{Error, Kind, Place};
 use crate::api::fields::{Fields, Origin};
 use crate::api::name::Name;
@@ -243,7 +244,7 @@ fn weights(
                 codes: &item.codes,
                 scale: item.scale.as_ref(),
                 zero_point: item.zero_point.as_ref(),
-                granularity: item.granularity,
+                granularity: coded_granularity(item, order),
                 stated: item.stated,
             };
             let weight = Weight::new(&operand, order, context.cancel).map_err(at)?;
@@ -272,18 +273,27 @@ fn real(tensor: &Tensor) -> Vec<f32> {
     }
 }
 
-/// How weights without a scheme are quantized: 8 bits, one scale an output.
+/// A scale for each output.
+const fn outputs(order: Order) -> Granularity {
+    Granularity::Channel { axis: if matches!(order, Order::Columns) { 1 } else { 0 } }
+}
+
+/// Which codes share parameters: several of them are those of outputs where nothing else is named.
+fn coded_granularity(item: &Item, order: Order) -> Granularity {
+    let unnamed = if item.several().is_some() { outputs(order) } else { Granularity::Tensor };
+    item.granularity.unwrap_or(unnamed)
+}
+
+/// How weights are quantized: with 8 bits and one scale an output, unless something else is named.
 fn weight_scheme(scheme: Option<Value>, order: Order) -> Result<Scheme, Error> {
     let pointer = "/weight/scheme";
     let options = match scheme {
         Some(scheme) => options_of_value(scheme, pointer)?,
         None => Options::default(),
     };
-    let is_bare = options == Options::default();
     let mut scheme = options.resolve(&Origin::Body(pointer.to_owned()))?;
-    if is_bare {
-        let axis = if order == Order::Columns { 1 } else { 0 };
-        scheme.granularity = Granularity::Channel { axis };
+    if !options.names_granularity() {
+        scheme.granularity = outputs(order);
     }
     if scheme.numerics.bits > 8 {
         return Err(Error::new(Kind::InvalidOption, "layers have weights of up to 8 bits")

@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use crate::api::dequantize::{self, Item, coding, output_dtype, unpacked};
+use crate::api::coded::{Item, coding, unpacked};
+use crate::api::dequantize::{self, output_dtype};
 use crate::api::documents::ReportDoc;
 use crate::api::error::{Error, Kind, Place};
 use crate::api::fields::Origin;
@@ -13,7 +14,6 @@ use crate::api::quantize;
 use crate::codec::oip::{Input, Output};
 use crate::quant::codes::Stated;
 use crate::quant::matmul::Report as ProductReport;
-use crate::quant::scheme::Granularity;
 use crate::tensor::{DType, Reals, Shape, Tensor};
 
 use super::exchange::Call;
@@ -233,15 +233,14 @@ fn side(name: &str, call: &mut Call, transposed: bool, known: &[&str]) -> Result
     }
     let scale = call.take(&format!("{name}_scale")).map(|input| input.tensor);
     let zero_point = call.take(&format!("{name}_zero_point")).map(|input| input.tensor);
-    let several = |tensor: &Option<Tensor>| tensor.as_ref().is_some_and(|t| t.shape().len() > 1);
-    // Columns of B are what can have scales of their own without being named.
-    let granularity = match (name, several(&scale) || several(&zero_point)) {
-        ("b", true) => Granularity::Channel { axis: if transposed { -2 } else { -1 } },
-        (_, true) => Granularity::Token,
-        (_, false) => Granularity::Tensor,
+    let item = Item {
+        name: String::new(),
+        codes: tensor,
+        scale,
+        zero_point,
+        granularity: None,
+        stated: Stated::default(),
+        place: Origin::Body(format!("/{name}")),
     };
-    let place = Origin::Body(format!("/{name}"));
-    let (name, codes, stated) = (String::new(), tensor, Stated::default());
-    let item = Item { name, codes, scale, zero_point, granularity, stated, place };
-    Ok(Side::Coded(Box::new(item)))
+    Ok(Side::coded(name, item, transposed))
 }

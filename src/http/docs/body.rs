@@ -186,7 +186,8 @@ pub(in crate::http) struct CodesBody {
     zero_point: Option<Numbers>,
     /// Type of the scale, and of the arithmetic. Default F32.
     scale_dtype: Option<ScaleDtype>,
-    /// The scheme: bits, sign, packing and granularity count.
+    /// The scheme: bits, sign, packing and granularity count. Several scales without a granularity are those of the
+    /// only axis that their shape fits.
     scheme: Option<SchemeOrPreset>,
     /// Ignored.
     report: Option<Value>,
@@ -281,7 +282,8 @@ pub(in crate::http) struct OperandBody {
     shape: Option<Vec<u64>>,
     /// Element type. Default F32; of codes I8, or U8 for unsigned schemes.
     dtype: Option<Dtype>,
-    /// Scales of codes; without them the product is I32.
+    /// Scales of codes; without them the product is I32. Several without a granularity are those of the rows of `a`
+    /// and of the columns of `b`.
     scale: Option<Numbers>,
     /// Zero points of codes. Default 0.
     zero_point: Option<Numbers>,
