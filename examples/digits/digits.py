@@ -113,7 +113,7 @@ class Quantd:
 
     def host(self, name, file, weight, **options):
         """Makes a layer of a file's weight and bias."""
-        query = {"scheme": weight["scheme"]} | options
+        query = weight | options
         headers = {"content-type": "application/x-safetensors"}
         return self.call("PUT", f"/v1/layers/{name}", params=query, data=file.read_bytes(), headers=headers).json()
 
