@@ -12,7 +12,7 @@ use crate::tensor::{Buffer, DType, Shape, Tensor};
 
 use super::answer::{Answer, ObjectWriter};
 use super::coded::{Coding, Item, coding, unpacked};
-use super::error::{Error, Kind, Place};
+use super::error::{Error, Kind};
 use super::fields::{Fields, Origin};
 use super::options::{Options, SCHEME_FIELDS, options_of_value};
 use super::payload::{self, Context, Format, Payload, pointer};

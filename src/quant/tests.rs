@@ -72,11 +72,14 @@ fn a_slice_has_the_result_that_it_has_among_others() {
                 let at = format!("{scheme:?}");
                 // One slice: one row of three axes, in which a block or a channel holds all.
                 let x = numbers(rows * columns, bits as usize);
-                let (one, dims) = match granularity {
-                    Granularity::Channel { .. } | Granularity::Block { shape: [1000, _] } => {
-                        (x.clone(), [1, rows, columns])
-                    }
-                    _ => (x[..columns].to_vec(), [1, 1, columns]),
+                let holds_all = matches!(
+                    granularity,
+                    Granularity::Channel { .. } | Granularity::Block { shape: [1000, _] }
+                );
+                let (one, dims) = if holds_all {
+                    (x, [1, rows, columns])
+                } else {
+                    (x[..columns].to_vec(), [1, 1, columns])
                 };
                 let others = numbers(one.len(), 3);
                 let more: Vec<f32> = one.iter().chain(&others).copied().collect();

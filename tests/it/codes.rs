@@ -105,16 +105,15 @@ fn npy(item: &Value) -> Vec<u8> {
 }
 
 fn query(item: &Value) -> String {
-    let mut query = format!("{DEQUANTIZE}?scale=0.5&zero_point={}", item["zero_point"]);
-    match &item["scheme"] {
-        Value::String(preset) => query.push_str(&format!("&preset={preset}")),
-        scheme => scheme
-            .as_object()
-            .unwrap()
-            .iter()
-            .for_each(|(name, value)| query.push_str(&format!("&{name}={value}"))),
-    }
-    query
+    let scheme: Vec<String> = match item["scheme"].as_str() {
+        Some(preset) => vec![format!("preset={preset}")],
+        None => {
+            let fields = item["scheme"].as_object().unwrap();
+            fields.iter().map(|(name, value)| format!("{name}={value}")).collect()
+        }
+    };
+    let scheme = scheme.join("&");
+    format!("{DEQUANTIZE}?scale=0.5&zero_point={}&{scheme}", item["zero_point"])
 }
 
 #[tokio::test]
