@@ -75,14 +75,20 @@ impl Context<'_> {
     /// # Errors
     /// Those of [`json::read_value`], and when there is no room for what it holds.
     pub fn read_option(&mut self, text: &[u8], pointer: &str) -> Result<Value, Error> {
+        self.reserve_option(text.len())?;
+        Ok(json::read_value(text, pointer)?)
+    }
+
+    /// Takes room for the values that so many bytes of text may hold.
+    ///
+    /// # Errors
+    /// Those of [`Self::reserve`].
+    pub fn reserve_option(&mut self, text: usize) -> Result<(), Error> {
         /// Covered by what every request is admitted with.
         const SMALL: usize = 4 << 10;
         /// Bytes of a parsed value for one of text: a number and its comma take two.
         const EXPANSION: usize = size_of::<Value>() / 2;
-        if text.len() > SMALL {
-            self.reserve(text.len().saturating_mul(EXPANSION))?;
-        }
-        Ok(json::read_value(text, pointer)?)
+        if text > SMALL { self.reserve(text.saturating_mul(EXPANSION)) } else { Ok(()) }
     }
 }
 

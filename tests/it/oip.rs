@@ -126,3 +126,25 @@ async fn what_waited_too_long_is_not_computed() {
     answer.protocol_error(503);
     assert_eq!(answer.header("retry-after"), "1");
 }
+
+/// As many scales as a large layer has channels are longer than any other option.
+#[tokio::test]
+async fn parameters_hold_a_scale_for_each_of_many_channels() {
+    let client = Client::new();
+    for channels in [4096, 65_536] {
+        let scales: Vec<String> = (0..channels).map(|i| format!("{i}.1234")).collect();
+        let n = scales.len();
+        let request = json!({
+            "inputs": [input("x", "FP32", &[n, 1], &json!(vec![1; n]))],
+            "parameters": {"scale": scales.join(","), "granularity": "channel", "axis": 0}
+        });
+        let kept = output(&client.post(INFER, &request).await, "scale");
+        assert_eq!(kept.as_array().unwrap().len(), n);
+        assert_eq!(kept[4095].to_string().parse(), Ok(4095.1234_f32));
+    }
+    let with = |parameters: Value| json!({"inputs": [input("x", "FP32", &[1], &json!([1]))], "parameters": parameters});
+    for parameters in [json!({"bits": [8]}), json!({"bits": {}}), json!([]), json!("bits")] {
+        let text = client.post(INFER, &with(parameters)).await.protocol_error(400);
+        assert!(text.starts_with("/parameters"), "{text}");
+    }
+}

@@ -71,6 +71,8 @@ pub fn decode(body: Body, inputs: &[Spec], context: &mut Context<'_>) -> Result<
     for input in request.inputs {
         decoded.push(settle(input, context)?);
     }
+    let texts = request.parameters.values().filter_map(Value::as_str);
+    context.reserve_option(texts.map(str::len).sum())?;
     let mut call = Call {
         id: request.id,
         fields: Fields::of_scalars(request.parameters, Origin::Body("/parameters".to_owned())),

@@ -22,8 +22,8 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use half::{bf16, f16};
 
 use self::read::{Element, Nesting, skip};
-pub(in crate::codec) use self::scan::elements_up_to;
 pub use self::scan::{Member, find, members, members_up_to};
+pub(in crate::codec) use self::scan::{elements_up_to, unescape};
 pub(in crate::codec) use self::value::below;
 pub use self::value::read_value;
 pub use self::write::{write_reals_f32, write_reals_f64, write_string, write_tensor};

@@ -141,7 +141,7 @@ pub(super) fn pointer_to(parent: &str, key: &str) -> String {
 }
 
 /// Undoes the escapes of a string literal, quotes included in `literal`.
-pub(super) fn unescape(literal: &[u8]) -> Option<Cow<'_, str>> {
+pub(in crate::codec) fn unescape(literal: &[u8]) -> Option<Cow<'_, str>> {
     let inner = literal.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
     if inner.iter().all(|&byte| byte >= b' ' && !matches!(byte, b'\\' | b'"')) {
         return std::str::from_utf8(inner).ok().map(Cow::Borrowed);

@@ -7,12 +7,15 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::{Input, MAX_NAME, Request, Wanted, datatype, has_json};
-use crate::codec::json::{self, below, elements_up_to, members, read_value};
+use crate::codec::json::{self, Member, below, elements_up_to, members, read_value};
 use crate::codec::{CodecError, Limits};
 use crate::tensor::{Buffer, DType, Shape, Tensor};
 
-/// Bytes of the text of one object of parameters, of a shape, or of the id.
+/// Bytes of the text of the parameters of one tensor, of a shape, of the id, or of a number.
 const MAX_SMALL_TEXT: usize = 16 << 10;
+/// Parameters of a request, and bytes of their text: lists with an entry for each of many slices are among them.
+const MAX_OPTIONS: usize = 1024;
+const MAX_OPTIONS_TEXT: usize = 16 << 20;
 /// Most outputs that one request asks for.
 const MAX_OUTPUTS: usize = 64;
 
@@ -43,7 +46,7 @@ pub fn read(
         match member.key.as_ref() {
             _ if value == b"null" => {}
             "id" => request.id = Some(string(value, format_args!("/id"))?),
-            "parameters" => request.parameters = parameters(value, format_args!("/parameters"))?,
+            "parameters" => request.parameters = options(value)?,
             "outputs" => request.outputs = outputs(value)?,
             "inputs" => {
                 request.inputs = source.inputs(value)?;
@@ -311,17 +314,49 @@ fn shape(text: Option<&[u8]>, pointer: fmt::Arguments<'_>) -> Result<Shape, Code
     Shape::new(dims).map_err(|error| bad(error.to_string()))
 }
 
+/// The parameters of a request: as of a tensor, and strings as long as the lists that they hold.
+fn options(text: &[u8]) -> Result<Map<String, Value>, CodecError> {
+    const PLACE: &str = "/parameters";
+    if text.len() > MAX_OPTIONS_TEXT {
+        let detail = format!("the parameters are longer than {MAX_OPTIONS_TEXT} bytes");
+        return Err(CodecError::too_large(detail).at(PLACE));
+    }
+    let members = json::members_up_to(text, MAX_OPTIONS).map_err(|error| below(error, PLACE))?;
+    let mut map = Map::with_capacity(members.len());
+    for Member { key, value, .. } in members {
+        let value = match value {
+            b"null" => continue,
+            [b'"', ..] => json::unescape(value).map(|text| Value::String(text.into_owned())),
+            [b'[' | b'{', ..] => return Err(not_scalar(&key, format_args!("{PLACE}"))),
+            value => Some(small(value, format_args!("{PLACE}/{}", plain(&key)))?),
+        };
+        let value = value.ok_or_else(|| {
+            CodecError::malformed("not a string").at(format!("{PLACE}/{}", plain(&key)))
+        })?;
+        map.insert(key.into_owned(), value);
+    }
+    Ok(map)
+}
+
+/// A name of the caller's as a message may carry it.
+fn plain(key: &str) -> String {
+    key.chars().filter(|c| !c.is_control()).take(MAX_NAME).collect()
+}
+
+fn not_scalar(key: &str, parent: fmt::Arguments<'_>) -> CodecError {
+    CodecError::malformed("a parameter is a string, a number or a boolean")
+        .at(format!("{parent}/{}", plain(key)))
+        .cure("write a list as a string, such as \"128,128\"")
+}
+
 /// Strings, numbers and booleans by name.
 fn parameters(text: &[u8], pointer: fmt::Arguments<'_>) -> Result<Map<String, Value>, CodecError> {
     let Value::Object(mut map) = small(text, pointer)? else {
         return Err(CodecError::malformed("parameters are not an object").at(pointer.to_string()));
     };
     map.retain(|_, value| !value.is_null());
-    if let Some((key, _)) = map.iter().find(|(_, value)| value.is_array() || value.is_object()) {
-        let key: String = key.chars().filter(|c| !c.is_control()).take(MAX_NAME).collect();
-        return Err(CodecError::malformed("a parameter is a string, a number or a boolean")
-            .at(format!("{pointer}/{key}"))
-            .cure("write a list as a string, such as \"128,128\""));
+    match map.iter().find(|(_, value)| value.is_array() || value.is_object()) {
+        Some((key, _)) => Err(not_scalar(key, pointer)),
+        None => Ok(map),
     }
-    Ok(map)
 }
