@@ -3,8 +3,9 @@
 //! server.
 //!
 //! Several clients keep the server at ranges of 64 MiB that are searched for,
-//! and at new layers of 64 MiB, all on the processors that the server and the
-//! one who asks for `/livez` have as well.
+//! and at new layers of 64 MiB; then many send it 8 MiB each at the same time.
+//! All do so on the processors that the server and the one who asks for
+//! `/livez` have as well.
 
 #![expect(clippy::print_stdout, reason = "the figures")]
 #![expect(clippy::disallowed_methods, reason = "a client that pauses, on a thread of its own")]
@@ -23,6 +24,9 @@ const CALLS: usize = 1000;
 const PAUSE: Duration = Duration::from_millis(10);
 /// Rows and columns of 64 MiB in F32.
 const SIDE: usize = 4096;
+/// Clients that send at the same time, and rows of [`SIDE`] columns in 8 MiB.
+const SENDERS: usize = 200;
+const SENT_ROWS: usize = 512;
 /// Method, path and query of what keeps the server busy.
 const HEAVY: [(&str, &str); 4] = [
     ("POST", "/v1/quantize?range=mse&granularity=channel&axis=0"),
@@ -65,7 +69,8 @@ fn keep_busy(
     (done, refused): (&AtomicUsize, &AtomicUsize),
 ) {
     let sign = if path.contains('?') { '&' } else { '?' };
-    let head = format!("{method} {path}{sign}dtype=F32&shape={SIDE},{SIDE}");
+    let rows = body.len() / (4 * SIDE);
+    let head = format!("{method} {path}{sign}dtype=F32&shape={rows},{SIDE}");
     while !stop.load(Ordering::Relaxed) {
         let mut stream = TcpStream::connect(address).expect("a connection");
         let status = call(&mut stream, &head, body);
@@ -92,6 +97,23 @@ fn ask(address: SocketAddr, what: &str) {
     println!("| {what} | {half:.2} ms | {last:.2} ms | {most:.2} ms |");
 }
 
+/// Asks while many clients send bodies of 8 MiB, again and again.
+fn ask_beside_senders(address: SocketAddr, body: &[u8]) {
+    let (stop, done, refused) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..SENDERS {
+            let counts = (&done, &refused);
+            let sent = (&body[..4 * SIDE * SENT_ROWS], &stop);
+            scope.spawn(move || keep_busy(address, ("POST", "/v1/quantize"), sent, counts));
+        }
+        std::thread::sleep(Duration::from_millis(500));
+        ask(address, "200 uploads");
+        stop.store(true, Ordering::Relaxed);
+    });
+    let [done, refused] = [done, refused].map(AtomicUsize::into_inner);
+    println!("\nMeanwhile {done} requests of 8 MiB, and {refused} refused for lack of room.");
+}
+
 fn main() {
     let flags: Vec<String> = std::env::args().skip(1).filter(|flag| flag != "--bench").collect();
     let server = Server::quantd("error", &flags);
@@ -112,5 +134,6 @@ fn main() {
         stop.store(true, Ordering::Relaxed);
     });
     let [done, refused] = [done, refused].map(AtomicUsize::into_inner);
-    println!("\nMeanwhile {done} requests of 64 MiB, and {refused} refused for lack of room.");
+    println!("\nMeanwhile {done} requests of 64 MiB, and {refused} refused for lack of room.\n");
+    ask_beside_senders(server.address, &body);
 }
