@@ -22,7 +22,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use config::Serve;
-use http::{App, Server, Timeouts};
+use http::{Access, App, Server, Timeouts};
 use service::Service;
 use service::compute::Compute;
 use service::layers::Layers;
@@ -62,6 +62,27 @@ pub struct Quantd {
     compute: Compute,
 }
 
+/// Bounds of connections.
+fn timeouts(config: &Serve) -> Timeouts {
+    Timeouts {
+        header: Duration::from_millis(config.header_timeout_ms),
+        write: Duration::from_millis(config.write_timeout_ms),
+        drain_delay: config.drain_delay,
+        drain: Duration::from_secs(config.drain_seconds),
+        max_connections: config.max_connections,
+    }
+}
+
+/// Whose requests are taken.
+fn access(config: &Serve) -> Access {
+    Access {
+        origins: config.cors_origin.clone(),
+        hosts: config.allowed_hosts.clone(),
+        has_key: config.api_key.is_some(),
+        is_local: config.host.is_loopback(),
+    }
+}
+
 impl Quantd {
     /// Binds the address and starts the compute threads.
     ///
@@ -96,16 +117,10 @@ impl Quantd {
         );
         let body_timeout = Duration::from_millis(config.body_timeout_ms);
         let app = App::new(service, body_timeout, config.api_key.as_deref());
-        let timeouts = Timeouts {
-            header: Duration::from_millis(config.header_timeout_ms),
-            write: Duration::from_millis(config.write_timeout_ms),
-            drain: Duration::from_secs(config.drain_seconds),
-            max_connections: config.max_connections,
-        };
         let address = SocketAddr::new(config.host, config.port);
-        let server = Server::bind(address, timeouts)
+        let server = Server::bind(address, timeouts(config))
             .map_err(|error| StartError::Listen { address, error })?;
-        let router = http::router(app.clone(), &config.cors_origin);
+        let router = http::router(app.clone(), &access(config));
         Ok(Self { server, app, router, compute })
     }
 

@@ -30,6 +30,14 @@ pub enum Kind {
     Overloaded,
     /// The server is stopping: try another one.
     Draining,
+    /// The head of the request is not one of HTTP: mend the client.
+    MalformedRequest,
+    /// Path and query are too long: send the options in the body.
+    UriTooLong,
+    /// The head has too many or too long fields: send fewer.
+    HeadTooLarge,
+    /// Asked for by a page of somebody else: name its origin or the host.
+    Forbidden,
     /// No key, or not a known one.
     Unauthorized,
     /// No such resource.

@@ -87,6 +87,10 @@ pub struct Serve {
     /// Origins whose pages may call, such as `https://app.example.com`, or `*`; none by default.
     #[arg(long, env = "QUANTD_CORS_ORIGIN", value_delimiter = ',', value_parser = values::origin)]
     pub cors_origin: Vec<String>,
+    /// Names of hosts that browsers may call the server by, such as `quantd.example.com` or `*.example.com`, beside
+    /// addresses, localhost and private names; `*` for all. With a key all may be called unless names are given.
+    #[arg(long, env = "QUANTD_ALLOWED_HOSTS", value_delimiter = ',', value_parser = values::host_name)]
+    pub allowed_hosts: Vec<String>,
     /// Bytes of one request body, also once decompressed.
     #[arg(long, env = "QUANTD_MAX_BODY_BYTES", default_value_t = 256 << 20,
         value_parser = value_parser!(u64).range(1024..=1 << 40))]
@@ -156,6 +160,9 @@ pub struct Serve {
     #[arg(long, env = "QUANTD_MAX_CONNECTIONS", default_value_t = 2048,
         value_parser = values::connections())]
     pub max_connections: usize,
+    /// Time after SIGTERM in which readiness is red and requests are still taken, in seconds.
+    #[arg(long, env = "QUANTD_DRAIN_DELAY", default_value = "0", value_parser = values::delay)]
+    pub drain_delay: Duration,
     /// Time for running requests when the server stops, in seconds.
     #[arg(long, env = "QUANTD_DRAIN_SECONDS", default_value_t = 30,
         value_parser = value_parser!(u64).range(0..=DAY_MS / 1000))]
@@ -187,6 +194,7 @@ impl Serve {
             port: 0,
             api_key: None,
             cors_origin: Vec::new(),
+            allowed_hosts: Vec::new(),
             max_body_bytes: 64 << 20,
             max_inflight_bytes: 512 << 20,
             max_tensors: 4096,
@@ -206,6 +214,7 @@ impl Serve {
             body_timeout_ms: 30_000,
             write_timeout_ms: 30_000,
             max_connections: 2048,
+            drain_delay: Duration::ZERO,
             drain_seconds: 5,
             log_format: LogFormat::Text,
             log_level: LevelFilter::OFF,

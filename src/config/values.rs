@@ -3,6 +3,7 @@
 //! A value with which the server would start and then answer nothing is refused.
 
 use std::ffi::OsStr;
+use std::time::Duration;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, RangedU64ValueParser, TypedValueParser};
 use clap::error::ErrorKind;
@@ -49,6 +50,26 @@ pub(super) fn layer_bytes(text: &str) -> Result<u64, String> {
 /// Bytes of calibrators.
 pub(super) fn calibrator_bytes(text: &str) -> Result<u64, String> {
     least(text, LEAST_STORE, "")
+}
+
+/// Names of hosts, or their ends.
+pub(super) fn host_name(text: &str) -> Result<String, String> {
+    let name = text.strip_prefix("*.").unwrap_or(text);
+    let is_name =
+        !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
+    if text == "*" || is_name {
+        return Ok(text.trim_end_matches('.').to_ascii_lowercase());
+    }
+    Err("a name without scheme and port, such as quantd.example.com, or *.example.com".to_owned())
+}
+
+/// Seconds, also parts of one.
+pub(super) fn delay(text: &str) -> Result<Duration, String> {
+    const MAX_SECONDS: f64 = 3600.0;
+    let seconds = text.parse().ok().filter(|seconds| (0.0..=MAX_SECONDS).contains(seconds));
+    seconds
+        .map(Duration::from_secs_f64)
+        .ok_or_else(|| "not a number of seconds from 0 to 3600".to_owned())
 }
 
 /// The name of an instruction set that this machine has, or `auto`.

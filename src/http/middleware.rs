@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -28,6 +28,8 @@ use crate::telemetry;
 
 use super::App;
 use super::body::{self, Rest};
+use super::connection::Link;
+use super::guard::Access;
 use super::negotiate;
 use super::problem::{self, Problem};
 
@@ -38,15 +40,17 @@ static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Wraps the router. The first layer here is the first to see a request and
 /// the last to see its answer.
-pub(super) fn wrap(router: Router<App>, app: &App, cors: &[String]) -> Router<App> {
+pub(super) fn wrap(router: Router<App>, app: &App, access: &Access) -> Router<App> {
+    let access = Arc::new(access.clone());
+    let cors = cors_layer(&access.origins);
     let key = app.key_hash.map(|hash| from_fn_with_state(hash, authenticate));
     router.layer(
         ServiceBuilder::new()
-            .layer_fn(|inner| Attend { inner })
+            .layer_fn(move |inner| Attend { inner, access: Arc::clone(&access) })
             .layer(CatchPanicLayer::custom(|_| {
                 Error::new(Kind::Internal, "the request met a defect of the server").into_response()
             }))
-            .option_layer(cors_layer(cors))
+            .option_layer(cors)
             .option_layer(key),
     )
 }
@@ -88,13 +92,15 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
     })
 }
 
-/// Gives a request its id, and logs and measures it once, from its outcome.
+/// Gives a request its id, refuses it where it has no access, and logs and measures it once, from its
+/// outcome.
 ///
 /// One service for all of it, and not one of `from_fn`, which copies the routes under it
 /// for every request: each layer around a route costs some allocations.
 #[derive(Clone)]
 struct Attend<S> {
     inner: S,
+    access: Arc<Access>,
 }
 
 impl<S> Service<Request> for Attend<S>
@@ -120,13 +126,22 @@ where
         };
         let span = seen.span();
         let expects = request.headers().contains_key(header::EXPECT);
+        let link: Option<Arc<Link>> = request.extensions().get().cloned();
+        let access = self.access.check(&request, HEALTH.contains(&request.uri().path()));
         let (head, body) = request.into_parts();
         let (body, rest) = body::lend(body);
-        let answer = self.inner.call(Request::from_parts(head, body));
+        let answer = access.map(|()| self.inner.call(Request::from_parts(head, body)));
         Box::pin(async move {
-            let Ok(response) = answer.instrument(span.clone()).await;
-            let mut response = seen.attend(response.into_response(), started.elapsed(), &span);
-            settle_connection(rest, expects, response.headers_mut()).await;
+            let response = match answer {
+                Ok(answer) => answer.instrument(span.clone()).await.into_response(),
+                Err(refusal) => refusal.into_response(),
+            };
+            let mut response = seen.attend(response, started.elapsed(), &span);
+            if !settle_connection(rest, expects, response.headers_mut()).await
+                && let Some(link) = link
+            {
+                link.linger();
+            }
             drop(active);
             Ok(response)
         })
@@ -170,15 +185,15 @@ impl Seen {
 /// A connection whose request was answered before its body was read is closed by hyper without a
 /// word, and the next request of the client fails on it. A short rest is read; else the answer says
 /// that the connection ends. A client that waits for leave to send its body is not given it.
-async fn settle_connection(rest: Option<Rest>, expects: bool, headers: &mut HeaderMap) {
-    if headers.contains_key(header::CONNECTION) {
-        return;
+/// Whether nothing of the body is left to come.
+async fn settle_connection(rest: Option<Rest>, expects: bool, headers: &mut HeaderMap) -> bool {
+    let Some(rest) = rest.and_then(Rest::take) else { return true };
+    let is_closing = headers.contains_key(header::CONNECTION);
+    if !is_closing && !expects && body::discard(rest).await {
+        return true;
     }
-    if let Some(rest) = rest.and_then(Rest::take)
-        && (expects || !body::discard(rest).await)
-    {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    false
 }
 
 /// Whether machines ask for it every few seconds.
@@ -218,9 +233,15 @@ fn method_name(method: &Method) -> &'static str {
     }
 }
 
-/// Lets requests through that present the key of that hash, and health checks.
+/// Whether a path needs no key: health, and what a browser must see before it can be given one.
+pub(super) fn is_open(path: &str) -> bool {
+    let is_page = matches!(path, "/" | "/openapi.json" | "/docs") || path.starts_with("/docs/");
+    is_page || HEALTH.contains(&path)
+}
+
+/// Lets requests through that present the key of that hash, and those of paths that need none.
 async fn authenticate(State(expected): State<[u8; 32]>, request: Request, next: Next) -> Response {
-    if HEALTH.contains(&request.uri().path()) {
+    if is_open(request.uri().path()) {
         return next.run(request).await;
     }
     let headers = request.headers();
@@ -299,7 +320,7 @@ mod tests {
         let app = App::new(service, std::time::Duration::from_secs(1), None);
         let router =
             Router::new().route("/defect", get(async || -> &str { panic!("/secret/path") }));
-        let router = wrap(router, &app, &[]).with_state(app);
+        let router = wrap(router, &app, &Access::default()).with_state(app);
         let mut request = Request::get(path).body(Body::empty()).unwrap();
         *request.headers_mut() = headers;
         let (head, body) = router.oneshot(request).await.unwrap().into_parts();

@@ -1,10 +1,12 @@
 //! The HTTP face. Start here: [`router`] shows the whole surface.
 
+mod bare;
 mod body;
 mod calibrators;
 mod connection;
 mod docs;
 mod exchange;
+mod guard;
 mod layers;
 mod middleware;
 mod negotiate;
@@ -17,7 +19,7 @@ mod server;
 mod tensors;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -31,6 +33,7 @@ use utoipa_axum::routes;
 use crate::api::error::{Error, Kind};
 use crate::service::Service;
 
+pub use guard::Access;
 pub use openapi::document;
 pub use problem::{FieldProblem, Problem, ProtocolError};
 pub use server::{Server, Timeouts};
@@ -41,7 +44,19 @@ pub struct App {
     service: Arc<Service>,
     body_timeout: Duration,
     key_hash: Option<[u8; 32]>,
-    draining: Arc<AtomicBool>,
+    stage: Arc<AtomicU8>,
+}
+
+/// What a server that is told to stop goes through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+enum Stage {
+    /// It takes new work.
+    Serving,
+    /// It still does, and asks load balancers to send it elsewhere.
+    Leaving,
+    /// It takes none any more.
+    Draining,
 }
 
 impl App {
@@ -53,17 +68,26 @@ impl App {
             body_timeout,
             // Hashes are compared, so that the comparison takes the same time for any key.
             key_hash: key.map(|key| Sha256::digest(key).into()),
-            draining: Arc::default(),
+            stage: Arc::new(AtomicU8::new(Stage::Serving as u8)),
         }
+    }
+
+    /// Says that it is not ready any more, and goes on taking work.
+    pub fn leave(&self) {
+        self.stage.fetch_max(Stage::Leaving as u8, Ordering::Relaxed);
     }
 
     /// Refuses new work from now on.
     pub fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
+        self.stage.fetch_max(Stage::Draining as u8, Ordering::Relaxed);
+    }
+
+    fn is_ready(&self) -> bool {
+        self.stage.load(Ordering::Relaxed) == Stage::Serving as u8
     }
 
     fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
+        self.stage.load(Ordering::Relaxed) == Stage::Draining as u8
     }
 }
 
@@ -109,8 +133,8 @@ fn not_found() -> Response {
 }
 
 /// The whole surface: the routes above, Swagger UI, and an answer for
-/// everything else; `cors` lists the origins whose pages may call.
-pub fn router(app: App, cors: &[String]) -> Router {
+/// everything else, to those who have `access`.
+pub fn router(app: App, access: &Access) -> Router {
     let (router, _) = routes().split_for_parts();
     let pages = openapi::swagger_ui().layer(map_response(async |response: Response| {
         // The pages know of no problem documents.
@@ -126,5 +150,5 @@ pub fn router(app: App, cors: &[String]) -> Router {
             Error::new(Kind::MethodNotAllowed, "the resource has no such method")
                 .cure("see the Allow header")
         });
-    middleware::wrap(router, &app, cors).with_state(app)
+    middleware::wrap(router, &app, access).with_state(app)
 }

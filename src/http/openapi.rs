@@ -4,10 +4,13 @@ use std::sync::LazyLock;
 
 use axum::Router;
 use utoipa::OpenApi;
-use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
+use utoipa::openapi::security::{
+    ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme,
+};
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::App;
+use super::middleware::is_open;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -19,7 +22,6 @@ use super::App;
     ),
     servers((url = "/", description = "this server")),
     components(schemas(super::ProtocolError)),
-    security((), ("bearer" = []), ("api_key" = [])),
     tags(
         (name = "tensors", description = "Quantize, restore, compare, inspect, multiply."),
         (name = "calibrators", description = "Ranges learnt over batches."),
@@ -33,7 +35,22 @@ struct Base;
 
 /// The document without its paths.
 pub(super) fn base() -> utoipa::openapi::OpenApi {
-    let mut document = Base::openapi();
+    Base::openapi()
+}
+
+/// The document of the routes, of a server without a key.
+fn documented() -> utoipa::openapi::OpenApi {
+    super::routes().split_for_parts().1
+}
+
+fn text(document: &utoipa::openapi::OpenApi) -> String {
+    let mut text = document.to_pretty_json().unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+/// Adds the ways to present a key, which all operations ask for but those of open paths.
+fn lock(document: &mut utoipa::openapi::OpenApi) {
     let components = document.components.get_or_insert_default();
     components
         .add_security_scheme("bearer", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
@@ -41,17 +58,30 @@ pub(super) fn base() -> utoipa::openapi::OpenApi {
         "api_key",
         SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new("api-key"))),
     );
-    document
+    let ways = ["bearer", "api_key"].map(|way| SecurityRequirement::new(way, [""; 0]));
+    document.security = Some(ways.into());
+    for (path, item) in &mut document.paths.paths {
+        if is_open(path)
+            && let Some(operation) = &mut item.get
+        {
+            operation.security = Some(Vec::new());
+        }
+    }
 }
 
-/// The served document, as `openapi/quantd.json` holds it.
+/// The document that a server without a key serves, as `openapi/quantd.json` holds it.
 #[must_use]
 pub fn document() -> &'static str {
+    static DOCUMENT: LazyLock<String> = LazyLock::new(|| text(&documented()));
+    &DOCUMENT
+}
+
+/// The document that a server with a key serves.
+pub(super) fn document_with_key() -> &'static str {
     static DOCUMENT: LazyLock<String> = LazyLock::new(|| {
-        let (_, document) = super::routes().split_for_parts();
-        let mut text = document.to_pretty_json().unwrap_or_default();
-        text.push('\n');
-        text
+        let mut document = documented();
+        lock(&mut document);
+        text(&document)
     });
     &DOCUMENT
 }

@@ -141,11 +141,11 @@ pub(super) struct Health {
 #[utoipa::path(get, path = "/livez", operation_id = "livez", tag = "operations",
     responses((status = 200, description = "It does.", body = Health), ReadProblems))]
 pub(super) async fn livez(State(app): State<App>) -> Json<Health> {
-    Json(Health { live: true, ready: !app.is_draining() })
+    Json(Health { live: true, ready: app.is_ready() })
 }
 
 fn readiness(app: &App) -> Response {
-    let ready = !app.is_draining();
+    let ready = app.is_ready();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(Health { live: true, ready })).into_response()
 }
@@ -185,9 +185,13 @@ pub(super) async fn metrics(State(app): State<App>) -> Response {
 }
 
 /// This description.
+///
+/// With a way to present the key, where the server has one.
 #[utoipa::path(get, path = "/openapi.json", operation_id = "openapi", tag = "operations",
     responses((status = 200, description = "An OpenAPI 3.1 document.", body = Object,
         content_type = "application/json"), ReadProblems))]
-pub(super) async fn openapi_json() -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], openapi::document()).into_response()
+pub(super) async fn openapi_json(State(app): State<App>) -> Response {
+    let document =
+        if app.key_hash.is_some() { openapi::document_with_key() } else { openapi::document() };
+    ([(header::CONTENT_TYPE, "application/json")], document).into_response()
 }

@@ -55,62 +55,55 @@ pub struct Problem {
     pub errors: Vec<FieldProblem>,
 }
 
+/// A stable identifier of a kind of failure.
+macro_rules! urn {
+    ($name:literal) => {
+        concat!("urn:quantd:error:", $name)
+    };
+}
+
 /// Identifier, title and status of a kind of failure.
 const fn describe(kind: Kind) -> (&'static str, &'static str, StatusCode) {
     match kind {
-        Kind::MalformedBody => {
-            ("urn:quantd:error:malformed-body", "Malformed body", StatusCode::BAD_REQUEST)
+        Kind::MalformedBody => (urn!("malformed-body"), "Malformed body", StatusCode::BAD_REQUEST),
+        Kind::InvalidOption => (urn!("invalid-option"), "Invalid option", StatusCode::BAD_REQUEST),
+        Kind::UnsupportedTensor => {
+            (urn!("unsupported-tensor"), "Unsupported tensor", StatusCode::UNPROCESSABLE_ENTITY)
         }
-        Kind::InvalidOption => {
-            ("urn:quantd:error:invalid-option", "Invalid option", StatusCode::BAD_REQUEST)
-        }
-        Kind::UnsupportedTensor => (
-            "urn:quantd:error:unsupported-tensor",
-            "Unsupported tensor",
-            StatusCode::UNPROCESSABLE_ENTITY,
-        ),
         Kind::NonFinite => {
-            ("urn:quantd:error:non-finite", "NaN in the data", StatusCode::UNPROCESSABLE_ENTITY)
+            (urn!("non-finite"), "NaN in the data", StatusCode::UNPROCESSABLE_ENTITY)
         }
         Kind::NotAcceptable => {
-            ("urn:quantd:error:not-acceptable", "Not acceptable", StatusCode::NOT_ACCEPTABLE)
+            (urn!("not-acceptable"), "Not acceptable", StatusCode::NOT_ACCEPTABLE)
         }
         Kind::UnsupportedMediaType => (
-            "urn:quantd:error:unsupported-media-type",
+            urn!("unsupported-media-type"),
             "Unsupported media type",
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
         ),
-        Kind::TooLarge => {
-            ("urn:quantd:error:too-large", "Too large", StatusCode::PAYLOAD_TOO_LARGE)
+        Kind::TooLarge => (urn!("too-large"), "Too large", StatusCode::PAYLOAD_TOO_LARGE),
+        Kind::Timeout => (urn!("timeout"), "Request timeout", StatusCode::REQUEST_TIMEOUT),
+        Kind::Overloaded => (urn!("overloaded"), "Overloaded", StatusCode::SERVICE_UNAVAILABLE),
+        Kind::Draining => (urn!("draining"), "Stopping", StatusCode::SERVICE_UNAVAILABLE),
+        Kind::MalformedRequest => {
+            (urn!("malformed-request"), "Malformed request", StatusCode::BAD_REQUEST)
         }
-        Kind::Timeout => {
-            ("urn:quantd:error:timeout", "Request timeout", StatusCode::REQUEST_TIMEOUT)
+        Kind::UriTooLong => (urn!("uri-too-long"), "URI too long", StatusCode::URI_TOO_LONG),
+        Kind::HeadTooLarge => {
+            (urn!("head-too-large"), "Head too large", StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)
         }
-        Kind::Overloaded => {
-            ("urn:quantd:error:overloaded", "Overloaded", StatusCode::SERVICE_UNAVAILABLE)
+        Kind::Forbidden => (urn!("forbidden"), "Forbidden", StatusCode::FORBIDDEN),
+        Kind::Unauthorized => (urn!("unauthorized"), "Unauthorized", StatusCode::UNAUTHORIZED),
+        Kind::NotFound => (urn!("not-found"), "Not found", StatusCode::NOT_FOUND),
+        Kind::Conflict => (urn!("conflict"), "Conflict", StatusCode::CONFLICT),
+        Kind::Storage => (urn!("storage"), "No room to keep it", StatusCode::INSUFFICIENT_STORAGE),
+        Kind::MethodNotAllowed => {
+            (urn!("method-not-allowed"), "Method not allowed", StatusCode::METHOD_NOT_ALLOWED)
         }
-        Kind::Draining => {
-            ("urn:quantd:error:draining", "Stopping", StatusCode::SERVICE_UNAVAILABLE)
-        }
-        Kind::Unauthorized => {
-            ("urn:quantd:error:unauthorized", "Unauthorized", StatusCode::UNAUTHORIZED)
-        }
-        Kind::NotFound => ("urn:quantd:error:not-found", "Not found", StatusCode::NOT_FOUND),
-        Kind::Conflict => ("urn:quantd:error:conflict", "Conflict", StatusCode::CONFLICT),
-        Kind::Storage => {
-            ("urn:quantd:error:storage", "No room to keep it", StatusCode::INSUFFICIENT_STORAGE)
-        }
-        Kind::MethodNotAllowed => (
-            "urn:quantd:error:method-not-allowed",
-            "Method not allowed",
-            StatusCode::METHOD_NOT_ALLOWED,
-        ),
         Kind::NotImplemented => {
-            ("urn:quantd:error:not-implemented", "Not implemented", StatusCode::NOT_IMPLEMENTED)
+            (urn!("not-implemented"), "Not implemented", StatusCode::NOT_IMPLEMENTED)
         }
-        Kind::Internal => {
-            ("urn:quantd:error:internal", "Internal error", StatusCode::INTERNAL_SERVER_ERROR)
-        }
+        Kind::Internal => (urn!("internal"), "Internal error", StatusCode::INTERNAL_SERVER_ERROR),
     }
 }
 

@@ -16,6 +16,10 @@ use super::connection::Acceptor;
 /// Connections that the system keeps until they are accepted.
 const BACKLOG: i32 = 4096;
 
+/// Most bytes of a connection that are read at once; a head must fit in. With more, a task that receives
+/// holds up those behind it for longer.
+const MAX_BUFFER: usize = 128 << 10;
+
 /// Bounds of connections.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
@@ -23,6 +27,8 @@ pub struct Timeouts {
     pub header: Duration,
     /// In which a client must take something of an answer.
     pub write: Duration,
+    /// In which a server that is told to stop says that it is not ready, and takes requests as before.
+    pub drain_delay: Duration,
     /// For running requests once the server stops.
     pub drain: Duration,
     /// Connections at once.
@@ -71,11 +77,16 @@ impl Server {
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> io::Result<()> {
         let handle = Handle::new();
-        let drain = self.timeouts.drain;
+        let Timeouts { drain, drain_delay, .. } = self.timeouts;
         tokio::spawn({
             let handle = handle.clone();
             async move {
                 stop.await;
+                app.leave();
+                if !drain_delay.is_zero() {
+                    tracing::info!("stopping: not ready, taking requests for {drain_delay:?} more");
+                    tokio::time::sleep(drain_delay).await;
+                }
                 tracing::info!("stopping: no new work, waiting for {drain:?} at most");
                 app.drain();
                 handle.graceful_shutdown(Some(drain));
@@ -87,12 +98,15 @@ impl Server {
             .http1_only()
             .accept_error_handler(|peer, error| tracing::debug!(?peer, %error, "not accepted"))
             .acceptor(acceptor);
-        // hyper's own header timeout does nothing unless it is given a timer.
+        // hyper's own header timeout does nothing unless it is given a timer. Whether a client that has closed
+        // its sending side has left, the connection finds out.
         server
             .http_builder()
             .http1()
             .timer(TokioTimer::new())
             .header_read_timeout(self.timeouts.header)
+            .half_close(true)
+            .max_buf_size(MAX_BUFFER)
             .max_headers(128);
         server.serve(router.into_make_service()).await
     }

@@ -233,6 +233,85 @@ async fn the_key_is_asked_for() {
     }
 }
 
+#[tokio::test]
+async fn what_shows_the_way_to_the_key_needs_none() {
+    let client = Client::with(|config: &mut Serve| config.api_key = Some("secret".to_owned()));
+    for path in ["/", "/openapi.json", "/livez", "/readyz", "/health"] {
+        assert_eq!(client.get(path).await.status, 200, "{path}");
+    }
+    for path in ["/docs/", "/docs/swagger-ui.css"] {
+        let page = client.send_unchecked(Request::get(path).body(Body::empty()).unwrap()).await;
+        assert_eq!(page.status, 200, "{path}");
+    }
+    for path in ["/info", "/metrics", "/v1/layers", "/v1/calibrators", "/v2", "/nope", "/docsx"] {
+        let answer = client.send_unchecked(Request::get(path).body(Body::empty()).unwrap()).await;
+        assert_eq!(answer.status, 401, "{path}");
+    }
+    let with_key = client.get("/openapi.json").await.json();
+    let without = Client::new().get("/openapi.json").await.json();
+    assert_eq!(with_key["security"], json!([{"bearer": []}, {"api_key": []}]));
+    assert!(with_key["components"]["securitySchemes"]["bearer"].is_object());
+    assert!(!without.to_string().contains("\"security"), "a padlock without a key");
+    for (path, item) in with_key["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let is_open = matches!(
+                &**path,
+                "/" | "/openapi.json"
+                    | "/livez"
+                    | "/readyz"
+                    | "/health"
+                    | "/v2/health/live"
+                    | "/v2/health/ready"
+            );
+            let expect = if is_open { json!([]) } else { Value::Null };
+            assert_eq!(operation["security"], expect, "{method} {path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn pages_of_others_change_nothing_and_borrow_no_name() {
+    let client = Client::new();
+    let form = "application/x-www-form-urlencoded";
+    for (method, path) in [
+        ("POST", "/v1/layers"),
+        ("POST", "/v1/quantize"),
+        ("PUT", "/v1/layers/a"),
+        ("DELETE", "/v1/layers/a"),
+        ("POST", "/v1/calibrators"),
+        ("DELETE", "/v1/calibrators/a"),
+        ("POST", "/v2/repository/models/a/unload"),
+    ] {
+        for (name, value) in [("origin", "http://evil.example"), ("sec-fetch-site", "cross-site")] {
+            let request = Request::builder()
+                .method(method)
+                .uri(path)
+                .header("host", "localhost:8080")
+                .header("content-type", form)
+                .header(name, value)
+                .body(Body::from("{}"));
+            let answer = client.send(request.unwrap()).await;
+            if path.starts_with("/v2") {
+                let text = answer.protocol_error(403);
+                assert!(text.starts_with("origin: ") && text.contains("--cors-origin"), "{text}");
+            } else {
+                assert_eq!(refusal(&answer, "forbidden", 403).0, "origin");
+            }
+        }
+    }
+    let get = |host: &str, path: &str| {
+        Request::get(path).header("host", host).body(Body::empty()).unwrap()
+    };
+    let (place, cure) =
+        refusal(&client.send(get("evil.example", "/v1/layers")).await, "forbidden", 403);
+    assert_eq!(place, "host");
+    assert!(cure.as_str().unwrap().contains("--allowed-hosts"), "{cure}");
+    assert_eq!(client.send(get("evil.example", "/livez")).await.status, 200);
+    let allowed =
+        Client::with(|config: &mut Serve| config.allowed_hosts = vec!["evil.example".to_owned()]);
+    assert_eq!(allowed.send(get("Evil.example:80", "/v1/layers")).await.status, 200);
+}
+
 /// A scale for each element takes many times the memory of the elements.
 #[tokio::test]
 async fn the_table_of_slices_is_admitted_too() {

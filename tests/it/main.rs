@@ -5,6 +5,7 @@
 mod architecture;
 mod calibrators;
 mod codes;
+mod connections;
 mod contract;
 mod document;
 mod errors;

@@ -12,13 +12,13 @@ use tokio::task::JoinHandle;
 
 use super::harness::RAW;
 
-struct Running {
-    address: SocketAddr,
-    stop: oneshot::Sender<()>,
-    served: JoinHandle<std::io::Result<()>>,
+pub(crate) struct Running {
+    pub(crate) address: SocketAddr,
+    pub(crate) stop: oneshot::Sender<()>,
+    pub(crate) served: JoinHandle<std::io::Result<()>>,
 }
 
-fn start(change: impl FnOnce(&mut Serve)) -> Running {
+pub(crate) fn start(change: impl FnOnce(&mut Serve)) -> Running {
     let mut config = Serve::for_tests();
     change(&mut config);
     let server = Quantd::new(&config).unwrap();
@@ -28,21 +28,21 @@ fn start(change: impl FnOnce(&mut Serve)) -> Running {
     Running { address, stop, served }
 }
 
-async fn connect(address: SocketAddr, text: &str) -> TcpStream {
+pub(crate) async fn connect(address: SocketAddr, text: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(text.as_bytes()).await.unwrap();
     stream
 }
 
 /// Everything until the server closes.
-async fn rest(stream: &mut TcpStream) -> String {
+pub(crate) async fn rest(stream: &mut TcpStream) -> String {
     let mut text = Vec::new();
     drop(stream.read_to_end(&mut text).await);
     String::from_utf8_lossy(&text).into_owned()
 }
 
 /// One answer's head and body, on a connection that stays open.
-async fn answer(stream: &mut TcpStream) -> String {
+pub(crate) async fn answer(stream: &mut TcpStream) -> String {
     let mut text = String::new();
     let mut buffer = [0; 4096];
     loop {

@@ -29,6 +29,9 @@ pub(super) enum Problems {
     /// No key, or not a known one.
     #[response(status = 401, content_type = "application/problem+json")]
     Unauthorized(Problem),
+    /// Asked for by a page of another origin, or under the name of another host.
+    #[response(status = 403, content_type = "application/problem+json")]
+    Forbidden(Problem),
     /// The method is not one of the route's.
     #[response(status = 405, content_type = "application/problem+json")]
     MethodNotAllowed(Problem),
@@ -80,6 +83,9 @@ pub(super) enum ReadProblems {
     /// No key, or not a known one.
     #[response(status = 401, content_type = "application/problem+json")]
     Unauthorized(Problem),
+    /// Asked for by a page of another origin, or under the name of another host.
+    #[response(status = 403, content_type = "application/problem+json")]
+    Forbidden(Problem),
     /// The method is not one of the route's.
     #[response(status = 405, content_type = "application/problem+json")]
     MethodNotAllowed(Problem),

@@ -213,6 +213,9 @@ pub(super) enum Failures {
     /// No key, or not a known one.
     #[response(status = 401, content_type = "application/json")]
     Unauthorized(ProtocolError),
+    /// Asked for by a page of another origin, or under the name of another host.
+    #[response(status = 403, content_type = "application/json")]
+    Forbidden(ProtocolError),
     /// No such model or version.
     #[response(status = 404, content_type = "application/json")]
     NotFound(ProtocolError),
@@ -254,6 +257,9 @@ pub(super) enum ReadFailures {
     /// No key, or not a known one.
     #[response(status = 401, content_type = "application/json")]
     Unauthorized(ProtocolError),
+    /// Asked for by a page of another origin, or under the name of another host.
+    #[response(status = 403, content_type = "application/json")]
+    Forbidden(ProtocolError),
     /// The method is not one of the route's.
     #[response(status = 405, content_type = "application/json")]
     MethodNotAllowed(ProtocolError),
@@ -268,6 +274,9 @@ pub(super) enum ModelFailures {
     /// No key, or not a known one.
     #[response(status = 401, content_type = "application/json")]
     Unauthorized(ProtocolError),
+    /// Asked for by a page of another origin, or under the name of another host.
+    #[response(status = 403, content_type = "application/json")]
+    Forbidden(ProtocolError),
     /// No such model or version.
     #[response(status = 404, content_type = "application/json")]
     NotFound(ProtocolError),
@@ -294,6 +303,9 @@ pub(super) enum ReadinessFailures {
     /// No key, or not a known one.
     #[response(status = 401, content_type = "application/json")]
     Unauthorized(ProtocolError),
+    /// Asked for by a page of another origin, or under the name of another host.
+    #[response(status = 403, content_type = "application/json")]
+    Forbidden(ProtocolError),
     /// No such model or version.
     #[response(status = 404, content_type = "application/json")]
     NotFound(ProtocolError),

@@ -51,7 +51,7 @@ pub(super) async fn live() -> Json<Live> {
         (status = 503, description = "The server is stopping.", body = Ready),
         ReadFailures))]
 pub(super) async fn ready(State(app): State<App>) -> Response {
-    let ready = !app.is_draining();
+    let ready = app.is_ready();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let error = (!ready).then_some("the server is stopping");
     (status, Json(Ready { ready, live: true, error })).into_response()

@@ -30,10 +30,10 @@ fn readiness(app: &App, named: Named) -> Result<Response, Error> {
     let Some(loaded) = app.service.is_model_ready(&named.model, named.version.as_deref()) else {
         return Err(Error::new(Kind::NotFound, "no such model, or no such version of it"));
     };
-    let error = match (app.is_draining(), loaded) {
-        (true, _) => Some("the server is stopping"),
-        (false, false) => Some("the model is unloaded"),
-        (false, true) => None,
+    let error = match (app.is_ready(), loaded) {
+        (false, _) => Some("the server is stopping"),
+        (true, false) => Some("the model is unloaded"),
+        (true, true) => None,
     };
     let ready = error.is_none();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
