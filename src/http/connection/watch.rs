@@ -16,8 +16,8 @@ use tokio::time::{Instant, Sleep, sleep};
 
 /// How every answer begins, whatever the version.
 const PREFIX: &[u8] = b"HTTP/1.";
-/// Between looks. Most answers are there before the first, and go out in one piece.
-const TICK: Duration = Duration::from_millis(20);
+/// Between looks.
+const TICK: Duration = Duration::from_millis(5);
 
 /// What was found out about the client of one request.
 #[derive(Debug, Default)]
@@ -45,9 +45,10 @@ impl Watch {
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(TICK)));
         while timer.as_mut().poll(cx).is_ready() {
             self.ticks = self.ticks.saturating_add(1);
-            // After 1, 4, 16, .. ticks: the last byte goes out after 82 seconds.
-            let is_due =
-                self.ticks.is_power_of_two() && self.ticks.trailing_zeros().is_multiple_of(2);
+            // After 4, 16, 64, .. ticks: most answers are there before and go out in one piece, and the
+            // last byte goes out after 82 seconds.
+            let power = self.ticks.trailing_zeros();
+            let is_due = self.ticks.is_power_of_two() && power >= 2 && power.is_multiple_of(2);
             if let Some(next) = PREFIX.get(self.ahead).filter(|_| is_due) {
                 match stream.try_write(&[*next]) {
                     Ok(sent) => self.ahead += sent,
