@@ -290,7 +290,7 @@ pub(in crate::http) struct OperandBody {
     /// Type of the scales of codes. Default F32.
     scale_dtype: Option<ScaleDtype>,
     /// How real numbers are quantized, or codes were. Default for `a`: uint8
-    /// with one scale; for `b`: int8 with one scale a column.
+    /// with one scale; for `b`: int8 with one scale a column. What is given is read as quantize reads it.
     scheme: Option<SchemeOrPreset>,
     /// Ignored.
     report: Option<Value>,

@@ -118,7 +118,7 @@ pub(in crate::http) struct LayerRequest {
     /// What it is. Default linear, or chain where `chain` is given.
     kind: Option<LayerKind>,
     /// `[outputs, inputs]`, or `[outputs, inputs / groups, height, width]`.
-    /// Default scheme: int8, one scale an output.
+    /// Default scheme: int8; one scale an output wherever no granularity is named.
     weight: Option<OperandBody>,
     /// One an output.
     bias: Option<NumbersOrTensor>,
@@ -126,7 +126,7 @@ pub(in crate::http) struct LayerRequest {
     transpose: Option<bool>,
     /// How the input becomes codes: granularity tensor (all rows together) or
     /// token (each row, each image), or static with scale and `zero_point`, min
-    /// and max, or a calibrator. Default: uint8, a scale and zero point for each row.
+    /// and max, or a calibrator. Default, and for `{}`: uint8, a scale and zero point for each row.
     input: Option<Coding>,
     /// Codes of that scale, or F32 (default).
     output: Option<Coding>,
