@@ -68,6 +68,7 @@ impl From<&Scheme> for SchemeDoc {
             | RangeMethod::Mse
             | RangeMethod::EntropyOrt
             | RangeMethod::EntropyTensorrt
+            | RangeMethod::EntropyModelopt
             | RangeMethod::CrossEntropy { .. }
             | RangeMethod::Given { .. } => {}
         }

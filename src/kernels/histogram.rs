@@ -38,8 +38,32 @@ impl<T: Real> Bins<T> {
     /// `numpy.linspace(first, last, bins + 1)` in the type of the ends.
     #[must_use]
     pub fn edges(&self) -> Vec<T> {
-        let edge = |i| if self.underflows() { self.edge::<true>(i) } else { self.edge::<false>(i) };
-        (0..=self.top).map(edge).chain([self.last]).collect()
+        (0..=self.len()).map(|bin| self.lower_edge(bin)).collect()
+    }
+
+    /// Number of bins.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "there is always one")]
+    pub fn len(&self) -> usize {
+        self.top.unsigned_abs() as usize + 1
+    }
+
+    /// The edge below bin `bin`; that of the number of bins is the last.
+    #[must_use]
+    pub fn lower_edge(&self, bin: usize) -> T {
+        match i32::try_from(bin) {
+            Ok(bin) if bin > self.top => self.last,
+            Ok(bin) if self.underflows() => self.edge::<true>(bin),
+            Ok(bin) => self.edge::<false>(bin),
+            Err(_) => self.last,
+        }
+    }
+
+    /// The bin of `x`, if it lies in one.
+    #[must_use]
+    pub fn number(&self, x: T) -> Option<usize> {
+        let bin = if self.underflows() { self.bin::<true>(x) } else { self.bin::<false>(x) };
+        (bin <= self.top.unsigned_abs()).then_some(bin as usize)
     }
 
     /// A step that underflows would lose the width.

@@ -116,9 +116,10 @@ pub fn working_bytes(tensor: &Tensor, scheme: &Scheme) -> Result<usize, QuantErr
     let (searched, tables) = match scheme.range {
         RangeMethod::MinMax | RangeMethod::Explicit { .. } | RangeMethod::Given { .. } => (0, 0),
         RangeMethod::Mse => (gathered, range::mse::working_bytes(elements)),
-        RangeMethod::Percentile(_) | RangeMethod::EntropyOrt | RangeMethod::EntropyTensorrt => {
-            (gathered, 0)
-        }
+        RangeMethod::Percentile(_)
+        | RangeMethod::EntropyOrt
+        | RangeMethod::EntropyTensorrt
+        | RangeMethod::EntropyModelopt => (gathered, 0),
         // The softmax in f64, codes and what they restore to.
         RangeMethod::CrossEntropy { .. } => (gathered + compute + 12, 0),
     };
@@ -237,6 +238,7 @@ impl<'a, T: Real> Prepared<'a, T> {
             | RangeMethod::Mse
             | RangeMethod::EntropyOrt
             | RangeMethod::EntropyTensorrt
+            | RangeMethod::EntropyModelopt
             | RangeMethod::CrossEntropy { .. } => {
                 let axis = self.softmax_axis(&scheme.range)?;
                 let find = |slice| {

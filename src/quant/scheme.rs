@@ -57,8 +57,10 @@ pub enum RangeMethod {
     Mse,
     /// Least KL divergence as ONNX Runtime computes it, over 2048 bins.
     EntropyOrt,
-    /// Least KL divergence as TensorRT computes it, over 2048 bins.
+    /// Least KL divergence by the search of TensorRT, over 2048 bins.
     EntropyTensorrt,
+    /// The same with what NVIDIA Model-Optimizer makes of it.
+    EntropyModelopt,
     /// Least cross-entropy of softmax of the result against softmax of the input.
     CrossEntropy {
         /// Axis of the softmax when the granularity is tensor; other slices are one line each.
@@ -90,6 +92,7 @@ impl RangeMethod {
             Self::Mse => "mse",
             Self::EntropyOrt => "entropy_ort",
             Self::EntropyTensorrt => "entropy_tensorrt",
+            Self::EntropyModelopt => "entropy_modelopt",
             Self::CrossEntropy { .. } => "cross_entropy",
             Self::Explicit { .. } | Self::Given { .. } => "explicit",
         }

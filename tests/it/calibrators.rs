@@ -36,9 +36,15 @@ async fn a_range_is_learnt_batch_by_batch() {
 #[tokio::test]
 async fn every_method_answers_and_survives_a_round_trip() {
     let client = Client::new();
-    for range in
-        ["min_max", "moving_average", "mse", "entropy_ort", "entropy_tensorrt", "cross_entropy"]
-    {
+    for range in [
+        "min_max",
+        "moving_average",
+        "mse",
+        "entropy_ort",
+        "entropy_tensorrt",
+        "entropy_modelopt",
+        "cross_entropy",
+    ] {
         create(&client, json!({"name": range, "range": range})).await;
         let feed = format!("/v1/calibrators/{range}/batches");
         let empty = client.get(&format!("/v1/calibrators/{range}/export")).await.json();

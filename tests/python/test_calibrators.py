@@ -240,8 +240,9 @@ def tensorrt_amax(counts, edges, bits, signed):
 
 
 @pytest.mark.parametrize("signed", [True, False])
-def test_entropy_of_tensorrt(client, make, signed):
-    name = make(range="entropy_tensorrt", scheme={"signed": signed, "symmetric": True})
+@pytest.mark.parametrize("method", ["entropy_tensorrt", "entropy_modelopt"])
+def test_entropy_of_tensorrt(client, make, method, signed):
+    name = make(range=method, scheme={"signed": signed, "symmetric": True})
     for x in batches(5, 3):
         answer = feed(client, name, x)
     seen = np.concatenate(batches(5, 3))
@@ -251,6 +252,20 @@ def test_entropy_of_tensorrt(client, make, signed):
     used = np.flatnonzero(counts).max() + 1
     expected = min(tensorrt_amax(counts[:used], edges, 8, signed), np.abs(seen).max())
     assert answer["max"] == np.float32(expected)
+
+
+@pytest.mark.parametrize("method", ["entropy_ort", "entropy_tensorrt", "entropy_modelopt"])
+@pytest.mark.parametrize(
+    "values", [[0, 1], [5] * 50 + [1], [0.1, 0.2, 0.7, -0.3], [k / 255 for k in range(256)], [-1, 0, 0, 0, 1]], ids=str
+)
+def test_entropy_of_few_values_is_that_of_all_at_once(client, make, method, values):
+    rng = np.random.default_rng(8)
+    parts = [rng.choice(np.float32(values), (30, 20)) for _ in range(3)]
+    name = make(range=method, scheme="uint8")
+    for x in parts:
+        learnt = feed(client, name, x)
+    result = client.quantize(np.concatenate(parts), {"preset": "uint8", "range": method})
+    assert (np.float32(learnt["scale"]), learnt["zero_point"]) == (result.scale, result.zero_point)
 
 
 @pytest.mark.parametrize("scheme", ["int8", "int4", "uint8", {"bits": 4, "signed": False}])

@@ -232,7 +232,7 @@ def test_percentiles_are_numpys(client, percentile, symmetric, dtype):
         assert difference.max(initial=0) <= 1 and np.mean(difference) < 0.01
 
 
-@pytest.mark.parametrize("method", ["mse", "entropy_ort", "entropy_tensorrt", "cross_entropy"])
+@pytest.mark.parametrize("method", ["mse", "entropy_ort", "entropy_tensorrt", "entropy_modelopt", "cross_entropy"])
 @pytest.mark.parametrize(
     "granularity",
     [
@@ -257,6 +257,33 @@ def test_searched_ranges_are_sound(client, method, granularity, symmetric):
     assert np.all(found.scale > 0) and np.all(found.scale <= plain.scale * 1.001)
     if method == "mse":
         assert found.report["mse"] <= plain.report["mse"] * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("method", ["entropy_ort", "entropy_tensorrt", "percentile", "mse", "cross_entropy"])
+@pytest.mark.parametrize("dtype, factor", [("F32", 2.0**120), ("F32", 2.0**-100), ("F64", 2.0**1016)])
+def test_searched_ranges_do_not_depend_on_the_size_of_numbers(client, method, dtype, factor):
+    """A power of two moves a range and changes nothing else of it, also where widths overflow."""
+    x = np.random.default_rng(3).standard_t(3, 200)
+    x = (x / np.abs(x).max() * 255).astype({"F32": np.float32, "F64": np.float64}[dtype])
+    if method == "cross_entropy":
+        # A softmax does depend on it: all of it is at the largest element.
+        x = np.abs(x)
+    scheme = {"bits": 8, "range": method} | ({"percentile": 99} if method == "percentile" else {})
+    near, far = client.quantize(x, scheme), client.quantize(x * x.dtype.type(factor), scheme)
+    if method == "cross_entropy":
+        assert np.isfinite(far.scale) and far.scale > near.scale * factor / 2 or factor < 1
+    else:
+        assert far.scale == near.scale * x.dtype.type(factor)
+        np.testing.assert_array_equal(far.codes, near.codes)
+
+
+@pytest.mark.parametrize("low", [1, 3, 10])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_entropy_keeps_what_lies_away_from_zero(client, low, bits):
+    x = np.random.default_rng(4).uniform(low, low + 1, 3000).astype(np.float32)
+    report = client.quantize(x, {"bits": bits, "range": "entropy_tensorrt"}).report
+    assert report["clipped"] <= x.size / 10
+    assert client.quantize(x, {"bits": bits, "range": "entropy_modelopt"}).report["clipped"] > 0.9 * x.size
 
 
 def test_explicit_ranges(client):

@@ -21,7 +21,7 @@ const VERSION: i64 = 1;
 /// Largest count.
 const MOST: i64 = 1 << 53;
 /// Members that are columns.
-const COLUMNS: [(&str, DType); 9] = [
+const COLUMNS: [(&str, DType); 12] = [
     ("finite", DType::U64),
     ("min", DType::F64),
     ("max", DType::F64),
@@ -29,6 +29,9 @@ const COLUMNS: [(&str, DType); 9] = [
     ("average_max", DType::F64),
     ("positive", DType::U64),
     ("negative", DType::U64),
+    ("distinct", DType::U64),
+    ("values", DType::F64),
+    ("value_counts", DType::U64),
     ("lines", DType::F64),
     ("line_counts", DType::U64),
 ];
@@ -73,6 +76,9 @@ pub fn export(setup: &Setup, calibration: &Calibration) -> Result<Answer, Error>
     reals(&mut writer, "average_max", average_max, vec![slices])?;
     counts(&mut writer, "positive", positive, table(positive.len()))?;
     counts(&mut writer, "negative", negative, table(negative.len()))?;
+    counts(&mut writer, "distinct", &parts.distinct, vec![parts.distinct.len()])?;
+    reals(&mut writer, "values", &parts.values, vec![parts.values.len()])?;
+    counts(&mut writer, "value_counts", &parts.value_counts, vec![parts.value_counts.len()])?;
     let lines = parts.line_counts.len();
     reals(&mut writer, "lines", &parts.lines, vec![lines, parts.line])?;
     counts(&mut writer, "line_counts", &parts.line_counts, vec![lines])?;
@@ -186,6 +192,9 @@ fn take_column(parts: &mut Parts, key: &str, tensor: &Tensor) -> Result<(), Erro
         "average_max" => parts.average_max = reals(),
         "positive" => parts.positive = counts(),
         "negative" => parts.negative = counts(),
+        "distinct" => parts.distinct = counts(),
+        "values" => parts.values = reals(),
+        "value_counts" => parts.value_counts = counts(),
         "lines" => parts.lines = reals(),
         _ => parts.line_counts = counts(),
     }

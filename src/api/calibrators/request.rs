@@ -15,13 +15,14 @@ use crate::quant::params::Numerics;
 use super::document;
 use super::{Batch, Creation, Import, Setup, Wanted};
 
-const RANGES: [&str; 7] = [
+const RANGES: [&str; 8] = [
     "min_max",
     "moving_average",
     "percentile",
     "mse",
     "entropy_ort",
     "entropy_tensorrt",
+    "entropy_modelopt",
     "cross_entropy",
 ];
 /// What a new calibrator is asked for with.
@@ -161,6 +162,7 @@ fn take_method(fields: &mut Fields, axis: Option<i64>) -> Result<Method, Error> 
         "mse" => Method::Mse,
         "entropy_ort" => Method::EntropyOrt,
         "entropy_tensorrt" => Method::EntropyTensorrt,
+        "entropy_modelopt" => Method::EntropyModelopt,
         "cross_entropy" => Method::CrossEntropy { axis: axis.unwrap_or(-1) },
         _ => Method::MinMax,
     })

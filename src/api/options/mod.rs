@@ -32,12 +32,13 @@ pub const SCHEME_FIELDS: [&str; 19] = [
     "scheme",
 ];
 const GRANULARITIES: [&str; 5] = ["tensor", "channel", "group", "block", "token"];
-const RANGES: [&str; 7] = [
+const RANGES: [&str; 8] = [
     "min_max",
     "percentile",
     "mse",
     "entropy_ort",
     "entropy_tensorrt",
+    "entropy_modelopt",
     "cross_entropy",
     "explicit",
 ];
@@ -312,6 +313,7 @@ impl Options {
             "mse" => RangeMethod::Mse,
             "entropy_ort" => RangeMethod::EntropyOrt,
             "entropy_tensorrt" => RangeMethod::EntropyTensorrt,
+            "entropy_modelopt" => RangeMethod::EntropyModelopt,
             "cross_entropy" => RangeMethod::CrossEntropy { axis: self.axis.unwrap_or(-1) },
             "explicit" => self.explicit(numerics, origin)?,
             _ => RangeMethod::MinMax,

@@ -17,6 +17,7 @@ pub(in crate::http) enum LearntRange {
     Mse,
     EntropyOrt,
     EntropyTensorrt,
+    EntropyModelopt,
     CrossEntropy,
 }
 
@@ -282,6 +283,12 @@ pub(in crate::http) struct CalibratorDocument {
     positive: Option<Vec<Vec<u64>>>,
     /// Counts of negative elements, bin by bin from 0 on.
     negative: Option<Vec<Vec<u64>>>,
+    /// How many distinct values are kept, 0 where there are more than 512.
+    distinct: Option<Vec<u64>>,
+    /// These values, slice by slice, in ascending order.
+    values: Option<Vec<f64>>,
+    /// How often each of them was seen.
+    value_counts: Option<Vec<u64>>,
     /// The lines of the softmax that are kept.
     lines: Option<Numbers>,
     /// How often each of them was seen.

@@ -29,6 +29,7 @@ pub(in crate::http) enum RangeName {
     Mse,
     EntropyOrt,
     EntropyTensorrt,
+    EntropyModelopt,
     CrossEntropy,
     Explicit,
 }

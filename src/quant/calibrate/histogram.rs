@@ -75,6 +75,22 @@ impl Histogram {
         Self { top, positive: side(T::ONE, max > 0.0), negative: side(-T::ONE, min < 0.0) }
     }
 
+    /// Whether its counts are those of these values, none of which is beyond its last bin.
+    pub(super) fn is_of(&self, values: &[(f64, u64)]) -> bool {
+        let mut rest = self.clone();
+        let bins = rest.positive.len() as f64;
+        for &(x, count) in values.iter().filter(|(x, _)| *x != 0.0) {
+            let side = if x > 0.0 { &mut rest.positive } else { &mut rest.negative };
+            let bin = <f64 as Real>::truncate(libm::ldexp(x.abs(), -self.top) * bins);
+            let place = usize::try_from(bin).ok().and_then(|bin| side.get_mut(bin));
+            match place.and_then(|own| own.checked_sub(count).map(|less| (own, less))) {
+                Some((own, less)) => *own = less,
+                None => return false,
+            }
+        }
+        rest.counted() == 0
+    }
+
     /// Adds the counts of another with as many bins.
     pub(super) fn join(&mut self, other: &Self) {
         let top = self.top.max(other.top);

@@ -7,6 +7,7 @@
 //! calibrations that were [merged](Calibration::merge) they ended up changes a
 //! bit of it.
 
+mod distinct;
 mod histogram;
 mod plan;
 mod resolve;
@@ -23,6 +24,7 @@ use crate::tensor::{Reals, Tensor};
 
 use super::layout::Layout;
 use super::{Cancel, QuantError};
+use distinct::Distinct;
 use histogram::Histogram;
 pub use plan::{BINS, Method, Plan};
 use sample::Sample;
@@ -76,6 +78,8 @@ struct Slice {
     average: Option<[f64; 2]>,
     /// Counts of magnitudes, where the method looks at them.
     histogram: Option<Histogram>,
+    /// The values themselves, where the method compares distributions and they are few.
+    distinct: Option<Distinct>,
 }
 
 impl Slice {
@@ -86,7 +90,8 @@ impl Slice {
         let histogram =
             plan.method().counts().then(|| Histogram::of(values, ends, plan.bins(), cancel));
         let average = plan.method().averages().then_some(ends);
-        (Self { finite, extent: ends, average, histogram }, [extent.nan, extent.inf])
+        let distinct = if plan.method().is_entropy() { Distinct::of(values, cancel) } else { None };
+        (Self { finite, extent: ends, average, histogram, distinct }, [extent.nan, extent.inf])
     }
 
     /// Joins what another has seen, but for its averages.
@@ -96,7 +101,10 @@ impl Slice {
         }
         if self.finite == 0 {
             self.extent = other.extent;
+            self.distinct.clone_from(&other.distinct);
         } else {
+            let both = self.distinct.as_ref().zip(other.distinct.as_ref());
+            self.distinct = both.and_then(|(own, other)| own.join(other));
             self.extent[0] = self.extent[0].min(other.extent[0]);
             self.extent[1] = self.extent[1].max(other.extent[1]);
         }

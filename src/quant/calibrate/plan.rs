@@ -5,7 +5,7 @@ use crate::quant::layout::Layout;
 use crate::quant::scheme::Granularity;
 use crate::tensor::Shape;
 
-use super::{Slice, sample};
+use super::{Slice, distinct, sample};
 
 /// Bins on each side of 0 unless others are asked for, and what the entropy
 /// searches look at.
@@ -31,8 +31,10 @@ pub enum Method {
     Mse,
     /// Least KL divergence as ONNX Runtime computes it.
     EntropyOrt,
-    /// Least KL divergence as TensorRT computes it.
+    /// Least KL divergence by the search of TensorRT.
     EntropyTensorrt,
+    /// The same with what NVIDIA Model-Optimizer makes of it.
+    EntropyModelopt,
     /// Least cross-entropy of softmax over a sample of lines.
     CrossEntropy {
         /// Axis of the softmax.
@@ -51,6 +53,7 @@ impl Method {
             Self::Mse => "mse",
             Self::EntropyOrt => "entropy_ort",
             Self::EntropyTensorrt => "entropy_tensorrt",
+            Self::EntropyModelopt => "entropy_modelopt",
             Self::CrossEntropy { .. } => "cross_entropy",
         }
     }
@@ -58,13 +61,19 @@ impl Method {
     /// Whether it looks at a histogram.
     #[must_use]
     pub const fn counts(self) -> bool {
-        matches!(self, Self::Percentile(_) | Self::Mse | Self::EntropyOrt | Self::EntropyTensorrt)
+        self.takes_bins() || self.is_entropy()
     }
 
     /// Whether it looks at a histogram of any resolution.
     #[must_use]
     pub const fn takes_bins(self) -> bool {
         matches!(self, Self::Percentile(_) | Self::Mse)
+    }
+
+    /// Whether it compares distributions.
+    #[must_use]
+    pub const fn is_entropy(self) -> bool {
+        matches!(self, Self::EntropyOrt | Self::EntropyTensorrt | Self::EntropyModelopt)
     }
 
     /// Whether it averages the ends of batches.
@@ -196,6 +205,8 @@ impl Plan {
         let counts = if self.method.counts() { 2 * self.bins * size_of::<u64>() } else { 0 };
         let sample =
             if let Method::CrossEntropy { .. } = self.method { sample::MOST_BYTES } else { 0 };
-        slices.saturating_mul(size_of::<Slice>() + counts).saturating_add(sample)
+        let pairs = if self.method.is_entropy() { distinct::MOST } else { 0 };
+        let slice = size_of::<Slice>() + counts + pairs * size_of::<(f64, u64)>();
+        slices.saturating_mul(slice).saturating_add(sample)
     }
 }

@@ -6,7 +6,10 @@ use crate::kernels::real::Real;
 use crate::kernels::scalar::{Affine, Extent};
 use crate::quant::params::{Numerics, Range};
 use crate::quant::range::cross_entropy::{self, Lines};
-use crate::quant::range::{entropy, histogram, mse, percentile};
+use crate::quant::range::entropy::ort;
+use crate::quant::range::entropy::tensorrt::{self, Thresholds};
+use crate::quant::range::histogram::Sparse;
+use crate::quant::range::{mse, percentile};
 use crate::quant::{Cancel, QuantError};
 
 use super::histogram::{Cell, Histogram, magnitude};
@@ -76,10 +79,13 @@ impl Calibration {
             }
             (Method::EntropyOrt, Some(counts)) => {
                 let extent = Extent { min, max, nan: 0, inf: 0 };
-                entropy::ort_of(&both_sides(slice, counts), extent, cancel)
+                by_both_sides(slice, counts, extent, cancel)
             }
             (Method::EntropyTensorrt, Some(counts)) => {
-                entropy::tensorrt_of(one_side(slice, counts), whole, numerics, cancel)
+                by_magnitude(slice, counts, whole, Thresholds::OfOutliers, (numerics, cancel))
+            }
+            (Method::EntropyModelopt, Some(counts)) => {
+                by_magnitude(slice, counts, whole, Thresholds::All, (numerics, cancel))
             }
             (Method::MinMax | Method::MovingAverage { .. }, _) | (_, None) => whole,
         })
@@ -188,29 +194,51 @@ fn squared_error<T: Real>(cells: &[Cell], top: i32, affine: Affine<T>, numerics:
     cells.iter().map(error).sum()
 }
 
-/// Bins from minus to plus the end of the last occupied one; zeros are in the
-/// first one above 0.
-fn both_sides<T: Real>(slice: &Slice, counts: &Histogram) -> histogram::Histogram<T> {
+/// The values that a slice has, where they are few.
+fn few<T: Real>(slice: &Slice) -> Option<Vec<(T, u64)>> {
+    let pairs = slice.distinct.as_ref()?.pairs();
+    Some(pairs.iter().map(|&(x, count)| (T::from_f64(x), count)).collect())
+}
+
+/// The search of ONNX Runtime over the values themselves, or over bins from
+/// minus to plus the end of the last occupied one; zeros are in the first one above 0.
+fn by_both_sides<T: Real>(
+    slice: &Slice,
+    counts: &Histogram,
+    extent: Extent<T>,
+    cancel: &Cancel,
+) -> Range<T> {
+    if let Some(values) = few(slice) {
+        return ort::weighted(&values, extent, cancel);
+    }
     let used = counts.used();
-    let edge = |k: usize| T::from_f64(counts.edge(k));
-    let below = (1..=used).rev().map(|k| -edge(k));
-    let edges = below.chain((0..=used).map(edge)).collect();
     let below = counts.negative[..used].iter().rev();
     let mut bins: Vec<u64> = below.chain(&counts.positive[..used]).copied().collect();
     if let Some(bin) = bins.get_mut(used) {
         *bin += slice.finite - counts.counted();
     }
-    histogram::Histogram { edges, counts: bins }
+    let magnitude = |k: usize| T::from_f64(counts.edge(k));
+    let edge = |k: usize| if k < used { -magnitude(used - k) } else { magnitude(k - used) };
+    ort::of(&bins, edge, extent, cancel)
 }
 
-/// Bins of magnitudes from 0 to the end of the last occupied one.
-fn one_side<T: Real>(slice: &Slice, counts: &Histogram) -> histogram::Histogram<T> {
-    let used = counts.used();
-    let edges = (0..=used).map(|k| T::from_f64(counts.edge(k))).collect();
+/// The search of TensorRT over the values themselves, or over bins of
+/// magnitudes from 0 to the end of the last occupied one.
+fn by_magnitude<T: Real>(
+    slice: &Slice,
+    counts: &Histogram,
+    whole: Range<T>,
+    thresholds: Thresholds,
+    how: (&Numerics, &Cancel),
+) -> Range<T> {
+    if let Some(values) = few(slice) {
+        return tensorrt::weighted(&values, whole, thresholds, how);
+    }
     let sides = counts.positive.iter().zip(&counts.negative);
-    let mut bins: Vec<u64> = sides.take(used).map(|(a, b)| a + b).collect();
+    let mut bins: Vec<u64> = sides.take(counts.used()).map(|(a, b)| a + b).collect();
     if let Some(bin) = bins.first_mut() {
         *bin += slice.finite - counts.counted();
     }
-    histogram::Histogram { edges, counts: bins }
+    let edge = |bin| T::from_f64(counts.edge(bin));
+    tensorrt::of(Sparse::from_counts(bins), edge, whole, thresholds, how)
 }

@@ -3,6 +3,7 @@
 use crate::quant::QuantError;
 use crate::quant::scheme::Granularity;
 
+use super::distinct::Distinct;
 use super::histogram::{Histogram, magnitude, top_of};
 use super::sample::Sample;
 use super::{Calibration, MOST, Plan, Seen, Slice};
@@ -27,6 +28,12 @@ pub struct Parts {
     pub positive: Vec<u64>,
     /// Counts of negative elements in the same way.
     pub negative: Vec<u64>,
+    /// How many distinct values are kept; 0 where they are too many, empty but for entropy.
+    pub distinct: Vec<u64>,
+    /// The distinct values of all slices, ascending in each.
+    pub values: Vec<f64>,
+    /// How often each of them was seen.
+    pub value_counts: Vec<u64>,
     /// Length of a line of the softmax; 0 but for cross-entropy.
     pub line: usize,
     /// The elements of the lines that are kept.
@@ -51,6 +58,10 @@ impl Calibration {
         let histograms = || self.slices.iter().filter_map(|slice| slice.histogram.as_ref());
         let used = histograms().map(Histogram::used).max().unwrap_or(0);
         let sample = self.sample.as_ref();
+        let kept = |slice: &Slice| slice.distinct.as_ref().map_or(0, |kept| kept.pairs().len());
+        let distinct = || self.slices.iter().filter_map(|slice| slice.distinct.as_ref());
+        let pairs = || distinct().flat_map(Distinct::pairs);
+        let counted = if self.plan.method().is_entropy() { &self.slices[..] } else { &[] };
         Parts {
             seen: self.seen,
             finite: self.slices.iter().map(|slice| slice.finite).collect(),
@@ -60,6 +71,9 @@ impl Calibration {
             average_max: averages().map(|ends| ends[1]).collect(),
             positive: histograms().flat_map(|h| &h.positive[..used]).copied().collect(),
             negative: histograms().flat_map(|h| &h.negative[..used]).copied().collect(),
+            distinct: counted.iter().map(|slice| kept(slice) as u64).collect(),
+            values: pairs().map(|(x, _)| *x).collect(),
+            value_counts: pairs().map(|(_, count)| *count).collect(),
             line: sample.map_or(0, Sample::line),
             lines: sample.into_iter().flat_map(Sample::elements).collect(),
             line_counts: sample.map_or_else(Vec::new, Sample::counts),
@@ -76,6 +90,7 @@ impl Calibration {
         check_counts(plan, parts)?;
         check_lengths(plan, parts)?;
         let used = parts.positive.len().checked_div(count).unwrap_or(0);
+        let mut pairs = 0;
         let mut slices = Vec::with_capacity(count);
         for i in 0..count {
             let extent = extent(parts, i)?;
@@ -96,7 +111,15 @@ impl Calibration {
             if let Some(histogram) = &histogram {
                 check_histogram(histogram, finite, extent)?;
             }
-            slices.push(Slice { finite, extent, average, histogram });
+            let distinct = if let (true, Some(histogram)) = (plan.method().is_entropy(), &histogram)
+            {
+                let first = pairs;
+                pairs += places(parts, i);
+                distinct(parts, i, first..pairs, (histogram, extent))?
+            } else {
+                None
+            };
+            slices.push(Slice { finite, extent, average, histogram, distinct });
         }
         let sample = sample(plan, parts)?;
         Ok(Self { plan, seen: parts.seen, slices, sample })
@@ -146,6 +169,18 @@ fn check_lengths(plan: Plan, parts: &Parts) -> Result<(), QuantError> {
     let bins = parts.positive.len();
     if bins > most || (bins > 0 && !bins.is_multiple_of(slices)) {
         return wrong("positive", "not a number of bins that a slice has");
+    }
+    let kept = parts.distinct.iter().try_fold(0_u64, |sum, &n| sum.checked_add(n));
+    let counts = if plan.method().is_entropy() { slices } else { 0 };
+    // Documents from before values were kept have none of the three.
+    if ![0, counts].contains(&parts.distinct.len()) {
+        return wrong("distinct", "not one entry for each slice");
+    }
+    if kept != Some(parts.values.len() as u64) {
+        return wrong("values", "not as many as distinct says");
+    }
+    if parts.value_counts.len() != parts.values.len() {
+        return wrong("value_counts", "not as many as there are values");
     }
     if parts.negative.len() != bins {
         return wrong("negative", "not as many bins as positive has");
@@ -204,6 +239,36 @@ fn check_histogram(
         }
     }
     Ok(())
+}
+
+/// How many distinct values slice `i` has.
+fn places(parts: &Parts, i: usize) -> usize {
+    parts.distinct.get(i).and_then(|&n| usize::try_from(n).ok()).unwrap_or(0)
+}
+
+/// The distinct values of slice `i`, which must be what was counted.
+fn distinct(
+    parts: &Parts,
+    i: usize,
+    places: std::ops::Range<usize>,
+    (histogram, extent): (&Histogram, [f64; 2]),
+) -> Result<Option<Distinct>, QuantError> {
+    let finite = parts.finite[i];
+    if places.is_empty() {
+        return Ok((finite == 0).then(Distinct::default));
+    }
+    let (values, counts) = (&parts.values[places.clone()], &parts.value_counts[places]);
+    let Some(distinct) = Distinct::checked(values, counts) else {
+        return wrong("values", "not distinct finite numbers in ascending order, or too many");
+    };
+    if distinct.ends() != Some(extent) {
+        return wrong("values", "not from min to max");
+    }
+    let total = counts.iter().try_fold(0_u64, |sum, &n| sum.checked_add(n));
+    if total != Some(finite) || !histogram.is_of(distinct.pairs()) {
+        return wrong("value_counts", "not what was counted");
+    }
+    Ok(Some(distinct))
 }
 
 fn sample(plan: Plan, parts: &Parts) -> Result<Option<Sample>, QuantError> {

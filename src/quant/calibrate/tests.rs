@@ -65,12 +65,13 @@ fn samples() -> Vec<(&'static str, Vec<f32>)> {
     ]
 }
 
-const METHODS: [Method; 6] = [
+const METHODS: [Method; 7] = [
     Method::MinMax,
     Method::Percentile(99.0),
     Method::Mse,
     Method::EntropyOrt,
     Method::EntropyTensorrt,
+    Method::EntropyModelopt,
     Method::CrossEntropy { axis: -1 },
 ];
 
@@ -209,6 +210,59 @@ fn cross_entropy_of_few_lines_is_the_exact_search() {
         let expected = range::find(&method, slice, &numerics, &Cancel::default());
         assert_eq!(range(&calibration, &numerics), expected);
     }
+}
+
+/// A mask, classes, what a quantizer left: bins that are wider than those of the search do not tell
+/// where these values are.
+#[test]
+fn entropy_of_few_values_is_the_exact_search() {
+    let with = |values: &[f32]| values.to_vec();
+    let mut fives = vec![5.0_f32; 50];
+    fives.push(1.0);
+    let levels: Vec<f32> = (0..3000).map(|i| ((i * i) % 509) as f32 * 0.1 - 12.0).collect();
+    let mask: Vec<f32> = (0..300).map(|i| f32::from(u8::from(i % 3 == 0))).collect();
+    let samples = [mask, fives, levels, with(&[-1.0, 0.0, 0.0, 1.0, 1.0]), with(&[0.3, 0.3, -7.1])];
+    let kinds = [
+        (Method::EntropyOrt, RangeMethod::EntropyOrt),
+        (Method::EntropyTensorrt, RangeMethod::EntropyTensorrt),
+        (Method::EntropyModelopt, RangeMethod::EntropyModelopt),
+    ];
+    for values in samples {
+        for (learnt, method) in &kinds {
+            for numerics in [numerics(8, true), numerics(8, false), numerics(4, true)] {
+                let expected = exact(method, &values, &numerics);
+                let calibration = fed(plan(*learnt), values.chunks(7));
+                assert_eq!(
+                    range(&calibration, &numerics),
+                    expected,
+                    "{method:?} {:?}",
+                    &values[..2]
+                );
+            }
+        }
+    }
+    let calibration = fed(plan(Method::EntropyOrt), [&[0.0, 1.0, 0.0][..], &[1.0, 1.0]]);
+    assert_eq!(range(&calibration, &numerics(8, false)), Range { min: 0.0, max: 1.0 });
+}
+
+/// What came first does not matter to what is forgotten.
+#[test]
+fn many_values_are_forgotten() {
+    let many: Vec<f32> = (0..600).map(|i| i as f32).collect();
+    let (few, rest) = many.split_at(512);
+    let kept = |batches: &[&[f32]]| {
+        let calibration = fed(plan(Method::EntropyOrt), batches.iter().copied());
+        calibration.parts().distinct[0]
+    };
+    assert_eq!(kept(&[few, &few[..9]]), 512);
+    assert_eq!((kept(&[few, rest]), kept(&[rest, few]), kept(&[&many, few])), (0, 0, 0));
+    // A document from before values were kept.
+    let calibration = fed(plan(Method::EntropyOrt), [few]);
+    let mut parts = calibration.parts();
+    (parts.distinct, parts.values, parts.value_counts) = Default::default();
+    let mut old = Calibration::from_parts(plan(Method::EntropyOrt), &parts).unwrap();
+    old.merge(&calibration).unwrap();
+    assert_eq!(old.parts().distinct, [0]);
 }
 
 #[test]
@@ -372,6 +426,20 @@ fn parts_that_nothing_has_are_refused() {
     check(p, "positive", &|parts| parts.positive.iter_mut().for_each(|n| *n = u64::MAX));
     check(p, "average_min", &|parts| parts.average_min.push(0.0));
     check(p, "lines", &|parts| parts.lines.push(0.0));
+    let ort = Method::EntropyOrt;
+    check(ort, "distinct", &|parts| parts.distinct.push(0));
+    check(p, "distinct", &|parts| parts.distinct.push(4));
+    check(ort, "values", &|parts| parts.distinct[0] = 3);
+    check(ort, "values", &|parts| parts.distinct[0] = u64::MAX);
+    check(ort, "values", &|parts| parts.values.truncate(3));
+    check(ort, "values", &|parts| parts.values.swap(1, 2));
+    check(ort, "values", &|parts| parts.values[3] = f64::NAN);
+    check(ort, "values", &|parts| parts.values[1] = -0.0);
+    check(ort, "values", &|parts| parts.values[3] = 1.5);
+    check(ort, "value_counts", &|parts| parts.values[2] = 0.75);
+    check(ort, "values", &|parts| parts.value_counts[1] = 0);
+    check(ort, "value_counts", &|parts| parts.value_counts[1] = 2);
+    check(ort, "value_counts", &|parts| parts.value_counts.truncate(3));
     check(Method::MinMax, "positive", &|parts| parts.positive.push(1));
     let average = Method::MovingAverage { decay: 0.5 };
     check(average, "average_min", &|parts| parts.average_min[0] = -9.0);

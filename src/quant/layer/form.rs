@@ -242,6 +242,7 @@ fn fixed(scheme: &Scheme) -> Result<Option<Affine<f32>>, QuantError> {
         | RangeMethod::Mse
         | RangeMethod::EntropyOrt
         | RangeMethod::EntropyTensorrt
+        | RangeMethod::EntropyModelopt
         | RangeMethod::CrossEntropy { .. } => {
             Err(QuantError::field("range", "not one that is found while a layer runs")
                 .cure("use min_max, or give min and max, or a calibrator"))

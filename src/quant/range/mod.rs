@@ -17,6 +17,7 @@ use crate::kernels::scalar::Extent;
 use super::Cancel;
 use super::params::{Numerics, Range};
 use super::scheme::RangeMethod;
+use entropy::tensorrt::Thresholds;
 
 /// Elements that a thread works on at a time.
 pub(super) const BLOCK: usize = 1 << 15;
@@ -49,8 +50,13 @@ pub fn find<T: Real>(
     match method {
         RangeMethod::Percentile(p) => percentile::range(values, extent, *p, numerics, cancel),
         RangeMethod::Mse => mse::range(values, whole, numerics, cancel),
-        RangeMethod::EntropyOrt => entropy::ort(values, extent, cancel),
-        RangeMethod::EntropyTensorrt => entropy::tensorrt(values, extent, numerics, cancel),
+        RangeMethod::EntropyOrt => entropy::ort::range(values, extent, cancel),
+        RangeMethod::EntropyTensorrt => {
+            entropy::tensorrt::range(values, extent, Thresholds::OfOutliers, numerics, cancel)
+        }
+        RangeMethod::EntropyModelopt => {
+            entropy::tensorrt::range(values, extent, Thresholds::All, numerics, cancel)
+        }
         RangeMethod::CrossEntropy { .. } => {
             cross_entropy::range(values, whole, line, numerics, cancel)
         }

@@ -170,7 +170,7 @@ fn entropies_are_those_of_the_tools() {
         }
         for Entropy { bits, signed, amax } in case.entropy_tensorrt {
             let numerics = Numerics { signed, ..numerics(bits, true) };
-            let found = search(&RangeMethod::EntropyTensorrt, &x, &numerics);
+            let found = search(&RangeMethod::EntropyModelopt, &x, &numerics);
             assert_eq!(found, Range { min: -amax, max: amax }, "{} {bits} {signed}", case.name);
         }
     }
@@ -178,7 +178,9 @@ fn entropies_are_those_of_the_tools() {
 
 #[test]
 fn entropies_stay_within_the_elements() {
-    for method in [RangeMethod::EntropyOrt, RangeMethod::EntropyTensorrt] {
+    let methods =
+        [RangeMethod::EntropyOrt, RangeMethod::EntropyTensorrt, RangeMethod::EntropyModelopt];
+    for method in methods {
         for (case, x) in golden() {
             for symmetric in [true, false] {
                 let range = search(&method, &x, &numerics(8, symmetric));
