@@ -13,6 +13,7 @@ mod isa;
 pub mod moments;
 
 pub mod real;
+mod rough;
 pub mod scalar;
 pub mod select;
 mod smooth;

@@ -71,7 +71,7 @@ code!(i8 u8 i16 u16 i32);
 
 /// One slice's quantizer: the constants of the loop, computed once.
 #[derive(Clone, Copy, Debug)]
-struct Quantizer<T> {
+pub(super) struct Quantizer<T> {
     scale: T,
     reciprocal: T,
     zero_point: i32,
@@ -83,7 +83,7 @@ struct Quantizer<T> {
 
 impl<T: Real> Quantizer<T> {
     #[inline(always)]
-    fn new(affine: Affine<T>, codes: CodeRange, rounding: Rounding) -> Self {
+    pub(super) fn new(affine: Affine<T>, codes: CodeRange, rounding: Rounding) -> Self {
         Self::with_reciprocal(affine, T::ONE / affine.scale, codes, rounding)
     }
 
@@ -141,7 +141,7 @@ impl<T: Real> Quantizer<T> {
 
     /// What `x` comes back as, and whether its code was saturated.
     #[inline(always)]
-    fn restore<const ROUNDING: u8>(&self, x: T) -> (T, bool) {
+    pub(super) fn restore<const ROUNDING: u8>(&self, x: T) -> (T, bool) {
         let wide = self.wide::<ROUNDING>(x);
         let code = self.saturate(wide);
         (T::from_i32(code - self.zero_point) * self.scale, wide != code)
@@ -161,10 +161,10 @@ impl<T: Real> Quantizer<T> {
     }
 }
 
-const DIVIDE_EVEN: u8 = 0;
-const RECIPROCAL_EVEN: u8 = 1;
-const ZERO_POINT_FIRST: u8 = 2;
-const DIVIDE_AWAY: u8 = 3;
+pub(super) const DIVIDE_EVEN: u8 = 0;
+pub(super) const RECIPROCAL_EVEN: u8 = 1;
+pub(super) const ZERO_POINT_FIRST: u8 = 2;
+pub(super) const DIVIDE_AWAY: u8 = 3;
 
 /// Where the affine parameters of the elements of one call come from.
 #[derive(Clone, Copy, Debug)]

@@ -43,7 +43,7 @@ const ODD: [f64; 2] = [7.215_288_896_819_781, 0.057_690_082_404_928_86];
 /// `2^u`, for `|u| < 1000`, as the quotient of two numbers; what divides by
 /// one more thing divides once. NaN gives a NaN below.
 #[inline(always)]
-fn power_of_two(u: f64) -> (f64, f64) {
+pub(super) fn power_of_two(u: f64) -> (f64, f64) {
     const MAGIC: f64 = 6_755_399_441_055_744.0; // 1.5 * 2^52, as in `Real::round_even`
     let shifted = u + MAGIC;
     let f = u - (shifted - MAGIC);

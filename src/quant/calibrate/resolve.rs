@@ -156,7 +156,7 @@ fn least_error<T: Real>(
     cancel: &Cancel,
 ) -> Range<T> {
     let (mut best, mut least) = (whole, f64::INFINITY);
-    for candidate in mse::candidates(whole, numerics) {
+    for candidate in mse::candidates(whole, numerics).iter() {
         if cancel.is_cancelled() {
             break;
         }

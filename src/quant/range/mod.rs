@@ -6,6 +6,7 @@
 
 pub(super) mod cross_entropy;
 pub(super) mod entropy;
+mod grid;
 pub(super) mod histogram;
 pub(super) mod mse;
 mod order;
@@ -62,28 +63,6 @@ pub fn find<T: Real>(
         }
         RangeMethod::MinMax | RangeMethod::Explicit { .. } | RangeMethod::Given { .. } => whole,
     }
-}
-
-/// The candidates of a grid search, the widest first: both ends scaled by
-/// fractions k / `steps`, together for symmetric codes and independently for
-/// asymmetric ones. An end at 0 has one candidate.
-fn grid<T: Real>(
-    whole: Range<T>,
-    numerics: &Numerics,
-    symmetric: i32,
-    asymmetric: i32,
-) -> Vec<Range<T>> {
-    let scaled = |end: T, k: i32, steps: i32| end * (T::from_i32(k) / T::from_i32(steps));
-    if numerics.symmetric {
-        let amax = whole.abs_max();
-        let candidates = (1..=symmetric).rev().map(|k| scaled(amax, k, symmetric));
-        return candidates.map(|amax| Range { min: -amax, max: amax }).collect();
-    }
-    let ends = |end: T| {
-        let last = if end == T::ZERO { asymmetric } else { 1 };
-        (last..=asymmetric).rev().map(move |k| scaled(end, k, asymmetric))
-    };
-    ends(whole.min).flat_map(|min| ends(whole.max).map(move |max| Range { min, max })).collect()
 }
 
 #[cfg(test)]

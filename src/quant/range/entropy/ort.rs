@@ -302,7 +302,7 @@ impl Estimate {
         let rest = QUANTIZED * merged;
         let mut begin = 0;
         while let Some(first) = self.occupied.get(begin) {
-            let last = (first.place * reciprocal >> 32) * merged + merged;
+            let last = ((first.place * reciprocal) >> 32) * merged + merged;
             let is_rest = first.place >= rest;
             let (mut end, mut total) = (begin, 0);
             while let Some(next) = self.occupied.get(end)

@@ -38,6 +38,7 @@ use std::sync::atomic::{self, AtomicUsize};
 use rayon::prelude::*;
 
 use super::super::BLOCK;
+use super::super::grid::Grid;
 use crate::kernels::Isa;
 use crate::kernels::moments::{BINS, Bins, Moments, Tally, UNIT, UNITS};
 use crate::kernels::real::Real;
@@ -57,9 +58,9 @@ const FINE: u32 = 8;
 /// What the squared error of a candidate lies between, less what is common to
 /// all candidates.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bounds {
-    pub(super) least: f64,
-    pub(super) most: f64,
+pub(in crate::quant::range) struct Bounds {
+    pub(in crate::quant::range) least: f64,
+    pub(in crate::quant::range) most: f64,
 }
 
 impl Bounds {
@@ -74,14 +75,14 @@ pub(super) const THREAD_BYTES: usize = 5 << 19;
 pub(super) fn survivors<T: Real>(
     values: &[T],
     whole: Range<T>,
-    candidates: &[Range<T>],
+    grid: &Grid<T>,
     numerics: &Numerics,
     cancel: &Cancel,
 ) -> Option<Vec<usize>> {
     let summary = Summary::of(values, whole, cancel)?;
-    let affine = |i: usize| numerics.affine(candidates[i]);
+    let affine = |i: usize| numerics.affine(grid.get(i));
     let codes = numerics.code_range();
-    let coarse = (0..candidates.len()).map(|i| (i, summary.coarse(affine(i), codes)));
+    let coarse = (0..grid.len()).map(|i| (i, summary.coarse(affine(i), codes)));
     let coarse: Vec<_> = coarse.collect();
     if coarse.iter().all(|(_, bounds)| bounds.most == f64::INFINITY) {
         return None;
@@ -95,7 +96,7 @@ pub(super) fn survivors<T: Real>(
 }
 
 /// Leaves out what is certainly worse than another one, and sorts the others.
-fn sieve(mut bounds: Vec<(usize, Bounds)>) -> Vec<usize> {
+pub(in crate::quant::range) fn sieve(mut bounds: Vec<(usize, Bounds)>) -> Vec<usize> {
     let most = bounds.iter().map(|(_, bounds)| bounds.most).fold(f64::INFINITY, f64::min);
     // What is not a number is kept.
     bounds.retain(|(_, bounds)| bounds.least.partial_cmp(&most) != Some(Ordering::Greater));

@@ -7,31 +7,34 @@
 //!
 //! Not every candidate is tried on every element, without any change of the
 //! result: a long slice is first summed up in [`bounds`], which leaves few
-//! candidates and mostly one. The candidates of a short one are tried in the
-//! order of their error on a sample. Either way one is given up once its sum
-//! exceeds the best.
+//! candidates and mostly one. Of a shorter one all that do not clip too much
+//! are tried with a simpler quantizer ([`rough`]), which leaves as few. What is
+//! left is computed exactly, and given up once its sum exceeds the best.
 
 mod bounds;
+mod rough;
+
+pub(super) use bounds::{Bounds, sieve};
 
 use rayon::prelude::*;
 
 use crate::kernels::Isa;
 use crate::kernels::real::Real;
+use crate::kernels::scalar::Affine;
 use crate::quant::Cancel;
 use crate::quant::params::{Numerics, Range};
 
 use super::BLOCK;
+use super::grid::Grid;
 
 const SYMMETRIC: i32 = 100;
 const ASYMMETRIC: i32 = 32;
-/// Elements that candidates are ordered by.
-const SAMPLE: usize = 1024;
 /// Blocks between two looks at whether to give up.
 const BATCH: usize = 16;
 
 /// The candidates, the widest first.
-pub(in crate::quant) fn candidates<T: Real>(whole: Range<T>, numerics: &Numerics) -> Vec<Range<T>> {
-    super::grid(whole, numerics, SYMMETRIC, ASYMMETRIC)
+pub(in crate::quant) fn candidates<T: Real>(whole: Range<T>, numerics: &Numerics) -> Grid<T> {
+    Grid::new(whole, numerics, SYMMETRIC, ASYMMETRIC)
 }
 
 pub(super) fn range<T: Real>(
@@ -40,22 +43,34 @@ pub(super) fn range<T: Real>(
     numerics: &Numerics,
     cancel: &Cancel,
 ) -> Range<T> {
-    let mut candidates = candidates(whole, numerics);
-    // The smallest scale of a profile may be that of several.
-    candidates.dedup_by(|a, b| numerics.affine(*a) == numerics.affine(*b));
+    let grid = candidates(whole, numerics);
+    if let Some(unit) = unit(whole).filter(|_| grid.reach(numerics).is_some()) {
+        // A power of two moves everything and changes nothing, but that squares are numbers.
+        let values: Vec<T> = values.iter().map(|&x| x * unit).collect();
+        let whole = Range { min: whole.min * unit, max: whole.max * unit };
+        let Range { min, max } = range(&values, whole, numerics, cancel);
+        return Range { min: min / unit, max: max / unit };
+    }
     let long = values.len() >= bounds::LEAST;
-    let sieved = long.then(|| bounds::survivors(values, whole, &candidates, numerics, cancel));
-    let order = sieved.flatten().unwrap_or_else(|| sampled(values, &candidates, numerics));
+    let sieved = long.then(|| bounds::survivors(values, whole, &grid, numerics, cancel)).flatten();
+    let order = sieved.unwrap_or_else(|| rough::survivors(values, &grid, numerics, cancel));
     let best = match order.as_slice() {
         &[only] => only,
-        several => least(values, &candidates, several, numerics, cancel),
+        several => least(values, &grid, several, numerics, cancel),
     };
-    candidates.get(best).copied().unwrap_or(whole)
+    grid.get(best)
+}
+
+/// What to multiply elements with where their squares leave the range of f64.
+fn unit<T: Real>(whole: Range<T>) -> Option<T> {
+    const FAR: i32 = 400;
+    let (_, exponent) = libm::frexp(whole.abs_max().to_f64());
+    // 2^1023 is the largest power.
+    (exponent.abs() > FAR).then(|| T::from_f64(libm::ldexp(1.0, (20 - exponent).min(1023))))
 }
 
 /// The error of a candidate on some elements.
-fn error<T: Real>(x: &[T], range: Range<T>, numerics: &Numerics) -> f64 {
-    let affine = numerics.affine(range);
+fn error<T: Real>(x: &[T], affine: Affine<T>, numerics: &Numerics) -> f64 {
     Isa::current().squared_error(x, affine, numerics.code_range(), numerics.rounding())
 }
 
@@ -65,29 +80,27 @@ pub(in crate::quant) fn working_bytes(elements: usize) -> usize {
     threads * bounds::THREAD_BYTES
 }
 
-/// All candidates, in the order of their error on a sample.
-fn sampled<T: Real>(values: &[T], candidates: &[Range<T>], numerics: &Numerics) -> Vec<usize> {
-    let sample: Vec<T> = values.iter().copied().step_by(values.len().div_ceil(SAMPLE)).collect();
-    let errors = candidates.iter().map(|&range| error(&sample, range, numerics));
-    let mut order: Vec<(f64, usize)> = errors.zip(0..).collect();
-    order.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-    order.into_iter().map(|(_, i)| i).collect()
-}
-
 /// The candidate of least error among some of them, tried in that order.
 fn least<T: Real>(
     values: &[T],
-    candidates: &[Range<T>],
+    grid: &Grid<T>,
     order: &[usize],
     numerics: &Numerics,
     cancel: &Cancel,
 ) -> usize {
     let (mut best, mut least) = (0, f64::INFINITY);
+    let mut last = None;
     for &i in order {
         if cancel.is_cancelled() {
             break;
         }
-        let sum = bounded_sum(values, least, |block| error(block, candidates[i], numerics));
+        let affine = numerics.affine(grid.get(i));
+        // The smallest scale of a profile may be that of several.
+        if last == Some(affine) && i > best {
+            continue;
+        }
+        last = Some(affine);
+        let sum = bounded_sum(values, least, |block| error(block, affine, numerics));
         // Candidates are numbered from the widest on.
         if sum < least || (sum <= least && i < best) {
             (best, least) = (i, sum);

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use proptest::prelude::*;
 
-use super::bounds::{Bounds, Summary};
+use super::bounds::Summary;
 use super::*;
 use crate::kernels::scalar::extent;
 use crate::quant::params::Profile;
@@ -12,8 +12,9 @@ use crate::quant::params::Profile;
 /// The first of the candidates with the least sum.
 fn exhaustive<T: Real>(values: &[T], whole: Range<T>, numerics: &Numerics) -> Range<T> {
     let mut best = (f64::INFINITY, whole);
-    for range in candidates(whole, numerics) {
-        let sum = bounded_sum(values, f64::INFINITY, |x| error(x, range, numerics));
+    for range in candidates(whole, numerics).iter() {
+        let affine = numerics.affine(range);
+        let sum = bounded_sum(values, f64::INFINITY, |x| error(x, affine, numerics));
         if sum < best.0 {
             best = (sum, range);
         }
@@ -31,11 +32,14 @@ fn sieved<T: Real>(values: &[T], numerics: &Numerics) -> Option<(Range<T>, usize
     let (whole, never) = (whole(values), Cancel::default());
     let candidates = candidates(whole, numerics);
     let order = bounds::survivors(values, whole, &candidates, numerics, &never)?;
-    Some((candidates[least(values, &candidates, &order, numerics, &never)], order.len()))
+    Some((candidates.get(least(values, &candidates, &order, numerics, &never)), order.len()))
 }
 
 fn check<T: Real>(name: &str, values: &[T], numerics: &Numerics) {
     let expect = exhaustive(values, whole(values), numerics);
+    // The front door of a short slice.
+    let found = range(values, whole(values), numerics, &Cancel::default());
+    assert_eq!(found, expect, "{name} {numerics:?}");
     if let Some((found, _)) = sieved(values, numerics) {
         assert_eq!(found, expect, "{name} {numerics:?}");
     }
@@ -46,10 +50,10 @@ fn check_bounds<T: Real>(name: &str, values: &[T], numerics: &Numerics) {
     let Some(summary) = Summary::of(values, whole(values), &Cancel::default()) else { return };
     let codes = numerics.code_range();
     let (mut low, mut high) = (0.0_f64, f64::INFINITY);
-    for range in candidates(whole(values), numerics) {
-        let sum = bounded_sum(values, f64::INFINITY, |x| error(x, range, numerics));
-        let sum = sum * summary.scale() * summary.scale();
+    for range in candidates(whole(values), numerics).iter() {
         let affine = numerics.affine(range);
+        let sum = bounded_sum(values, f64::INFINITY, |x| error(x, affine, numerics));
+        let sum = sum * summary.scale() * summary.scale();
         for bounds in [summary.coarse(affine, codes), summary.fine(affine, codes)] {
             let Bounds { least, most } = bounds;
             assert!(
