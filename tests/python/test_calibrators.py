@@ -256,7 +256,9 @@ def test_entropy_of_tensorrt(client, make, method, signed):
 
 @pytest.mark.parametrize("method", ["entropy_ort", "entropy_tensorrt", "entropy_modelopt"])
 @pytest.mark.parametrize(
-    "values", [[0, 1], [5] * 50 + [1], [0.1, 0.2, 0.7, -0.3], [k / 255 for k in range(256)], [-1, 0, 0, 0, 1]], ids=str
+    "values",
+    [[0, 1], [5] * 50 + [1], [0.1, 0.2, 0.7, -0.3], [k / 255 for k in range(256)], [-1, 0, 0, 0, 1]],
+    ids=["mask", "fives", "tenths", "bytes", "signs"],
 )
 def test_entropy_of_few_values_is_that_of_all_at_once(client, make, method, values):
     rng = np.random.default_rng(8)

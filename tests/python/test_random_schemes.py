@@ -283,7 +283,8 @@ def test_entropy_keeps_what_lies_away_from_zero(client, low, bits):
     x = np.random.default_rng(4).uniform(low, low + 1, 3000).astype(np.float32)
     report = client.quantize(x, {"bits": bits, "range": "entropy_tensorrt"}).report
     assert report["clipped"] <= x.size / 10
-    assert client.quantize(x, {"bits": bits, "range": "entropy_modelopt"}).report["clipped"] > 0.9 * x.size
+    # The copy's threshold is the smallest element; up to half a step beyond it is not clipped.
+    assert client.quantize(x, {"bits": bits, "range": "entropy_modelopt"}).report["clipped"] > x.size / 5
 
 
 def test_explicit_ranges(client):
