@@ -5,8 +5,8 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use quantd::codec::Limits;
-use quantd::codec::json::{read_tensor, write_tensor};
+use quantd::codec::json::{Text, read_tensor, write_tensor};
+use quantd::codec::{CodecError, Limits};
 use quantd::tensor::{DType, Shape, Tensor};
 
 const COUNT: usize = 1 << 18;
@@ -31,7 +31,19 @@ fn array(numbers: impl Iterator<Item = String>) -> String {
     format!("[{}]", numbers.collect::<Vec<_>>().join(", "))
 }
 
-fn read(criterion: &mut Criterion) {
+fn read(text: &[u8], dtype: DType) -> Result<Tensor, CodecError> {
+    read_tensor(text, dtype, None, "/data", (&Limits::default(), &mut |_| Ok(())))
+}
+
+/// The pieces of the text of a tensor.
+fn write(tensor: &Tensor) -> Vec<Vec<u8>> {
+    let mut room = |_| Ok(());
+    let mut text = Text::new(&mut room);
+    write_tensor(&mut text, tensor).expect("there is room");
+    text.finish()
+}
+
+fn bench_read(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("read");
     let texts = [
         (
@@ -45,7 +57,7 @@ fn read(criterion: &mut Criterion) {
         ("u8", DType::U8, array(bits().take(COUNT).map(|x| (x >> 56).to_string()))),
     ];
     for (name, dtype, text) in &texts {
-        let parse = || read_tensor(text.as_bytes(), *dtype, None, "/data", &Limits::default());
+        let parse = || read(text.as_bytes(), *dtype);
         assert_eq!(parse().map(|tensor| tensor.shape().len()), Ok(COUNT), "{name}");
         group.throughput(Throughput::Bytes(text.len() as u64));
         group.bench_function(*name, |bencher| bencher.iter(|| black_box(parse())));
@@ -53,7 +65,7 @@ fn read(criterion: &mut Criterion) {
     group.finish();
 }
 
-fn write(criterion: &mut Criterion) {
+fn bench_write(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("write");
     let codes: Vec<u64> = bits().take(COUNT).collect();
     let shape = Shape::new(vec![COUNT / 1024, 1024]).expect("a valid shape");
@@ -68,21 +80,16 @@ fn write(criterion: &mut Criterion) {
         let buffer = std::sync::Arc::new(quantd::tensor::Buffer::copy_of(&bytes));
         let tensor =
             Tensor::view(dtype, shape.clone(), buffer, 0).expect("the bytes fill the shape");
-        let mut out = Vec::new();
-        write_tensor(&mut out, &tensor);
-        let back = read_tensor(&out, dtype, None, "", &Limits::default());
+        let out = write(&tensor).concat();
+        let back = read(&out, dtype);
         assert_eq!(back.expect("what was written is read").bytes(), tensor.bytes(), "{dtype}");
         group.throughput(Throughput::Bytes(out.len() as u64));
         group.bench_function(dtype.name(), |bencher| {
-            bencher.iter(|| {
-                out.clear();
-                write_tensor(&mut out, &tensor);
-                black_box(out.len())
-            });
+            bencher.iter(|| black_box(write(&tensor)));
         });
     }
     group.finish();
 }
 
-criterion_group!(benches, read, write);
+criterion_group!(benches, bench_read, bench_write);
 criterion_main!(benches);

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use serde::Serialize;
 
+use crate::codec::json::{Room, Text};
 use crate::codec::{encoding, json, npy, safetensors};
-use crate::quant::Cancel;
 use crate::tensor::{DType, Reals, Tensor};
 
 use super::error::{Error, Kind};
-use super::payload::Format;
+use super::payload::{Context, Format};
 
 pub use crate::codec::encoding::Encoding;
 
@@ -59,16 +59,31 @@ impl Answer {
 
     /// A JSON text.
     #[must_use]
-    pub fn json(text: Vec<u8>) -> Self {
-        Self::new(vec![Bytes::from(text)], Format::Json)
+    pub fn json(text: Text<'_>) -> Self {
+        Self::new(text.finish().into_iter().map(Bytes::from).collect(), Format::Json)
     }
 
-    /// A JSON document.
+    /// A JSON document, whose text takes of that room.
     ///
     /// # Errors
-    /// [`Kind::Internal`] if it cannot be written, which none of ours is.
-    pub fn document(document: &impl Serialize) -> Result<Self, Error> {
-        Ok(Self::json(to_json(document)?))
+    /// There is no room.
+    pub fn document(document: &impl Serialize, room: Room<'_>) -> Result<Self, Error> {
+        let mut text = Text::new(room);
+        write_value(&mut text, document)?;
+        Ok(Self::json(text))
+    }
+
+    /// A JSON object written by `write`, whose text takes of that room.
+    ///
+    /// # Errors
+    /// There is no room, or those of `write`.
+    pub fn object(
+        room: Room<'_>,
+        write: impl FnOnce(&mut ObjectWriter<'_>) -> Result<(), Error>,
+    ) -> Result<Self, Error> {
+        let mut writer = ObjectWriter { text: Text::new(room), first: true };
+        writer.braces(write)?;
+        Ok(Self::json(writer.text))
     }
 
     /// A safetensors file.
@@ -124,29 +139,39 @@ impl Answer {
     /// compressor, so only JSON of some length is.
     ///
     /// # Errors
-    /// [`Kind::Internal`] if the compressor fails.
-    pub fn compressed(self, encoding: Encoding, cancel: &Cancel) -> Result<Self, Error> {
+    /// There is no room for the compressed text.
+    pub fn compressed(self, encoding: Encoding, context: &mut Context<'_>) -> Result<Self, Error> {
         if self.format != Format::Json {
             return Ok(self);
         }
-        self.compressed_as(encoding, cancel)
+        self.compressed_as(encoding, context)
     }
 
     /// The same answer compressed whatever it holds, unless it is short.
     ///
     /// # Errors
-    /// [`Kind::Internal`] if the compressor fails.
-    pub fn compressed_as(self, encoding: Encoding, cancel: &Cancel) -> Result<Self, Error> {
+    /// As [`compressed`](Self::compressed).
+    pub fn compressed_as(
+        self,
+        encoding: Encoding,
+        context: &mut Context<'_>,
+    ) -> Result<Self, Error> {
         const WORTHWHILE: usize = 1024;
         let wanted = encoding != Encoding::Identity;
-        if !wanted || self.len() < WORTHWHILE || cancel.is_cancelled() {
+        if !wanted || self.len() < WORTHWHILE || context.cancel.is_cancelled() {
             return Ok(self);
         }
-        let text = self.segments.concat();
-        let bytes = encoding::encode(encoding, &text)
-            .map_err(|_| Error::new(Kind::Internal, "the answer could not be compressed"))?;
-        Ok(Self { segments: vec![Bytes::from(bytes)], encoding, ..self })
+        let mut room = |bytes| context.take(bytes);
+        let coded = encoding::encode(encoding, self.segments, &mut room)?;
+        let segments = coded.into_iter().map(Bytes::from).collect();
+        Ok(Self { segments, encoding, ..self })
     }
+}
+
+/// Most bytes of text that a tensor becomes in JSON, brackets aside.
+#[must_use]
+pub fn text_bytes(tensor: &Tensor) -> usize {
+    tensor.shape().len().saturating_mul(json::text_of_one(tensor.dtype()))
 }
 
 /// `2,3` for dimensions `[2, 3]`: as `shape` is written in a query.
@@ -159,81 +184,73 @@ pub fn dims_text(dims: &[usize]) -> String {
 ///
 /// # Errors
 /// [`Kind::Internal`] if it cannot be written, which none of ours is.
-pub fn to_json(document: &impl Serialize) -> Result<Vec<u8>, Error> {
-    serde_json::to_vec(document)
-        .map_err(|_| Error::new(Kind::Internal, "an answer could not be written"))
-}
-
-/// The same as text.
-///
-/// # Errors
-/// [`Kind::Internal`] as [`to_json`].
 pub fn to_json_text(document: &impl Serialize) -> Result<String, Error> {
     serde_json::to_string(document)
         .map_err(|_| Error::new(Kind::Internal, "an answer could not be written"))
 }
 
+fn write_value(text: &mut Text<'_>, value: &impl Serialize) -> Result<(), Error> {
+    match serde_json::to_writer(&mut *text, value) {
+        Ok(()) => Ok(()),
+        Err(error) if error.is_io() => Err(text.refusal().into()),
+        Err(_) => Err(Error::new(Kind::Internal, "an answer could not be written")),
+    }
+}
+
 /// Writes a JSON object member by member, for documents that hold tensors.
 #[derive(Debug)]
-pub struct ObjectWriter {
-    text: Vec<u8>,
+pub struct ObjectWriter<'a> {
+    text: Text<'a>,
     first: bool,
 }
 
-impl ObjectWriter {
-    /// Begins an object at the end of `text`.
-    #[must_use]
-    pub fn begin(mut text: Vec<u8>) -> Self {
-        text.push(b'{');
-        Self { text, first: true }
-    }
-
-    fn key(&mut self, key: &str) {
-        if !self.first {
-            self.text.push(b',');
+impl ObjectWriter<'_> {
+    fn key(&mut self, key: &str) -> Result<(), Error> {
+        if !std::mem::take(&mut self.first) {
+            self.text.push(b",")?;
         }
-        self.first = false;
-        json::write_string(&mut self.text, key);
-        self.text.push(b':');
+        let mut quoted = Vec::with_capacity(key.len() + 3);
+        json::write_string(&mut quoted, key);
+        quoted.push(b':');
+        Ok(self.text.push(&quoted)?)
     }
 
     /// A member that is a tensor, as nested arrays.
-    pub fn tensor(&mut self, key: &str, tensor: &Tensor) {
-        self.key(key);
-        json::write_tensor(&mut self.text, tensor);
-    }
-
-    /// A small member.
     ///
     /// # Errors
-    /// [`Kind::Internal`] as [`to_json`].
+    /// There is no room.
+    pub fn tensor(&mut self, key: &str, tensor: &Tensor) -> Result<(), Error> {
+        self.key(key)?;
+        Ok(json::write_tensor(&mut self.text, tensor)?)
+    }
+
+    /// A member.
+    ///
+    /// # Errors
+    /// There is no room.
     pub fn value(&mut self, key: &str, value: &impl Serialize) -> Result<(), Error> {
-        let value = to_json(value)?;
-        self.key(key);
-        self.text.extend_from_slice(&value);
-        Ok(())
+        self.key(key)?;
+        write_value(&mut self.text, value)
     }
 
     /// A member that is an object written by `write`.
     ///
     /// # Errors
-    /// Those of `write`.
+    /// There is no room, or those of `write`.
     pub fn object(
         &mut self,
         key: &str,
         write: impl FnOnce(&mut Self) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        self.key(key);
-        let mut inner = Self::begin(std::mem::take(&mut self.text));
-        write(&mut inner)?;
-        self.text = inner.end();
-        Ok(())
+        self.key(key)?;
+        self.braces(write)
     }
 
-    /// Ends the object.
-    #[must_use]
-    pub fn end(mut self) -> Vec<u8> {
-        self.text.push(b'}');
-        self.text
+    fn braces(&mut self, write: impl FnOnce(&mut Self) -> Result<(), Error>) -> Result<(), Error> {
+        self.text.push(b"{")?;
+        self.first = true;
+        write(self)?;
+        self.first = false;
+        Ok(self.text.push(b"}")?)
     }
 }

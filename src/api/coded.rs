@@ -8,6 +8,7 @@ use crate::tensor::{DType, Shape, Tensor};
 use super::error::{Error, Kind, Place};
 use super::fields::Origin;
 use super::options::Options;
+use super::payload::Context;
 
 /// One quantized tensor as it came in.
 #[derive(Debug)]
@@ -94,6 +95,7 @@ pub(super) fn unpacked(
     shape: Option<Shape>,
     coding: &Coding,
     place: &Place,
+    context: &mut Context<'_>,
 ) -> Result<Tensor, Error> {
     let bad = |detail: &str, cure: &str| {
         Err(Error::new(Kind::InvalidOption, detail).at(place.clone()).cure(cure))
@@ -109,6 +111,8 @@ pub(super) fn unpacked(
             bad("not packed codes", "packed codes are U8")
         }
         (Some((bits, signed)), Some(shape)) => {
+            // A code a byte, and once more to become a tensor.
+            context.reserve(shape.len().saturating_mul(2))?;
             let bytes = pack::unpack(codes.bytes(), bits, signed, shape.len())
                 .map_err(|error| Error::from(error).at(place.clone()))?;
             let dtype = if signed { DType::I8 } else { DType::U8 };

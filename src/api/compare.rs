@@ -65,7 +65,8 @@ pub fn run(payload: Payload, context: &mut Context<'_>) -> Result<Answer, Error>
     rows.sort_by(|(a, _), (b, _)| order(sort, a, b));
     let results = rows.into_iter().map(|(_, row)| row).collect();
     let dtype = tensor.dtype().name();
-    Answer::document(&CompareDoc { dtype, shape: tensor.shape().dims().to_vec(), results })
+    let document = CompareDoc { dtype, shape: tensor.shape().dims().to_vec(), results };
+    Answer::document(&document, &mut |bytes| context.take(bytes))
 }
 
 /// Best first. No error at all (an infinite SQNR) is best of all.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use crate::codec::json::{self, Member};
-use crate::codec::{Limits, npy, safetensors};
-use crate::quant::dequantize::{Codes, dequantize};
+use crate::codec::{Within, npy, safetensors};
+use crate::quant::dequantize::{Codes, dequantize, working_bytes};
 use crate::tensor::{Buffer, DType, Shape, Tensor};
 
 use super::answer::{Answer, ObjectWriter};
@@ -38,7 +38,7 @@ pub fn run(payload: Payload, format: Format, context: &mut Context<'_>) -> Resul
         }
         Format::Npy | Format::Raw => {
             let dtype = output_dtype(&mut fields)?;
-            (vec![decode_bare(body, input, fields, context.limits)?], dtype)
+            (vec![decode_bare(body, input, fields, context)?], dtype)
         }
     };
     let one = matches!(items.as_slice(), [item] if item.name.is_empty());
@@ -48,7 +48,9 @@ pub fn run(payload: Payload, format: Format, context: &mut Context<'_>) -> Resul
         let tensor = restore(item, dtype, format, context)?;
         restored.push((name, tensor));
     }
-    write(restored, one, format)
+    // Taken as they were made, for the text that is written now.
+    context.release(restored.iter().map(|(_, tensor)| text_bytes(tensor, format)).sum());
+    write(restored, one, format, context)
 }
 
 /// Restores one tensor for an answer of that format.
@@ -70,42 +72,50 @@ pub(super) fn restore(
     })?;
     let default = if scale.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
     let output = dtype.unwrap_or(default);
-    context.reserve(restored_bytes(codes.shape().len(), &scale, output, format))?;
-    let zero_point = zero_point.as_ref();
-    let parts = Codes { codes: &codes, scale: &scale, zero_point, granularity, stated };
-    dequantize(&parts, output, context.cancel).map_err(|error| {
+    let located = |error| {
         let error = Error::of_quant(error, |field| place.place(field));
         if name.is_empty() { error } else { error.about(&name) }
-    })
+    };
+    let zero_point = zero_point.as_ref();
+    let parts = Codes { codes: &codes, scale: &scale, zero_point, granularity, stated };
+    let elements = codes.shape().len();
+    let working = working_bytes(&parts, output).map_err(located)?;
+    // NumPy has no name for bfloat16, which is widened.
+    let widened = if format == Format::Npy && output == DType::BF16 { 8 } else { 0 };
+    let text = if format == Format::Json { json::text_of_one(output) } else { 0 };
+    let answer = elements.saturating_mul(output.size() + widened + text);
+    context.reserve(working.saturating_add(answer))?;
+    let restored = dequantize(&parts, output, context.cancel).map_err(located)?;
+    context.release(working);
+    Ok(restored)
 }
 
-/// Bytes of restored elements, and of the text they become as JSON.
-fn restored_bytes(elements: usize, scale: &Tensor, output: DType, format: Format) -> usize {
-    let computed = if scale.dtype() == DType::F64 { 8 } else { 4 };
-    let converted = if output.size() == computed { 0 } else { output.size() };
-    let text = if format == Format::Json { 3 * computed } else { 0 };
-    elements.saturating_mul(computed + converted + text)
+/// Bytes that [`restore`] took for the text of what it made.
+pub(super) fn text_bytes(restored: &Tensor, format: Format) -> usize {
+    if format == Format::Json { super::answer::text_bytes(restored) } else { 0 }
 }
 
-fn write(mut restored: Vec<(String, Tensor)>, one: bool, format: Format) -> Result<Answer, Error> {
+fn write(
+    mut restored: Vec<(String, Tensor)>,
+    one: bool,
+    format: Format,
+    context: &mut Context<'_>,
+) -> Result<Answer, Error> {
     match format {
         Format::Json => {
-            let write = |writer: &mut ObjectWriter, tensor: &Tensor| {
+            let write = |writer: &mut ObjectWriter<'_>, tensor: &Tensor| {
                 writer.value("dtype", &tensor.dtype().name())?;
                 writer.value("shape", &tensor.shape().dims())?;
-                writer.tensor("data", tensor);
-                Ok(())
+                writer.tensor("data", tensor)
             };
-            let mut writer = ObjectWriter::begin(Vec::new());
-            match restored.as_slice() {
-                [(_, tensor)] if one => write(&mut writer, tensor)?,
+            Answer::object(&mut |bytes| context.take(bytes), |writer| match restored.as_slice() {
+                [(_, tensor)] if one => write(writer, tensor),
                 _ => writer.object("tensors", |writer| {
                     restored
                         .iter()
                         .try_for_each(|(name, tensor)| writer.object(name, |w| write(w, tensor)))
-                })?,
-            }
-            Ok(Answer::json(writer.end()))
+                }),
+            })
         }
         Format::Safetensors => {
             if let ([(name, _)], true) = (restored.as_mut_slice(), one) {
@@ -197,20 +207,21 @@ pub(super) fn json_item(
     };
     let coding = coding(&options, &Origin::Body(scheme_pointer))?;
     let dtype = payload::dtype(&mut fields, "dtype")?.unwrap_or(coding.dtype());
-    let shape = payload::shape(&mut fields)?;
+    let limits = context.limits;
+    let shape = payload::shape(&mut fields, limits)?;
     let scale_dtype = scale_dtype(&mut fields)?;
-    let read = |key: &str, dtype: DType, shape: Option<&Shape>| {
+    let mut read = |key: &str, dtype: DType, shape: Option<&Shape>| {
         let text = find(key).ok_or_else(|| missing(key))?;
-        json::read_tensor(text, dtype, shape, &pointer(base, key), context.limits)
-            .map_err(Error::from)
+        let within: Within<'_> = (limits, &mut |bytes| context.take(bytes));
+        json::read_tensor(text, dtype, shape, &pointer(base, key), within).map_err(Error::from)
     };
     // Packed codes are a flat list of bytes; the shape is that of the tensor.
     let own_shape = if coding.packed.is_some() { None } else { shape.as_ref() };
-    let codes =
-        unpacked(read("codes", dtype, own_shape)?, shape.clone(), &coding, &origin.place("codes"))?;
+    let codes = read("codes", dtype, own_shape)?;
     let zero_point =
         find("zero_point").map(|_| read("zero_point", DType::I32, None)).transpose()?;
     let scale = find("scale").map(|_| read("scale", scale_dtype, None)).transpose()?;
+    let codes = unpacked(codes, shape, &coding, &origin.place("codes"), context)?;
     let Coding { granularity, stated, .. } = coding;
     Ok(Item { name: String::new(), codes, scale, zero_point, granularity, stated, place: origin })
 }
@@ -220,10 +231,11 @@ fn decode_bare(
     body: Arc<Buffer>,
     format: Format,
     mut fields: Fields,
-    limits: &Limits,
+    context: &mut Context<'_>,
 ) -> Result<Item, Error> {
+    let limits = context.limits;
     let dtype = payload::dtype(&mut fields, "dtype")?;
-    let shape = payload::shape(&mut fields)?;
+    let shape = payload::shape(&mut fields, limits)?;
     let scale_dtype = scale_dtype(&mut fields)?;
     let options = Options::take(&mut fields)?;
     let own = ["output_dtype", "dtype", "shape", "scale_dtype"];
@@ -231,7 +243,7 @@ fn decode_bare(
     fields.clone().finish(&known)?;
     let coding = coding(&options, &Origin::Query)?;
     let codes = match (format, &shape) {
-        (Format::Npy, _) => npy::read(body, limits)?,
+        (Format::Npy, _) => npy::read(body, (limits, &mut |bytes| context.take(bytes)))?,
         (_, Some(shape)) if coding.packed.is_none() => {
             payload::raw_view(body, dtype.unwrap_or(coding.dtype()), shape.clone(), &fields)?
         }
@@ -244,7 +256,7 @@ fn decode_bare(
         }
         (_, None) => return Err(fields.error("shape", "missing").cure("for instance shape=2,3")),
     };
-    let codes = unpacked(codes, shape, &coding, &Origin::Query.place("shape"))?;
+    let codes = unpacked(codes, shape, &coding, &Origin::Query.place("shape"), context)?;
     let Some(scale) = options.scale.as_deref() else {
         return Err(fields.error("scale", "missing").cure("for instance scale=0.1"));
     };
@@ -303,7 +315,7 @@ fn decode_safetensors(
     let mut parts: BTreeMap<String, Tensor> = document.tensors.into_iter().collect();
     let mut items = Vec::with_capacity(names.len());
     for name in names {
-        items.push(safetensors_item(name, &mut parts, &metadata, &query)?);
+        items.push(safetensors_item(name, &mut parts, &metadata, &query, context)?);
     }
     if let Some(name) = parts.keys().next() {
         let detail = format!("tensor {name:?} belongs to no codes");
@@ -348,6 +360,7 @@ pub(super) fn safetensors_item(
     parts: &mut BTreeMap<String, Tensor>,
     metadata: &Metadata,
     query: &Options,
+    context: &mut Context<'_>,
 ) -> Result<Item, Error> {
     let mut part = |part: &str| {
         let key = if name.is_empty() { part.to_owned() } else { format!("{name}.{part}") };
@@ -372,8 +385,8 @@ pub(super) fn safetensors_item(
     if let Some(shape) = shape {
         fields.insert("shape", shape);
     }
-    let shape = payload::shape(&mut fields)?;
-    let codes = unpacked(codes, shape, &coding, &origin.place("shape"))?;
+    let shape = payload::shape(&mut fields, context.limits)?;
+    let codes = unpacked(codes, shape, &coding, &origin.place("shape"), context)?;
     let (Coding { granularity, stated, .. }, place) = (coding, Origin::Body(String::new()));
     Ok(Item { name, codes, scale, zero_point, granularity, stated, place })
 }

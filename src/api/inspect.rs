@@ -63,21 +63,24 @@ pub fn run(payload: Payload, context: &mut Context<'_>) -> Result<Answer, Error>
             .cure("ask for fewer bins and percentiles, or a coarser granularity"));
     }
     // The elements as f32 where they are not, and a slice at a time side by side;
-    // each number of the answer, twice as a value and once as text.
-    let answer = layout.slices() * numbers * 40;
-    context.reserve(tensor.shape().len().saturating_mul(8).saturating_add(answer))?;
+    // each number of the answer, of which percentiles are several, twice.
+    let answer = layout.slices().saturating_add(1).saturating_mul(numbers);
+    let working = answer.saturating_mul(32);
+    context.reserve(tensor.shape().len().saturating_mul(8).saturating_add(working))?;
+    context.foresee(answer.saturating_mul(24))?;
     let (whole, slices) = match tensor.reals() {
         Reals::F32(x) => all(&x, &tensor, &layout, &wanted, context.cancel)?,
         Reals::F64(x) => all(&x, &tensor, &layout, &wanted, context.cancel)?,
     };
     let slices = (granularity != Granularity::Tensor)
         .then(|| slices.into_iter().map(StatisticsDoc::from).collect());
-    Answer::document(&InspectDoc {
+    let document = InspectDoc {
         dtype: tensor.dtype().name(),
         shape: tensor.shape().dims().to_vec(),
         statistics: StatisticsDoc::from(whole),
         slices,
-    })
+    };
+    Answer::document(&document, &mut |bytes| context.take(bytes))
 }
 
 fn all<T: Real>(

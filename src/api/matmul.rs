@@ -13,7 +13,7 @@ use crate::quant::matmul::{
 use crate::quant::scheme::{Granularity, Scheme};
 use crate::tensor::{Buffer, DType, Tensor};
 
-use super::answer::{Answer, ObjectWriter, to_json_text};
+use super::answer::{Answer, to_json_text};
 use super::coded::Item;
 use super::dequantize::{Metadata, json_item, safetensors_item};
 use super::documents::{ProductReportDoc, SchemeDoc};
@@ -71,13 +71,6 @@ impl Side {
             Self::Coded(..) => None,
         }
     }
-
-    const fn tensor(&self) -> &Tensor {
-        match self {
-            Self::Real { tensor, .. } => tensor,
-            Self::Coded(item, _) => &item.codes,
-        }
-    }
 }
 
 /// A request, decoded.
@@ -121,7 +114,7 @@ pub fn run(payload: Payload, format: Format, context: &mut Context<'_>) -> Resul
         }
     };
     let made = multiply(&mut request, format, context)?;
-    write(made, &request, format)
+    write(made, &request, format, context)
 }
 
 /// Makes the product for an answer of that format.
@@ -146,33 +139,11 @@ pub(super) fn multiply(
     };
     let located = |fault| locate(fault, &origin);
     let dims = Dims::new(&product).map_err(located)?;
-    if dims.shape.len() > context.limits.max_elements {
-        let detail = format!(
-            "the product has {} elements, {} are allowed",
-            dims.shape.len(),
-            context.limits.max_elements
-        );
-        return Err(Error::new(Kind::TooLarge, detail));
-    }
-    context.reserve(working_bytes(request, &dims, &settings, format))?;
+    context.limits.check(&dims.shape)?;
+    let text = if format == Format::Json { json::text_of_one(product.form.dtype()) } else { 0 };
+    context.reserve(dims.working_bytes(&product).map_err(located)?)?;
+    context.foresee(dims.shape.len().saturating_mul(text))?;
     matmul(&product, context.cancel).map_err(located)
-}
-
-/// Bytes of codes, packed operands, the result, the text it becomes, and the
-/// real product where a report is asked for.
-fn working_bytes(request: &Request, dims: &Dims, settings: &Settings, format: Format) -> usize {
-    let side = |side: &Side| side.tensor().shape().len();
-    let operands = side(&request.a).saturating_add(side(&request.b));
-    // Codes, their conversion from half precision, rearranged, and packed as words.
-    let operand = 1 + 4 + 1 + 2 + if settings.report { 8 } else { 0 };
-    let text = if format == Format::Json { 16 } else { 0 };
-    let cell = 4 + text + if settings.report { 8 } else { 0 };
-    // Each row and column has terms of its own.
-    let lines = dims.m.saturating_add(dims.n).saturating_mul(64);
-    operands
-        .saturating_mul(operand)
-        .saturating_add(dims.shape.len().saturating_mul(cell))
-        .saturating_add(lines)
 }
 
 /// Where the caller wrote what is wrong.
@@ -364,7 +335,8 @@ fn decode_safetensors(
                     Some(scheme) => options_of_value(scheme, &format!("/{side}/scheme"))?,
                     None => Options::default(),
                 };
-                let item = safetensors_item(side.to_owned(), &mut parts, &metadata, &query)?;
+                let item =
+                    safetensors_item(side.to_owned(), &mut parts, &metadata, &query, context)?;
                 Side::coded(side, item, transpose_b)
             }
             None => {
@@ -386,29 +358,33 @@ fn decode_safetensors(
     Ok(Request { a, b, bias, fields })
 }
 
-fn write(made: Multiplied, request: &Request, format: Format) -> Result<Answer, Error> {
+fn write(
+    made: Multiplied,
+    request: &Request,
+    format: Format,
+    context: &mut Context<'_>,
+) -> Result<Answer, Error> {
     let Multiplied { result, a, b, report } = made;
     let report = report.as_ref().map(ProductReportDoc::from);
     let found = SIDES.into_iter().zip([(a, &request.a), (b, &request.b)]);
     let found = found.filter_map(|(name, (found, side))| Some((name, found?, side.scheme()?)));
     match format {
-        Format::Json => {
-            let mut writer = ObjectWriter::begin(Vec::new());
+        Format::Json => Answer::object(&mut |bytes| context.take(bytes), |writer| {
             writer.value("dtype", &result.dtype().name())?;
             writer.value("shape", &result.shape().dims())?;
-            writer.tensor("data", &result);
+            writer.tensor("data", &result)?;
             for (name, [scale, zero_point], scheme) in found {
                 writer.object(name, |writer| {
-                    writer.tensor("scale", &scale);
-                    writer.tensor("zero_point", &zero_point);
+                    writer.tensor("scale", &scale)?;
+                    writer.tensor("zero_point", &zero_point)?;
                     writer.value("scheme", &SchemeDoc::from(scheme))
                 })?;
             }
             if let Some(report) = report {
                 writer.value("report", &report)?;
             }
-            Ok(Answer::json(writer.end()))
-        }
+            Ok(())
+        }),
         Format::Safetensors => {
             let mut metadata = BTreeMap::new();
             if let Some(report) = report {

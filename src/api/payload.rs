@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::codec::encoding::{self, Encoding};
 use crate::codec::json::{self, Member};
-use crate::codec::{CodecError, Limits, npy, safetensors};
+use crate::codec::{CodecError, Limits, Within, npy, safetensors};
 use crate::quant::Cancel;
 use crate::tensor::{Buffer, DType, Shape, Tensor};
 
@@ -55,13 +55,30 @@ impl Context<'_> {
     /// Takes room for `bytes`, of what is spare first.
     ///
     /// # Errors
-    /// [`Kind::Overloaded`] when there is not enough.
+    /// [`Kind::TooLarge`] when there will never be enough, [`Kind::Overloaded`] when there is not at the moment.
     pub fn reserve(&mut self, bytes: usize) -> Result<(), Error> {
-        let own = bytes.min(self.spare);
-        if bytes > own {
-            (self.grow)(bytes - own)?;
+        Ok(self.take(bytes)?)
+    }
+
+    /// The same in the terms of a codec.
+    ///
+    /// # Errors
+    /// [`Reason::TooLarge`] and [`Reason::NoRoom`].
+    pub fn take(&mut self, bytes: usize) -> Result<(), CodecError> {
+        self.foresee(bytes)?;
+        self.spare -= bytes;
+        Ok(())
+    }
+
+    /// Makes sure that `bytes` are spare, for what will ask for them little by little: before work is done in vain.
+    ///
+    /// # Errors
+    /// As [`take`](Self::take).
+    pub fn foresee(&mut self, bytes: usize) -> Result<(), CodecError> {
+        if let Some(more) = bytes.checked_sub(self.spare).filter(|more| *more > 0) {
+            (self.grow)(more)?;
+            self.spare = bytes;
         }
-        self.spare -= own;
         Ok(())
     }
 
@@ -75,20 +92,18 @@ impl Context<'_> {
     /// # Errors
     /// Those of [`json::read_value`], and when there is no room for what it holds.
     pub fn read_option(&mut self, text: &[u8], pointer: &str) -> Result<Value, Error> {
-        self.reserve_option(text.len())?;
+        self.reserve_option(text)?;
         Ok(json::read_value(text, pointer)?)
     }
 
-    /// Takes room for the values that so many bytes of text may hold.
+    /// Takes room for what is read of the text of an option.
     ///
     /// # Errors
     /// Those of [`Self::reserve`].
-    pub fn reserve_option(&mut self, text: usize) -> Result<(), Error> {
+    pub fn reserve_option(&mut self, text: &[u8]) -> Result<(), Error> {
         /// Covered by what every request is admitted with.
         const SMALL: usize = 4 << 10;
-        /// Bytes of a parsed value for one of text: a number and its comma take two.
-        const EXPANSION: usize = size_of::<Value>() / 2;
-        if text > SMALL { self.reserve(text.saturating_mul(EXPANSION)) } else { Ok(()) }
+        if text.len() > SMALL { self.reserve(json::bytes_of_value(text)) } else { Ok(()) }
     }
 }
 
@@ -147,7 +162,7 @@ impl Payload {
                 Ok(request)
             }
             Format::Npy => {
-                let tensor = npy::read(body, limits)?;
+                let tensor = npy::read(body, (limits, &mut |bytes| context.take(bytes)))?;
                 Ok(Request { tensors: vec![(String::new(), tensor)], fields })
             }
             Format::Safetensors => {
@@ -155,7 +170,7 @@ impl Payload {
                 Ok(Request { tensors: document.tensors, fields })
             }
             Format::Raw => {
-                let tensor = raw_tensor(body, &mut fields)?;
+                let tensor = raw_tensor(body, &mut fields, limits)?;
                 Ok(Request { tensors: vec![(String::new(), tensor)], fields })
             }
         }
@@ -166,11 +181,15 @@ impl Payload {
 ///
 /// # Errors
 /// [`Error`] when they are missing or do not fit the length of the body.
-pub fn raw_tensor(body: Arc<Buffer>, fields: &mut Fields) -> Result<Tensor, Error> {
+pub fn raw_tensor(
+    body: Arc<Buffer>,
+    fields: &mut Fields,
+    limits: &Limits,
+) -> Result<Tensor, Error> {
     let Some(dtype) = dtype(fields, "dtype")? else {
         return Err(fields.error("dtype", "missing").cure("for instance dtype=F32"));
     };
-    let Some(shape) = shape(fields)? else {
+    let Some(shape) = shape(fields, limits)? else {
         return Err(fields.error("shape", "missing").cure("for instance shape=2,3"));
     };
     raw_view(body, dtype, shape, fields)
@@ -207,15 +226,13 @@ pub fn dtype(fields: &mut Fields, name: &str) -> Result<Option<DType>, Error> {
 /// The field `shape`.
 ///
 /// # Errors
-/// [`Kind::InvalidOption`] for sizes that are no shape.
-pub fn shape(fields: &mut Fields) -> Result<Option<Shape>, Error> {
-    match fields.sizes("shape")? {
-        None => Ok(None),
-        Some(dims) => match Shape::new(dims) {
-            Ok(shape) => Ok(Some(shape)),
-            Err(error) => Err(fields.error("shape", error.to_string())),
-        },
-    }
+/// [`Kind::InvalidOption`] for sizes that are no shape, [`Kind::TooLarge`] for one above the limits.
+pub fn shape(fields: &mut Fields, limits: &Limits) -> Result<Option<Shape>, Error> {
+    let Some(dims) = fields.sizes("shape")? else { return Ok(None) };
+    let shape = Shape::new(dims).map_err(|error| fields.error("shape", error.to_string()))?;
+    let checked = limits.check(&shape);
+    checked.map_err(|error| Error::from(error).at(fields.origin().place("shape")))?;
+    Ok(Some(shape))
 }
 
 fn decode_json(text: &[u8], context: &mut Context<'_>) -> Result<Request, Error> {
@@ -318,9 +335,8 @@ pub fn numbers_or_tensor(
             .map_err(|error| Error::from(error).at(Place::Pointer(base.clone())))?;
         return tensor_alone(&members, dtype, &base, context);
     }
-    let tensor = json::read_tensor(member.value, dtype, None, &base, context.limits)?;
-    context.reserve(tensor.bytes().len())?;
-    Ok(tensor)
+    let within: Within<'_> = (context.limits, &mut |bytes| context.take(bytes));
+    Ok(json::read_tensor(member.value, dtype, None, &base, within)?)
 }
 
 /// A JSON pointer one step below `base` (RFC 6901 escapes).
@@ -364,27 +380,23 @@ impl<'a> TensorParts<'a> {
         self.data.is_none() && self.base64.is_none() && self.small.is_empty()
     }
 
-    fn read(self, dtype: DType, base: &str, context: &mut Context<'_>) -> Result<Tensor, Error> {
-        let tensor = self.decode(dtype, base, context.limits)?;
-        context.reserve(tensor.bytes().len())?;
-        Ok(tensor)
-    }
-
-    fn decode(self, default: DType, base: &str, limits: &Limits) -> Result<Tensor, Error> {
+    fn read(self, default: DType, base: &str, context: &mut Context<'_>) -> Result<Tensor, Error> {
         let mut fields = Fields::new(self.small, Origin::Body(base.to_owned()));
         let dtype = dtype(&mut fields, "dtype")?.unwrap_or(default);
-        let shape = shape(&mut fields)?;
+        let limits = context.limits;
+        let shape = shape(&mut fields, limits)?;
+        let within: Within<'_> = (limits, &mut |bytes| context.take(bytes));
         match (self.data, self.base64) {
             (Some(data), None) => {
                 let place = pointer(base, "data");
-                Ok(json::read_tensor(data, dtype, shape.as_ref(), &place, limits)?)
+                Ok(json::read_tensor(data, dtype, shape.as_ref(), &place, within)?)
             }
             (None, Some(data)) => {
                 let Some(shape) = shape else {
                     return Err(fields.error("shape", "missing beside data_b64"));
                 };
                 let place = pointer(base, "data_b64");
-                Ok(json::read_base64(data, dtype, &shape, &place, limits)?)
+                Ok(json::read_base64(data, dtype, &shape, &place, within)?)
             }
             (Some(_), Some(_)) => Err(fields.error("data_b64", "given beside data")),
             (None, None) => {

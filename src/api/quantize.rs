@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 
-use crate::codec::pack;
+use crate::codec::{json, pack};
 use crate::quant::QuantError;
 use crate::quant::layout::Layout;
 use crate::quant::quantize::{Encoded, Quantized, quantize, working_bytes};
+use crate::quant::report::Report;
 use crate::quant::scheme::Scheme;
 use crate::tensor::{DType, Shape, Tensor};
 
@@ -21,8 +23,14 @@ use super::payload::{Context, Format, Payload};
 /// Most slices that one report lists.
 const MAX_SLICE_REPORTS: usize = 1 << 16;
 
-/// Bytes of a report, of its document and of its text, or of a small tensor.
-const REPORT: usize = 1024;
+/// Bytes of a report and of its document.
+const REPORT: usize = 2 * (size_of::<Report>() + size_of::<ReportDoc>());
+/// Bytes of the text of a report, or of the scheme.
+const REPORT_TEXT: usize = 640;
+
+/// Times that this text is there in a safetensors answer: by the name of the tensor and with all others, and both
+/// once more in the header, which moves as it grows.
+const REPEATED: usize = 8;
 
 /// What `output` may name when the answer is one bare tensor.
 const OUTPUTS: [&str; 3] = ["codes", "scale", "zero_point"];
@@ -36,6 +44,8 @@ pub(super) struct Item {
     pub(super) zero_point: Tensor,
     scheme: SchemeDoc,
     pub(super) report: ReportDoc,
+    /// Bytes that were taken for its text.
+    pub(super) text: usize,
 }
 
 /// Quantizes every tensor of the request.
@@ -68,8 +78,10 @@ pub fn run(payload: Payload, format: Format, context: &mut Context<'_>) -> Resul
         let item = quantize_one(tensor, &scheme, per_slice, (format, context), located)?;
         items.push(Item { name, ..item });
     }
+    // Taken as they were made, for the text that is written now.
+    context.release(items.iter().map(|item| item.text).sum());
     match format {
-        Format::Json => write_json(&items, one),
+        Format::Json => write_json(&items, one, context),
         Format::Safetensors => write_safetensors(items, one),
         Format::Npy | Format::Raw => write_tensor(items, format, output.unwrap_or("codes")),
     }
@@ -91,12 +103,17 @@ pub(super) fn quantize_one(
     let slices = layout.slices();
     let working = working_bytes(&tensor, scheme).map_err(&located)?;
     context.reserve(working)?;
-    context.reserve(answer_bytes(tensor.shape().len(), scheme, slices, format))?;
-    context.reserve(REPORT * if per_slice { slices + 1 } else { 1 })?;
+    let reports = if per_slice { slices.saturating_add(1) } else { 1 };
+    let scale = if tensor.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
+    let (bytes, text) = answer_bytes(tensor.shape().len(), scheme, (slices, scale), format);
+    context.reserve(bytes.saturating_add(reports.saturating_mul(REPORT)))?;
+    let texts = if format == Format::Safetensors { REPEATED } else { 2 };
+    let text = text.saturating_add(reports.saturating_mul(texts * REPORT_TEXT));
+    context.reserve(text)?;
     let result = quantize(&tensor, scheme, per_slice, context.cancel).map_err(&located)?;
     drop(tensor);
     context.release(working);
-    item(result, scheme, per_slice)
+    Ok(Item { text, ..item(result, scheme, per_slice)? })
 }
 
 /// The scheme of the request, and where its fields stand.
@@ -165,12 +182,27 @@ fn too_many_reports(slices: usize, scheme: &Origin) -> Error {
 }
 
 /// Bytes of codes and parameters, and of the text they become as JSON.
-fn answer_bytes(elements: usize, scheme: &Scheme, slices: usize, format: Format) -> usize {
-    // A code and a comma, and a scale and a zero point with theirs.
-    let (code, slice) = if format == Format::Json { (5, 32) } else { (0, 0) };
-    let bytes = scheme.numerics.code_type().dtype().size();
-    let codes = elements.saturating_mul(if bytes > 1 { bytes + code + 2 } else { bytes + code });
-    codes.saturating_add(slices.saturating_mul(8 + bytes + slice))
+fn answer_bytes(
+    elements: usize,
+    scheme: &Scheme,
+    (slices, scale): (usize, DType),
+    format: Format,
+) -> (usize, usize) {
+    let code = scheme.numerics.code_type().dtype();
+    // Packed beside those that are not, and once more to become a tensor.
+    let packed = if scheme.packed { elements.div_ceil(2).saturating_mul(2) } else { 0 };
+    let codes = elements.saturating_mul(code.size()).saturating_add(packed);
+    // As they are found and as tensors.
+    let parameters = slices.saturating_mul(2 * (scale.size() + code.size()));
+    let text = if format == Format::Json {
+        let own = elements.saturating_mul(json::text_of_one(code));
+        let slice = json::text_of_one(scale) + json::text_of_one(code);
+        // Rows of one element have brackets of their own.
+        own.saturating_add(slices.saturating_mul(slice + 3))
+    } else {
+        0
+    };
+    (codes.saturating_add(parameters), text)
 }
 
 fn item(result: Quantized, scheme: &Scheme, per_slice: bool) -> Result<Item, Error> {
@@ -194,6 +226,7 @@ fn item(result: Quantized, scheme: &Scheme, per_slice: bool) -> Result<Item, Err
         zero_point,
         scheme: SchemeDoc::from(scheme),
         report,
+        text: 0,
     })
 }
 
@@ -201,29 +234,25 @@ fn packed_tensor(bytes: &[u8]) -> Option<Tensor> {
     Tensor::from_elements(DType::U8, Shape::vector(bytes.len()).ok()?, bytes)
 }
 
-fn write_json(items: &[Item], one: bool) -> Result<Answer, Error> {
-    let write = |writer: &mut ObjectWriter, item: &Item| {
+fn write_json(items: &[Item], one: bool, context: &mut Context<'_>) -> Result<Answer, Error> {
+    let write = |writer: &mut ObjectWriter<'_>, item: &Item| {
         writer.value("dtype", &item.codes.dtype().name())?;
         writer.value("shape", &item.shape)?;
-        writer.tensor("codes", &item.codes);
-        writer.tensor("scale", &item.scale);
-        writer.tensor("zero_point", &item.zero_point);
+        writer.tensor("codes", &item.codes)?;
+        writer.tensor("scale", &item.scale)?;
+        writer.tensor("zero_point", &item.zero_point)?;
         writer.value("scale_dtype", &item.scale.dtype().name())?;
         writer.value("scheme", &item.scheme)?;
         writer.value("report", &item.report)
     };
-    // A code takes at most 5 characters with its comma at 8 bits; most take 4.
-    let capacity = items.iter().map(|item| item.codes.shape().len() * 5 + 1024).sum();
-    let mut writer = ObjectWriter::begin(Vec::with_capacity(capacity));
-    match items {
-        [item] if one => write(&mut writer, item)?,
+    Answer::object(&mut |bytes| context.take(bytes), |writer| match items {
+        [item] if one => write(writer, item),
         _ => writer.object("tensors", |writer| {
             items
                 .iter()
                 .try_for_each(|item| writer.object(&item.name, |writer| write(writer, item)))
-        })?,
-    }
-    Ok(Answer::json(writer.end()))
+        }),
+    })
 }
 
 fn write_safetensors(items: Vec<Item>, one: bool) -> Result<Answer, Error> {
@@ -234,17 +263,12 @@ fn write_safetensors(items: Vec<Item>, one: bool) -> Result<Answer, Error> {
         metadata.insert("shape".to_owned(), to_json_text(&item.shape)?);
     } else {
         // Each name maps to its report, and the three maps hold everything by name.
-        let by_name = |value: &dyn Fn(&Item) -> Result<Value, Error>| {
-            let map: Result<serde_json::Map<_, _>, Error> =
-                items.iter().map(|item| Ok((item.name.clone(), value(item)?))).collect();
-            to_json_text(&map?)
-        };
         for item in &items {
             metadata.insert(item.name.clone(), to_json_text(&item.report)?);
         }
-        metadata.insert("scheme".to_owned(), by_name(&|item| to_value(&item.scheme))?);
-        metadata.insert("report".to_owned(), by_name(&|item| to_value(&item.report))?);
-        metadata.insert("shape".to_owned(), by_name(&|item| to_value(&item.shape))?);
+        metadata.insert("scheme".to_owned(), by_name(&items, |item| &item.scheme)?);
+        metadata.insert("report".to_owned(), by_name(&items, |item| &item.report)?);
+        metadata.insert("shape".to_owned(), by_name(&items, |item| &item.shape)?);
     }
     let mut tensors = Vec::with_capacity(3 * items.len());
     for item in items {
@@ -256,9 +280,21 @@ fn write_safetensors(items: Vec<Item>, one: bool) -> Result<Answer, Error> {
     Ok(Answer::safetensors(tensors, &metadata))
 }
 
-fn to_value(document: &impl serde::Serialize) -> Result<Value, Error> {
-    serde_json::to_value(document)
-        .map_err(|_| Error::new(Kind::Internal, "an answer could not be written"))
+/// Members of an object, in their order.
+struct Members<'a, T>(Vec<(&'a str, &'a T)>);
+
+impl<T: Serialize> Serialize for Members<'_, T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().copied())
+    }
+}
+
+/// What all of them have, as an object with a member for each.
+fn by_name<'a, T: Serialize + 'a>(
+    items: &'a [Item],
+    of: impl Fn(&'a Item) -> &'a T,
+) -> Result<String, Error> {
+    to_json_text(&Members(items.iter().map(|item| (item.name.as_str(), of(item))).collect()))
 }
 
 /// Longest report that is repeated in a header.
@@ -272,13 +308,8 @@ fn write_tensor(items: Vec<Item>, format: Format, output: &str) -> Result<Answer
         ("quantd-report", to_json_text(&item.report)?),
     ];
     if item.scale.shape().rank() == 0 {
-        let text = |tensor: &Tensor| {
-            let mut text = Vec::new();
-            crate::codec::json::write_tensor(&mut text, tensor);
-            String::from_utf8_lossy(&text).into_owned()
-        };
-        facts.push(("quantd-scale", text(&item.scale)));
-        facts.push(("quantd-zero-point", text(&item.zero_point)));
+        facts.push(("quantd-scale", number_text(&item.scale)?));
+        facts.push(("quantd-zero-point", number_text(&item.zero_point)?));
     }
     facts.retain(|(_, text)| text.len() <= MAX_FACT);
     let tensor = match output {
@@ -287,6 +318,14 @@ fn write_tensor(items: Vec<Item>, format: Format, output: &str) -> Result<Answer
         _ => item.codes,
     };
     Ok(Answer::tensor(tensor, format, facts))
+}
+
+/// The one number of a scalar.
+fn number_text(tensor: &Tensor) -> Result<String, Error> {
+    let mut room = |_| Ok(());
+    let mut text = json::Text::new(&mut room);
+    json::write_tensor(&mut text, tensor)?;
+    Ok(String::from_utf8_lossy(&text.finish().concat()).into_owned())
 }
 
 /// The error for an answer of one tensor to a request of several.

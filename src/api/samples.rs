@@ -1,8 +1,9 @@
 //! Tensors to try things on, the same on every machine: what a newcomer sends before own data is at hand.
 
+use crate::codec::json::Room;
 use crate::tensor::{DType, Shape, Tensor};
 
-use super::answer::{Answer, ObjectWriter};
+use super::answer::Answer;
 use super::error::{Error, Kind, Place};
 use super::payload::Format;
 
@@ -75,24 +76,22 @@ impl Sample {
         self.shape.iter().product::<usize>() * 40 + (4 << 10)
     }
 
-    /// The sample as an answer of that format.
+    /// The sample as an answer of that format, whose text takes of that room.
     ///
     /// # Errors
-    /// [`Kind::Internal`] if it cannot be written.
-    pub fn answer(&self, format: Format) -> Result<Answer, Error> {
+    /// There is no room.
+    pub fn answer(&self, format: Format, room: Room<'_>) -> Result<Answer, Error> {
         let tensor = self.tensor()?;
         match format {
             Format::Npy | Format::Raw => Ok(Answer::tensor(tensor, format, Vec::new())),
             Format::Safetensors => {
                 Ok(Answer::safetensors(vec![("data".to_owned(), tensor)], &Default::default()))
             }
-            Format::Json => {
-                let mut writer = ObjectWriter::begin(Vec::new());
+            Format::Json => Answer::object(room, |writer| {
                 writer.value("dtype", &tensor.dtype().name())?;
                 writer.value("shape", &tensor.shape().dims())?;
-                writer.tensor("data", &tensor);
-                Ok(Answer::json(writer.end()))
-            }
+                writer.tensor("data", &tensor)
+            }),
         }
     }
 

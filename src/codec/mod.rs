@@ -29,6 +29,8 @@ pub mod safetensors;
 use std::borrow::Cow;
 use std::fmt;
 
+use crate::tensor::Shape;
+
 /// Bounds on what one document may hold; configuration, passed in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -40,6 +42,29 @@ pub struct Limits {
     pub max_elements: usize,
     /// Bytes of a safetensors header.
     pub max_header_bytes: usize,
+}
+
+/// What a reader must stay within: limits, and who is asked for room.
+pub type Within<'a> = (&'a Limits, json::Room<'a>);
+
+impl Limits {
+    /// Refuses a shape of too many elements. A dimension of 0 hides none of the others: nothing that is kept for
+    /// each row, column or slice of a tensor is longer than this allows.
+    ///
+    /// # Errors
+    /// [`Reason::TooLarge`].
+    pub fn check(&self, shape: &Shape) -> Result<(), CodecError> {
+        let max = self.max_elements;
+        if shape.span() <= max {
+            return Ok(());
+        }
+        let detail = if shape.is_empty() {
+            format!("the dimensions other than 0 multiply to more than {max}")
+        } else {
+            format!("the tensor has more than {max} elements")
+        };
+        Err(CodecError::too_large(detail).cure("split the tensor"))
+    }
 }
 
 impl Default for Limits {

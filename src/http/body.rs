@@ -20,6 +20,7 @@ use crate::api::error::{Error, Kind, Place};
 use crate::codec::encoding::Encoding;
 use crate::service::Outcome;
 use crate::service::admission::Permit;
+use crate::service::compute::Compute;
 use crate::tensor::Buffer;
 
 use super::negotiate::media_type;
@@ -139,18 +140,45 @@ pub(super) fn declared_length(headers: &HeaderMap, max: usize) -> Result<Option<
     }
 }
 
-/// Receives a body into one aligned buffer, behind `lead` bytes of zeros. `grow` is asked before a body of
-/// unknown length takes more memory.
+/// Bytes of a body that are received before the whole of it is admitted.
+const FIRST: usize = 16 << 10;
+
+/// The right to hold what a request needs, by `cost` from the bytes of its body.
+pub(super) struct Held<'a> {
+    pub(super) compute: &'a Compute,
+    pub(super) cost: &'a (dyn Fn(usize) -> usize + Sync),
+    /// None before there is anything to hold.
+    pub(super) permit: Option<Permit>,
+}
+
+impl Held<'_> {
+    /// Waits for what a body of so many bytes needs.
+    pub(super) async fn admit(&mut self, bytes: usize) -> Result<(), Error> {
+        let bytes = (self.cost)(bytes);
+        match &mut self.permit {
+            Some(permit) => self.compute.raise(permit, bytes).await,
+            None => {
+                self.permit = Some(self.compute.admit(bytes).await?);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Receives a body into one aligned buffer, behind `lead` bytes of zeros. It is admitted before memory is taken for
+/// it: the first bytes, and all that are declared once there are more.
 pub(super) async fn receive(
     mut body: Body,
     length: Option<usize>,
     lead: usize,
     bounds: Bounds,
-    mut grow: impl FnMut(usize) -> Result<(), Error>,
+    held: &mut Held<'_>,
 ) -> Result<Buffer, Error> {
     let started = Instant::now();
-    let mut buffer = Buffer::with_capacity(length.unwrap_or(0).saturating_add(lead));
+    let mut buffer = Buffer::default();
     buffer.extend(&[0; MAX_LEAD][..lead.min(MAX_LEAD)]);
+    // Bytes of a body that there is room for.
+    let mut admitted = 0;
     loop {
         let grace = u32::try_from(buffer.bytes().len()).unwrap_or(u32::MAX) / MIN_RATE;
         let deadline = started + bounds.timeout + Duration::from_secs(u64::from(grace));
@@ -161,13 +189,21 @@ pub(super) async fn receive(
         let Some(frame) = frame else { return Ok(buffer) };
         let frame = frame.map_err(|_| Error::new(Kind::MalformedBody, "the body broke off"))?;
         let Ok(data) = frame.into_data() else { continue };
-        let total = buffer.bytes().len() + data.len();
-        if total - lead > bounds.max_bytes {
+        let received = buffer.bytes().len() - lead + data.len();
+        if received > bounds.max_bytes {
             return Err(too_large(bounds.max_bytes));
         }
-        if total > buffer.capacity() {
-            // The buffer doubles; both halves of the move are held for a moment.
-            grow(3 * total)?;
+        if received > admitted {
+            admitted = match length {
+                _ if received <= FIRST => FIRST.min(length.unwrap_or(FIRST)),
+                Some(length) => length,
+                None => 2 * received,
+            };
+            // Of unknown length it doubles; both halves of the move are held for a moment.
+            held.admit(if length.is_some() { admitted } else { 3 * received }).await?;
+            let mut larger = Buffer::with_capacity(admitted + lead);
+            larger.extend(buffer.bytes());
+            buffer = larger;
         }
         buffer.extend(&data);
     }

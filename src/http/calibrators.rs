@@ -8,7 +8,6 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use crate::api::answer::Answer;
-use crate::api::calibrators::List;
 use crate::api::error::Error;
 use crate::api::payload::{Context, Format, Payload};
 use crate::service::calibrators::Calibrators;
@@ -35,7 +34,7 @@ async fn receive(
     let length = payload.body.bytes().len();
     let started = Instant::now();
     let work = move |context: &mut Context<'_>| {
-        work(&calibrators, payload, context)?.compressed(encoding, context.cancel)
+        work(&calibrators, payload, context)?.compressed(encoding, context)
     };
     let outcome = app.service.work(permit, operation, length, work).await?;
     Ok(body::respond(operation, outcome, started.elapsed()))
@@ -53,9 +52,8 @@ async fn read(
     let permit = app.service.admit(SMALL).await?;
     let calibrators = app.service.calibrators().clone();
     let started = Instant::now();
-    let work = move |context: &mut Context<'_>| {
-        work(&calibrators, context)?.compressed(encoding, context.cancel)
-    };
+    let work =
+        move |context: &mut Context<'_>| work(&calibrators, context)?.compressed(encoding, context);
     let outcome = app.service.work(permit, operation, 0, work).await?;
     Ok(body::respond(operation, outcome, started.elapsed()))
 }
@@ -85,9 +83,11 @@ pub(super) async fn create(State(app): State<App>, request: Request) -> Result<R
 #[utoipa::path(
     get, path = "/v1/calibrators", operation_id = "list_calibrators", tag = "calibrators",
     responses((status = 200, description = "In the order of their names.", body = docs::CalibratorList),
-        docs::ReadProblems))]
-pub(super) async fn list(State(app): State<App>) -> Json<List> {
-    Json(app.service.calibrators().list())
+        docs::Problems))]
+pub(super) async fn list(State(app): State<App>) -> Result<Response, Error> {
+    let entries = app.service.calibrators().len();
+    exchange::document(&app, "list_calibrators", entries, |service| service.calibrators().list())
+        .await
 }
 
 /// What a calibrator has learnt.

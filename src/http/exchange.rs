@@ -1,20 +1,27 @@
 //! The part that all requests with tensors share: formats and memory are settled from the head, then the
 //! body is received.
 
+use std::sync::Arc;
+use std::time::Instant;
+
 use axum::body::Body;
 use axum::extract::{FromRequestParts, Path, Request};
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
+use axum::response::Response;
+use serde::Serialize;
 
+use crate::api::answer::Answer;
 use crate::api::error::{Error, Kind, Place};
 use crate::api::name::Name;
 use crate::api::payload::{Format, Payload};
 use crate::codec::encoding::{self, Encoding};
 use crate::service::admission::Permit;
+use crate::service::{Outcome, Service};
 use crate::tensor::Buffer;
 
 use super::App;
-use super::body::{self, Bounds};
+use super::body::{self, Bounds, Held};
 use super::negotiate::{self, BodyType};
 
 /// What an operation answers with and needs.
@@ -47,8 +54,8 @@ pub(super) fn refuse_when_draining(app: &App) -> Result<(), Error> {
     Ok(())
 }
 
-/// Waits for the right to hold what a request needs, by `cost` from the bytes of its body, and reads
-/// the body behind `lead` bytes of zeros.
+/// Reads the body of a request behind `lead` bytes of zeros, and waits for the right to hold what the request needs,
+/// by `cost` from the bytes of its body.
 pub(super) async fn receive_bytes(
     app: &App,
     headers: &HeaderMap,
@@ -58,14 +65,19 @@ pub(super) async fn receive_bytes(
 ) -> Result<(Buffer, Permit), Error> {
     let bounds = Bounds { max_bytes: app.service.limits().max_bytes, timeout: app.body_timeout };
     let length = body::declared_length(headers, bounds.max_bytes)?;
-    let mut permit = app.service.admit(cost(length.unwrap_or(0))).await?;
-    let buffer =
-        body::receive(body, length, lead, bounds, |bytes| permit.grow(cost(bytes))).await?;
-    Ok((buffer, permit))
+    let compute = app.service.compute();
+    compute.check(cost(length.unwrap_or(0)))?;
+    let mut held = Held { compute, cost, permit: None };
+    let buffer = body::receive(body, length, lead, bounds, &mut held).await?;
+    match held.permit {
+        Some(permit) => Ok((buffer, permit)),
+        // Without a body there was nothing to admit.
+        None => Ok((buffer, compute.admit(cost(0)).await?)),
+    }
 }
 
-/// Receives a request: refuses it by its head where that tells enough, waits for the right to hold its
-/// bytes, then reads its body.
+/// Receives a request: refuses it by its head where that tells enough, then reads its body with the right to hold
+/// its bytes.
 pub(super) async fn receive(
     app: &App,
     request: Request,
@@ -96,6 +108,25 @@ pub(super) async fn receive(
         encoding: negotiate::reply_encoding(headers),
         permit,
     })
+}
+
+/// Bytes of an entry of a list, and of its text.
+const ENTRY: usize = 4 << 10;
+
+/// Answers with a document of so many entries, once there is room for it.
+pub(super) async fn document<T: Serialize>(
+    app: &App,
+    name: &'static str,
+    entries: usize,
+    make: impl FnOnce(&Service) -> T,
+) -> Result<Response, Error> {
+    let received = Instant::now();
+    let mut permit = app.service.admit(entries.saturating_add(1).saturating_mul(ENTRY)).await?;
+    let started = Instant::now();
+    let answer = Answer::document(&make(&app.service), &mut |bytes| permit.grow_by(bytes))?;
+    permit.shrink(answer.len());
+    let outcome = Outcome { answer, compute: started.elapsed(), permit: Arc::new(permit) };
+    Ok(body::respond(name, outcome, received.elapsed()))
 }
 
 /// The name in the path of a request.

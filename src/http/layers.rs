@@ -92,9 +92,10 @@ pub(super) async fn replace(
 /// List all layers.
 #[utoipa::path(get, path = "/v1/layers", operation_id = "list_layers", tag = "layers",
     responses((status = 200, description = "In the order of their names.", body = LayersDoc),
-        docs::ReadProblems))]
-pub(super) async fn list(State(app): State<App>) -> Json<LayersDoc> {
-    Json(app.service.layers().list())
+        docs::Problems))]
+pub(super) async fn list(State(app): State<App>) -> Result<Response, Error> {
+    let entries = app.service.layers().len();
+    exchange::document(&app, "list_layers", entries, |service| service.layers().list()).await
 }
 
 /// Describe a layer.

@@ -49,7 +49,8 @@ pub(super) async fn sample(
         if context.cancel.is_cancelled() {
             return Err(Error::new(Kind::Internal, "cancelled"));
         }
-        sample.answer(format)?.compressed(encoding, context.cancel)
+        let answer = sample.answer(format, &mut |bytes| context.take(bytes))?;
+        answer.compressed(encoding, context)
     });
     let outcome = outcome.await?;
     Ok(body::respond("sample", outcome, started.elapsed()))

@@ -62,6 +62,19 @@ pub fn dequantize(parts: &Codes<'_>, dtype: DType, cancel: &Cancel) -> Result<Te
         .ok_or_else(|| QuantError::field("output_dtype", "not a floating-point type"))
 }
 
+/// Bytes that [`dequantize`] takes beside its result: parameters of slices, and elements in the type of the scale.
+///
+/// # Errors
+/// [`QuantError`] when the granularity does not fit the shape.
+pub fn working_bytes(parts: &Codes<'_>, dtype: DType) -> Result<usize, QuantError> {
+    let computed = if parts.scale.dtype() == DType::F64 { 8 } else { 4 };
+    // A scale in its type, a zero point in three, both as one and as columns with the reciprocal.
+    let slice = 4 * computed + 4 * size_of::<i64>();
+    let slices = Layout::new(parts.granularity, parts.codes.shape())?.slices();
+    let elements = if dtype.size() == computed { 0 } else { parts.codes.shape().len() };
+    Ok(slices.saturating_mul(slice).saturating_add(elements.saturating_mul(computed)))
+}
+
 fn restore<T: Real>(
     codes: &Tensor,
     table: &Table<T>,

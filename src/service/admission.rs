@@ -4,6 +4,12 @@
 //! its bytes before its body is read and keeps them, as a [`Permit`], until
 //! its answer is written. The wait is bounded in number and in time; what does
 //! not fit is refused at once, so that a queue never hides overload.
+//!
+//! Nothing is held for what may never come: a body is admitted when its first
+//! bytes are here, for as much as a small one needs, and as a whole when it turns
+//! out to be longer. Not step by step: uploads that wait for one another, each
+//! with half of its bytes, would all fail. Who waits for the whole holds next to
+//! nothing, and who holds the whole waits for no bytes any more.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,8 +25,9 @@ use crate::tensor::stock;
 
 /// Semaphores count in KiB: tokio's hold 32 bits.
 const UNIT: usize = 1024;
-/// Requests up to this size may use the share that larger ones may not.
-const SMALL: usize = 4 << 20;
+/// Requests up to this size may use the share that larger ones may not. Those that were admitted for their first
+/// bytes are smaller.
+const SMALL: usize = 256 << 10;
 
 const NEVER: &str = "the request needs more memory than the server may use";
 const SMALLER: &str =
@@ -124,41 +131,71 @@ impl Admission {
         leave_room(&self.bytes);
     }
 
+    /// Refuses what could never be held.
+    ///
+    /// # Errors
+    /// [`Kind::TooLarge`].
+    pub(in crate::service) fn check(&self, bytes: usize) -> Result<(), Error> {
+        let bound = if bytes > SMALL { self.most() } else { self.total };
+        if units(bytes) as usize > bound {
+            return Err(Error::new(Kind::TooLarge, NEVER).cure(SMALLER));
+        }
+        Ok(())
+    }
+
+    /// Units that large requests may hold.
+    const fn most(&self) -> usize {
+        self.total - self.total / 8
+    }
+
     /// Waits for the right to hold `bytes`.
+    ///
+    /// # Errors
+    /// As [`raise`](Self::raise).
+    pub(in crate::service) async fn admit(&self, bytes: usize) -> Result<Permit, Error> {
+        let mut permit = Permit {
+            bytes: Arc::clone(&self.bytes),
+            large_bytes: Arc::clone(&self.large),
+            most: u32::try_from(self.most()).unwrap_or(u32::MAX),
+            held: None,
+            held_large: None,
+            deadline: Instant::now(),
+        };
+        self.raise(&mut permit, bytes).await?;
+        Ok(permit)
+    }
+
+    /// Waits for the right to hold `bytes` in all.
     ///
     /// # Errors
     /// [`Kind::TooLarge`] when it could never be had, [`Kind::Overloaded`]
     /// when too many wait already or it takes too long.
-    pub(in crate::service) async fn admit(&self, bytes: usize) -> Result<Permit, Error> {
-        let is_large = bytes > SMALL;
-        let total = self.total;
-        let bound = if is_large { total - total / 8 } else { total };
-        if units(bytes) as usize > bound {
-            return Err(Error::new(Kind::TooLarge, NEVER).cure(SMALLER));
-        }
-        let deadline = Instant::now() + self.queue.patience;
-        let mut permit = Permit {
-            bytes: Arc::clone(&self.bytes),
-            large_bytes: Arc::clone(&self.large),
-            most: u32::try_from(total - total / 8).unwrap_or(u32::MAX),
-            held: None,
-            held_large: None,
-            deadline,
-        };
+    pub(in crate::service) async fn raise(
+        &self,
+        permit: &mut Permit,
+        bytes: usize,
+    ) -> Result<(), Error> {
+        self.check(bytes)?;
+        permit.deadline = Instant::now() + self.queue.patience;
         if permit.try_hold(bytes).is_ok() {
-            return Ok(permit);
+            return Ok(());
         }
         let _waiting = self.queue.wait()?;
+        let [large, more] = permit.missing(bytes);
         let acquire = async {
-            if is_large {
-                permit.held_large =
-                    Arc::clone(&self.large).acquire_many_owned(units(bytes)).await.ok();
-            }
-            permit.held = Arc::clone(&self.bytes).acquire_many_owned(units(bytes)).await.ok();
-            leave_room(&self.bytes);
-            permit
+            let large = Arc::clone(&self.large).acquire_many_owned(large).await.ok();
+            (large, Arc::clone(&self.bytes).acquire_many_owned(more).await.ok())
         };
-        tokio::time::timeout_at(deadline, acquire).await.map_err(|_| overloaded("bytes"))
+        let acquired = tokio::time::timeout_at(permit.deadline, acquire).await;
+        let (large, more) = acquired.map_err(|_| overloaded("bytes"))?;
+        if let Some(large) = large {
+            join(&mut permit.held_large, large);
+        }
+        if let Some(more) = more {
+            join(&mut permit.held, more);
+        }
+        leave_room(&self.bytes);
+        Ok(())
     }
 }
 
@@ -173,34 +210,27 @@ impl Permit {
         self.held_units() as usize * UNIT
     }
 
+    /// Units of those for large requests, and of all, that are missing to hold `bytes`.
+    fn missing(&self, bytes: usize) -> [u32; 2] {
+        let own = self.held_large.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let own = u32::try_from(own).unwrap_or(u32::MAX);
+        let large = if bytes > SMALL { units(bytes).saturating_sub(own) } else { 0 };
+        [large, units(bytes).saturating_sub(self.held_units())]
+    }
+
     /// Holds `bytes` in all, or as many as before when there are not enough.
     fn try_hold(&mut self, bytes: usize) -> Result<(), ()> {
-        let more = units(bytes).saturating_sub(self.held_units());
-        let held = Arc::clone(&self.bytes).try_acquire_many_owned(more).map_err(drop)?;
-        if bytes > SMALL {
-            let own = self.held_large.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-            let more = units(bytes).saturating_sub(u32::try_from(own).unwrap_or(u32::MAX));
-            let large = Arc::clone(&self.large_bytes).try_acquire_many_owned(more).map_err(drop)?;
-            join(&mut self.held_large, large);
-        }
-        join(&mut self.held, held);
+        let [large, more] = self.missing(bytes);
+        let more = Arc::clone(&self.bytes).try_acquire_many_owned(more).map_err(drop)?;
+        let large = Arc::clone(&self.large_bytes).try_acquire_many_owned(large).map_err(drop)?;
+        join(&mut self.held_large, large);
+        join(&mut self.held, more);
         leave_room(&self.bytes);
         Ok(())
     }
 
-    /// Asks for `bytes` in all. Never waits: whoever waits while holding bytes
+    /// Asks for `bytes` more than are held, in the terms of a codec. Never waits: whoever waits while holding bytes
     /// could wait for another who does the same.
-    ///
-    /// # Errors
-    /// [`Kind::Overloaded`] when there are not enough.
-    pub fn grow(&mut self, bytes: usize) -> Result<(), Error> {
-        if units(bytes) <= self.held_units() {
-            return Ok(());
-        }
-        self.try_hold(bytes).map_err(|()| overloaded("bytes"))
-    }
-
-    /// Asks for `bytes` more than are held, in the terms of a codec.
     ///
     /// # Errors
     /// [`Reason::TooLarge`] when they could never be had, [`Reason::NoRoom`]
@@ -256,12 +286,15 @@ mod tests {
         assert_eq!(admission.inflight_bytes(), 10 << 20);
         // Large requests may not take the last eighth, small ones may.
         assert_eq!(admission.admit(5 << 20).await.unwrap_err().kind, Kind::Overloaded);
-        let small = admission.admit(4 << 20).await.unwrap();
-        assert!(permit.grow(15 << 20).is_err());
+        let large = admission.admit(4 << 20).await.unwrap();
+        assert_eq!(admission.admit(SMALL + 1).await.unwrap_err().kind, Kind::Overloaded);
+        let small = admission.admit(SMALL).await.unwrap();
+        assert_eq!(permit.grow_by(1 << 20).unwrap_err().reason, Reason::NoRoom);
+        assert_eq!(permit.grow_by(5 << 20).unwrap_err().reason, Reason::TooLarge);
         permit.shrink(1 << 20);
-        assert_eq!(admission.inflight_bytes(), 5 << 20);
-        assert!(permit.grow(9 << 20).is_ok());
-        drop((permit, small));
+        assert_eq!(admission.inflight_bytes(), (5 << 20) + SMALL);
+        assert!(permit.grow_by(8 << 20).is_ok());
+        drop((permit, large, small));
         assert_eq!(admission.inflight_bytes(), 0);
         assert_eq!(admission.admit(15 << 20).await.unwrap_err().kind, Kind::TooLarge);
         assert_eq!(admission.admit(17 << 20).await.unwrap_err().kind, Kind::TooLarge);
@@ -275,12 +308,29 @@ mod tests {
         permit.merge(admission.admit(6 << 20).await.unwrap());
         assert_eq!(permit.held_bytes(), 12 << 20);
         assert_eq!(admission.inflight_bytes(), 12 << 20);
-        // Of what large requests may hold, 11 MiB of 14 are taken.
-        assert!(admission.admit(4 << 20).await.is_ok());
+        // Of what large requests may hold, 12 MiB of 14 are taken.
+        assert!(admission.admit(3 << 20).await.is_err());
+        assert!(admission.admit(2 << 20).await.is_ok());
         permit.shrink(2 << 20);
         assert_eq!(admission.inflight_bytes(), 2 << 20);
         drop(permit);
         assert_eq!(admission.inflight_bytes(), 0);
+        assert!(admission.admit(14 << 20).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_permit_is_raised_once_there_is_room() {
+        let admission = Admission::new(16 << 20, Queue::new(4, Duration::from_secs(60)));
+        let mut first = admission.admit(1 << 10).await.unwrap();
+        let other = admission.admit(8 << 20).await.unwrap();
+        let raised = admission.raise(&mut first, 10 << 20);
+        let (raised, ()) = tokio::join!(raised, async { drop(other) });
+        assert_eq!(raised.map_err(|error| error.kind), Ok(()));
+        assert_eq!(first.held_bytes(), 10 << 20);
+        assert_eq!(admission.raise(&mut first, 15 << 20).await.unwrap_err().kind, Kind::TooLarge);
+        assert_eq!(admission.inflight_bytes(), 10 << 20);
+        drop(first);
+        // Nothing is lost of those for large requests either.
         assert!(admission.admit(14 << 20).await.is_ok());
     }
 

@@ -49,7 +49,7 @@ pub(super) trait Part: Send {
     /// The same error in the terms of the request.
     fn located(&self, error: Error) -> Error;
     /// The answer; the run on `rows` rows in all took from `started` to `ended`.
-    fn encode(&mut self, y: Tensor, run: Run) -> Result<Answer, Error>;
+    fn encode(&mut self, y: Tensor, run: Run, context: &mut Context<'_>) -> Result<Answer, Error>;
 }
 
 /// A run, as the statistics count it.
@@ -90,6 +90,8 @@ struct Ready {
     x: Tensor,
     rows: usize,
     shape: Shape,
+    /// Bytes that were taken for the answer.
+    spare: usize,
     begun: Instant,
     decoded: Instant,
 }
@@ -330,13 +332,13 @@ impl Leader {
                 Context { limits: &self.limits, cancel: &cancel, spare, grow: &mut grow };
             let (x, together) = part.decode(&mut context)?;
             let shape = part.reserve(&x, &mut context)?;
-            Ok((x, shape, together))
+            Ok((x, shape, context.spare, together))
         }));
         match made.unwrap_or_else(|panic| Err(defect(panic))) {
-            Ok((x, shape, together)) => {
+            Ok((x, shape, spare, together)) => {
                 let decoded = Instant::now();
                 let rows = (x.shape().len() / self.row).max(1);
-                Some((Ready { item, x, rows, shape, begun, decoded }, together))
+                Some((Ready { item, x, rows, shape, spare, begun, decoded }, together))
             }
             Err(error) => {
                 drop(item.reply.send(Err(error)));
@@ -360,7 +362,7 @@ impl Leader {
         let answered = group.drain(..).map(|ready| {
             let own = y.part(first, ready.shape.clone()).ok_or_else(|| defect(()));
             first += ready.shape.len();
-            answer(ready, own, (std::mem::take(&mut executed), took))
+            self.answer(ready, own, (std::mem::take(&mut executed), took))
         });
         send(answered.collect());
     }
@@ -381,18 +383,29 @@ impl Leader {
         let made = made.unwrap_or_else(|panic| Err(defect(panic)));
         let made = made.map_err(|error| ready.item.part.located(error));
         let rows = ready.rows;
-        send(vec![answer(ready, made, (rows, started.elapsed()))]);
+        send(vec![self.answer(ready, made, (rows, started.elapsed()))]);
     }
-}
 
-fn answer(ready: Ready, made: Result<Tensor, Error>, (executed, took): (usize, Duration)) -> Done {
-    let Ready { item, x, rows, begun, decoded, .. } = ready;
-    let Item { mut part, permit, reply, .. } = item;
-    drop(x);
-    let run = Run { rows, executed, begun, decoded, took };
-    let encoded = catch_unwind(AssertUnwindSafe(|| part.encode(made?, run)));
-    let result = encoded.unwrap_or_else(|panic| Err(defect(panic)));
-    Done { result: result.map(|answer| (answer, begun.elapsed())), permit, reply }
+    fn answer(
+        &self,
+        ready: Ready,
+        made: Result<Tensor, Error>,
+        (executed, took): (usize, Duration),
+    ) -> Done {
+        let Ready { item, x, rows, spare, begun, decoded, .. } = ready;
+        let Item { mut part, mut permit, reply, .. } = item;
+        drop(x);
+        let run = Run { rows, executed, begun, decoded, took };
+        let cancel = Cancel::default();
+        let encoded = catch_unwind(AssertUnwindSafe(|| {
+            let mut grow = |bytes| permit.grow_by(bytes);
+            let mut context =
+                Context { limits: &self.limits, cancel: &cancel, spare, grow: &mut grow };
+            part.encode(made?, run, &mut context)
+        }));
+        let result = encoded.unwrap_or_else(|panic| Err(defect(panic)));
+        Done { result: result.map(|answer| (answer, begun.elapsed())), permit, reply }
+    }
 }
 
 /// Sends answers that may be parts of one result, whose memory is there until the last of them
@@ -423,7 +436,15 @@ fn send(all: Vec<Done>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::json::Text;
     use crate::config::Serve;
+
+    fn spaces(bytes: usize) -> Answer {
+        let mut room = |_| Ok(());
+        let mut text = Text::new(&mut room);
+        text.push(&vec![b' '; bytes]).unwrap();
+        Answer::json(text)
+    }
 
     #[tokio::test]
     async fn answers_of_one_result_hold_its_memory_until_the_last_is_gone() {
@@ -434,7 +455,7 @@ mod tests {
             let (reply, answer) = oneshot::channel();
             let result = match bytes {
                 0 => Err(Error::new(Kind::NonFinite, "a test")),
-                bytes => Ok((Answer::json(vec![b' '; bytes]), Duration::ZERO)),
+                bytes => Ok((spaces(bytes), Duration::ZERO)),
             };
             all.push(Done { result, permit, reply });
             received.push(answer);

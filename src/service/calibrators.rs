@@ -172,7 +172,7 @@ impl Calibrator {
     ) -> Result<Answer, Error> {
         // Four columns, twice as numbers and once as text.
         context.reserve(learnt.slices().saturating_mul(256))?;
-        api::describe(&self.name, &self.setup, learnt, wanted, context.cancel)
+        api::describe(&self.name, &self.setup, learnt, wanted, context)
     }
 }
 
@@ -202,6 +202,18 @@ impl Calibrators {
                 .at(Place::Parameter("name".to_owned()))
                 .cure("GET /v1/calibrators lists those that there are")
         })
+    }
+
+    /// Number of calibrators.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        lock(&self.entries).len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// All of them, in the order of their names.
@@ -377,7 +389,8 @@ impl Calibrators {
         let calibrator = self.get(name)?;
         let learnt = calibrator.learnt();
         let bytes = calibrator.setup.plan.bytes(learnt.slices());
-        context.reserve(bytes.saturating_mul(4))?;
-        api::export(&calibrator.setup, &learnt)
+        // What it knows, its columns, and one of them as a tensor.
+        context.reserve(bytes.saturating_mul(3))?;
+        api::export(&calibrator.setup, &learnt, context)
     }
 }

@@ -141,6 +141,22 @@ impl Compute {
         self.admission.admit(bytes).await
     }
 
+    /// Waits for the right to hold `bytes` in all.
+    ///
+    /// # Errors
+    /// As [`admit`](Self::admit).
+    pub async fn raise(&self, permit: &mut Permit, bytes: usize) -> Result<(), Error> {
+        self.admission.raise(permit, bytes).await
+    }
+
+    /// Refuses what could never be admitted.
+    ///
+    /// # Errors
+    /// [`Kind::TooLarge`].
+    pub fn check(&self, bytes: usize) -> Result<(), Error> {
+        self.admission.check(bytes)
+    }
+
     /// Runs `work` on the pool and gives its result and the permit back. The
     /// work is told to stop when the returned future is dropped; a panic in it
     /// becomes an error of this request only.

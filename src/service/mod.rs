@@ -110,7 +110,7 @@ pub fn execute(command: Command, context: &mut Context<'_>) -> Result<Answer, Er
         Operation::Inspect => inspect::run(payload, context),
         Operation::Matmul => matmul::run(payload, format, context),
     }?;
-    answer.compressed(encoding, context.cancel)
+    answer.compressed(encoding, context)
 }
 
 /// An answer, how long it took, and the bytes it may hold until it is written.

@@ -15,7 +15,6 @@ use crate::api::oip::documents::{
 };
 use crate::api::oip::{self, Body, CATALOG, Call, Model, VERSION, hosted};
 use crate::api::payload::Context;
-use crate::quant::Cancel;
 use crate::tensor::{Shape, Tensor};
 
 use super::admission::Permit;
@@ -253,8 +252,8 @@ impl Inference {
         };
         let computed = Instant::now();
         let version = target.version().to_string();
-        let answer = oip::encode(&call, (target.name(), &version), outputs)?;
-        let answer = answer.compressed_as(encoding, context.cancel)?;
+        let answer = oip::encode(&call, (target.name(), &version), outputs, context)?;
+        let answer = answer.compressed_as(encoding, context)?;
         let phases = Phases {
             queue: started - submitted,
             input: decoded - started,
@@ -307,12 +306,13 @@ impl Part for Together {
         hosted::located(error)
     }
 
-    fn encode(&mut self, y: Tensor, run: Run) -> Result<Answer, Error> {
+    fn encode(&mut self, y: Tensor, run: Run, context: &mut Context<'_>) -> Result<Answer, Error> {
         let started = Instant::now();
         let version = self.hosted.version.to_string();
         let outputs = hosted::outputs(&self.hosted, y);
-        let answer = oip::encode(&self.call, (self.hosted.name.as_str(), &version), outputs)?;
-        let answer = answer.compressed_as(self.encoding, &Cancel::default())?;
+        let model = (self.hosted.name.as_str(), version.as_str());
+        let answer = oip::encode(&self.call, model, outputs, context)?;
+        let answer = answer.compressed_as(self.encoding, context)?;
         let phases = Phases {
             queue: run.begun.saturating_duration_since(self.submitted),
             input: run.decoded - run.begun,
@@ -373,6 +373,12 @@ impl Service {
         let doc = self.layers().describe(&name).ok()?;
         let exists = version.is_none_or(|version| version == doc.version);
         exists.then(|| !self.layers().is_unloaded(&name))
+    }
+
+    /// Number of models.
+    #[must_use]
+    pub fn model_count(&self) -> usize {
+        CATALOG.len() + self.layers().len()
     }
 
     /// Every model, by name and version.

@@ -27,6 +27,7 @@ pub enum ShapeError {
 pub struct Shape {
     dims: Vec<usize>,
     len: usize,
+    span: usize,
 }
 
 impl Shape {
@@ -50,7 +51,7 @@ impl Shape {
                 product.checked_mul(dim).filter(|&p| p <= bound).ok_or(ShapeError::Product)?;
         }
         let len = if dims.contains(&0) { 0 } else { product };
-        Ok(Self { dims, len })
+        Ok(Self { dims, len, span: product })
     }
 
     /// The shape of a vector of `len` elements.
@@ -64,7 +65,7 @@ impl Shape {
     /// The shape of a scalar: no dimensions, one element.
     #[must_use]
     pub const fn scalar() -> Self {
-        Self { dims: Vec::new(), len: 1 }
+        Self { dims: Vec::new(), len: 1, span: 1 }
     }
 
     /// Extents, slowest-varying first.
@@ -83,6 +84,12 @@ impl Shape {
     #[must_use]
     pub const fn len(&self) -> usize {
         self.len
+    }
+
+    /// Number of elements if dimensions of 0 were 1: no count of rows, columns or slices is more.
+    #[must_use]
+    pub const fn span(&self) -> usize {
+        self.span
     }
 
     /// Whether there are no elements.
@@ -111,6 +118,8 @@ mod tests {
         let check = |dims: &[usize], expect: Result<usize, ShapeError>| {
             assert_eq!(Shape::new(dims.to_vec()).map(|shape| shape.len()), expect, "{dims:?}");
         };
+        let span = |dims: &[usize]| Shape::new(dims.to_vec()).map(|shape| shape.span());
+        assert_eq!([span(&[]), span(&[2, 3]), span(&[4, 0, 5, 0])], [Ok(1), Ok(6), Ok(20)]);
         check(&[], Ok(1));
         check(&[0], Ok(0));
         check(&[3, 0, 5], Ok(0));

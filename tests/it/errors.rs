@@ -312,6 +312,53 @@ async fn pages_of_others_change_nothing_and_borrow_no_name() {
     assert_eq!(allowed.send(get("Evil.example:80", "/v1/layers")).await.status, 200);
 }
 
+/// Slices, rows and columns are sizes like any other, and a dimension of 0 does not hide them.
+#[tokio::test]
+async fn a_body_of_nothing_makes_no_tables() {
+    let client = Client::with(|config: &mut Serve| config.max_inflight_bytes = 64 << 20);
+    let most = 1_u32 << 30;
+    for shape in [
+        "0,2147483647".to_owned(),
+        format!("0,{most}"),
+        format!("{most},0"),
+        "0,16777216".to_owned(),
+    ] {
+        let axis = if shape.starts_with('0') { -1 } else { 0 };
+        for path in [
+            format!(
+                "/v1/dequantize?dtype=I8&shape={shape}&granularity=channel&axis={axis}&scale=1"
+            ),
+            format!("/v1/quantize?dtype=F32&shape={shape}&granularity=channel&axis={axis}"),
+            format!(
+                "/v1/quantize?dtype=F32&shape={shape}&granularity=group&axis={axis}&group_size=1&bits=4"
+            ),
+            format!("/v1/inspect?dtype=F32&shape={shape}&granularity=channel&axis={axis}"),
+        ] {
+            let answer = client.post_bytes(&path, RAW, JSON, Vec::new()).await;
+            assert!([200, 400, 413].contains(&answer.status.as_u16()), "{path} {}", answer.status);
+            assert!(answer.body.len() < 1 << 20, "{path}");
+        }
+    }
+    for (a, b) in [
+        (json!([268_435_456, 1, 0]), json!([1, 0, 1])),
+        (json!([1, 0, 1]), json!([268_435_456, 1, 0])),
+        (json!([1, 268_435_456, 0]), json!([1, 0, 1])),
+        (json!([0, 1, 1]), json!([1, 1, 268_435_456])),
+    ] {
+        let empty = |shape| json!({"shape": shape, "data": []});
+        let request = json!({"a": empty(a), "b": empty(b)});
+        let answer = client.post("/v1/matmul", &request).await;
+        assert!([200, 400, 413].contains(&answer.status.as_u16()), "{request} {}", answer.status);
+        assert!(answer.body.len() < 1 << 20, "{request}");
+    }
+    let layer =
+        json!({"name": "c", "kind": "conv2d", "padding": 1, "weight": {"data": [[[[1.0]]]]}});
+    assert_eq!(client.post("/v1/layers", &layer).await.status, 201);
+    let path = "/v1/layers/c/forward?dtype=F32&shape=16777216,1,1,0";
+    let answer = client.post_bytes(path, RAW, RAW, Vec::new()).await;
+    refusal(&answer, "too-large", 413);
+}
+
 /// A scale for each element takes many times the memory of the elements.
 #[tokio::test]
 async fn the_table_of_slices_is_admitted_too() {

@@ -94,6 +94,34 @@ async fn a_stop_lets_running_requests_end() {
     running.served.await.unwrap().unwrap();
 }
 
+/// What may never come holds nothing.
+#[tokio::test]
+async fn heads_and_first_bytes_of_bodies_hold_next_to_nothing() {
+    let running = start(|config| {
+        config.max_inflight_bytes = 64 << 20;
+        config.max_queue = 0;
+    });
+    let mut idle = Vec::new();
+    for start in ["", "{", "{\"data\":[1,2"] {
+        for length in [4 << 10, 1 << 20, 12_000_000] {
+            for _ in 0..20 {
+                let head = format!(
+                    "POST /v1/quantize HTTP/1.1\r\nhost: a\r\ncontent-length: {length}\r\n\r\n{start}"
+                );
+                idle.push(connect(running.address, &head).await);
+            }
+        }
+    }
+    for (length, status) in [(14, "HTTP/1.1 200"), (2_000_000, "HTTP/1.1 200")] {
+        let request = format!(
+            "POST /v1/quantize HTTP/1.1\r\nhost: a\r\ncontent-length: {length}\r\n\r\n{{\"data\":[1,2]{}}}",
+            " ".repeat(length - 14)
+        );
+        let mut other = connect(running.address, &request).await;
+        assert!(answer(&mut other).await.starts_with(status));
+    }
+}
+
 #[tokio::test]
 async fn a_full_server_refuses_and_recovers() {
     let running = start(|config| {
@@ -101,8 +129,11 @@ async fn a_full_server_refuses_and_recovers() {
         config.max_queue = 0;
     });
     // 24 MiB of JSON may need four times as much room as there is left beside it.
-    let head =
-        "POST /v1/quantize HTTP/1.1\r\nhost: a\r\ncontent-length: 12000000\r\n\r\n{\"data\":[";
+    let head = format!(
+        "POST /v1/quantize HTTP/1.1\r\nhost: a\r\ncontent-length: 12000000\r\n\r\n{{\"data\":[{}",
+        " ".repeat(32 << 10)
+    );
+    let head = head.as_str();
     let mut first = connect(running.address, head).await;
     let mut refused = String::new();
     while !refused.starts_with("HTTP/1.1 503") {

@@ -6,7 +6,7 @@ use crate::api::answer::{Answer, ObjectWriter};
 use crate::api::error::{Error, Kind, Place};
 use crate::api::fields::{Fields, Origin};
 use crate::api::payload::{Context, pointer};
-use crate::codec::json;
+use crate::codec::{Within, json};
 use crate::quant::calibrate::{Calibration, Parts, Seen};
 use crate::tensor::{DType, Shape, Tensor};
 
@@ -55,39 +55,45 @@ const SMALL: [&str; 14] = [
 /// Everything that a calibrator was created with and has learnt.
 ///
 /// # Errors
-/// [`Kind::Internal`] if it cannot be written, which none can.
-pub fn export(setup: &Setup, calibration: &Calibration) -> Result<Answer, Error> {
+/// There is no room for its text.
+pub fn export(
+    setup: &Setup,
+    calibration: &Calibration,
+    context: &mut Context<'_>,
+) -> Result<Answer, Error> {
     let parts = calibration.parts();
-    let Parts { seen, finite, min, max, average_min, average_max, positive, negative, .. } = &parts;
-    let mut writer = ObjectWriter::begin(Vec::new());
+    Answer::object(&mut |bytes| context.take(bytes), |writer| write(writer, setup, &parts))
+}
+
+fn write(writer: &mut ObjectWriter<'_>, setup: &Setup, parts: &Parts) -> Result<(), Error> {
+    let Parts { seen, finite, min, max, average_min, average_max, positive, negative, .. } = parts;
     writer.value("format", &FORMAT)?;
     writer.value("version", &VERSION)?;
-    write_setup(&mut writer, setup)?;
+    write_setup(writer, setup)?;
     writer.value("batches", &seen.batches)?;
     writer.value("elements", &seen.elements)?;
     writer.value("nan_elements", &seen.nan)?;
     writer.value("inf_elements", &seen.inf)?;
     let slices = finite.len();
     let table = |len: usize| vec![slices, len.checked_div(slices).unwrap_or(0)];
-    counts(&mut writer, "finite", finite, vec![slices])?;
-    reals(&mut writer, "min", min, vec![slices])?;
-    reals(&mut writer, "max", max, vec![slices])?;
-    reals(&mut writer, "average_min", average_min, vec![slices])?;
-    reals(&mut writer, "average_max", average_max, vec![slices])?;
-    counts(&mut writer, "positive", positive, table(positive.len()))?;
-    counts(&mut writer, "negative", negative, table(negative.len()))?;
-    counts(&mut writer, "distinct", &parts.distinct, vec![parts.distinct.len()])?;
-    reals(&mut writer, "values", &parts.values, vec![parts.values.len()])?;
-    counts(&mut writer, "value_counts", &parts.value_counts, vec![parts.value_counts.len()])?;
+    counts(writer, "finite", finite, vec![slices])?;
+    reals(writer, "min", min, vec![slices])?;
+    reals(writer, "max", max, vec![slices])?;
+    reals(writer, "average_min", average_min, vec![slices])?;
+    reals(writer, "average_max", average_max, vec![slices])?;
+    counts(writer, "positive", positive, table(positive.len()))?;
+    counts(writer, "negative", negative, table(negative.len()))?;
+    counts(writer, "distinct", &parts.distinct, vec![parts.distinct.len()])?;
+    reals(writer, "values", &parts.values, vec![parts.values.len()])?;
+    counts(writer, "value_counts", &parts.value_counts, vec![parts.value_counts.len()])?;
     let lines = parts.line_counts.len();
-    reals(&mut writer, "lines", &parts.lines, vec![lines, parts.line])?;
-    counts(&mut writer, "line_counts", &parts.line_counts, vec![lines])?;
-    Ok(Answer::json(writer.end()))
+    reals(writer, "lines", &parts.lines, vec![lines, parts.line])?;
+    counts(writer, "line_counts", &parts.line_counts, vec![lines])
 }
 
 /// A column, unless there is nothing in it.
 fn counts(
-    writer: &mut ObjectWriter,
+    writer: &mut ObjectWriter<'_>,
     key: &str,
     values: &[u64],
     dims: Vec<usize>,
@@ -99,7 +105,7 @@ fn counts(
 
 /// The same of real numbers.
 fn reals(
-    writer: &mut ObjectWriter,
+    writer: &mut ObjectWriter<'_>,
     key: &str,
     values: &[f64],
     dims: Vec<usize>,
@@ -110,14 +116,14 @@ fn reals(
 }
 
 fn column(
-    writer: &mut ObjectWriter,
+    writer: &mut ObjectWriter<'_>,
     key: &str,
     is_empty: bool,
     tensor: impl FnOnce() -> Option<Tensor>,
 ) -> Result<(), Error> {
     if !is_empty {
         let missing = || Error::new(Kind::Internal, "a column without a shape");
-        writer.tensor(key, &tensor().ok_or_else(missing)?);
+        writer.tensor(key, &tensor().ok_or_else(missing)?)?;
     }
     Ok(())
 }
@@ -131,14 +137,15 @@ pub(super) fn read(text: &[u8], context: &mut Context<'_>) -> Result<Import, Err
         .map_err(|error| Error::from(error).at(Place::Pointer(BASE.to_owned())))?;
     let mut fields = Fields::new(Map::new(), Origin::Body(BASE.to_owned()));
     let mut parts = Parts::default();
-    // A digit and a comma become eight bytes, here and in their column.
-    context.reserve(text.len().saturating_mul(8))?;
     for member in &members {
         let key = member.key.as_ref();
         let place = pointer(BASE, key);
         match COLUMNS.iter().find(|(name, _)| *name == key) {
             Some(&(_, dtype)) => {
-                let tensor = json::read_tensor(member.value, dtype, None, &place, context.limits)?;
+                let within: Within<'_> = (context.limits, &mut |bytes| context.take(bytes));
+                let tensor = json::read_tensor(member.value, dtype, None, &place, within)?;
+                // Once more as a column.
+                context.reserve(tensor.bytes().len())?;
                 take_column(&mut parts, key, &tensor)?;
             }
             None => fields.insert(key, context.read_option(member.value, &place)?),

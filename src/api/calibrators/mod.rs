@@ -17,7 +17,7 @@ use super::answer::{Answer, ObjectWriter};
 use super::error::{Error, Kind, Place};
 use super::fields::Origin;
 use super::name::Name;
-use super::payload::pointer;
+use super::payload::{Context, pointer};
 
 pub use document::export;
 pub use request::{Merger, read_batch, read_creation, read_merger, read_query};
@@ -205,17 +205,29 @@ pub fn describe(
     setup: &Setup,
     calibration: &Calibration,
     wanted: &Wanted,
-    cancel: &Cancel,
+    context: &mut Context<'_>,
 ) -> Result<Answer, Error> {
+    let cancel = context.cancel;
+    Answer::object(&mut |bytes| context.take(bytes), |writer| {
+        write_description(writer, (name, setup), calibration, wanted, cancel)
+    })
+}
+
+fn write_description(
+    writer: &mut ObjectWriter<'_>,
+    (name, setup): (&Name, &Setup),
+    calibration: &Calibration,
+    wanted: &Wanted,
+    cancel: &Cancel,
+) -> Result<(), Error> {
     if calibration.seen().batches == 0 && wanted.numerics.is_some() {
         return Err(Error::new(Kind::Conflict, "no batch was fed to the calibrator yet")
             .at(Place::Parameter("name".to_owned()))
             .cure("feed batches first, or leave the scheme out"));
     }
     let numerics = wanted.numerics.unwrap_or(setup.numerics);
-    let mut writer = ObjectWriter::begin(Vec::new());
     writer.value("name", &name.as_str())?;
-    write_setup(&mut writer, &Setup { plan: setup.plan, numerics })?;
+    write_setup(writer, &Setup { plan: setup.plan, numerics })?;
     let seen = calibration.seen();
     writer.value("batches", &seen.batches)?;
     writer.value("elements", &seen.elements)?;
@@ -230,14 +242,13 @@ pub fn describe(
     let overflows = |end: f64| end.abs() > f64::from(f32::MAX);
     let is_wide = observed.is_some_and(|ends| ends.into_iter().any(overflows));
     if wanted.wide.unwrap_or(is_wide) {
-        resolved::<f64>(&mut writer, DType::F64, calibration, (numerics, resolve), cancel)?;
+        resolved::<f64>(writer, DType::F64, calibration, (numerics, resolve), cancel)
     } else {
-        resolved::<f32>(&mut writer, DType::F32, calibration, (numerics, resolve), cancel)?;
+        resolved::<f32>(writer, DType::F32, calibration, (numerics, resolve), cancel)
     }
-    Ok(Answer::json(writer.end()))
 }
 
-fn write_setup(writer: &mut ObjectWriter, setup: &Setup) -> Result<(), Error> {
+fn write_setup(writer: &mut ObjectWriter<'_>, setup: &Setup) -> Result<(), Error> {
     let doc = SetupDoc::from(setup);
     writer.value("range", &doc.range)?;
     writer.value("percentile", &doc.percentile)?;
@@ -250,7 +261,7 @@ fn write_setup(writer: &mut ObjectWriter, setup: &Setup) -> Result<(), Error> {
 }
 
 fn resolved<T: Real>(
-    writer: &mut ObjectWriter,
+    writer: &mut ObjectWriter<'_>,
     dtype: DType,
     calibration: &Calibration,
     (numerics, resolve): (Numerics, bool),
@@ -271,8 +282,7 @@ fn resolved<T: Real>(
         let shape = if is_tensor { Ok(Shape::scalar()) } else { Shape::vector(values.len()) };
         let tensor = shape.ok().and_then(|shape| Tensor::from_elements(dtype, shape, values));
         let missing = || Error::new(Kind::Internal, "a column without a shape");
-        writer.tensor(key, &tensor.ok_or_else(missing)?);
-        Ok(())
+        writer.tensor(key, &tensor.ok_or_else(missing)?)
     };
     column("min", dtype, &ranges.iter().map(|range| range.min).collect::<Vec<_>>())?;
     column("max", dtype, &ranges.iter().map(|range| range.max).collect::<Vec<_>>())?;

@@ -13,10 +13,11 @@ use crate::api::name::Name;
 use crate::api::options::{Options, options_of_value};
 use crate::api::payload::{self, Context, Format, Payload};
 use crate::codec::json::{self, Member};
-use crate::codec::{npy, safetensors};
+use crate::codec::{Within, npy, safetensors};
 use crate::quant::QuantError;
 use crate::quant::layer::{Activation, Conv, Definition, Geometry, Layer, Order, Weight};
 use crate::quant::matmul::Operand;
+use crate::quant::quantize::working_bytes;
 use crate::quant::scheme::{Granularity, Scheme};
 use crate::tensor::{Buffer, DType, Reals, Tensor};
 
@@ -40,6 +41,8 @@ pub const OPTIONS: [&str; 15] = [
     "groups",
     "keep_float",
 ];
+/// Bytes of a step in K of the last panel of outputs, which is as wide as any.
+const PANEL: usize = 128;
 /// Largest step or padding.
 const MAX_STEP: usize = 1 << 15;
 /// Layers of one chain.
@@ -89,11 +92,12 @@ pub fn read(payload: Payload, context: &mut Context<'_>) -> Result<Request, Erro
         }
         Format::Npy => {
             nest(&mut fields)?;
-            Ok(alone(npy::read(body, context.limits)?, fields))
+            let within: Within<'_> = (context.limits, &mut |bytes| context.take(bytes));
+            Ok(alone(npy::read(body, within)?, fields))
         }
         Format::Raw => {
             nest(&mut fields)?;
-            Ok(alone(payload::raw_tensor(body, &mut fields)?, fields))
+            Ok(alone(payload::raw_tensor(body, &mut fields, context.limits)?, fields))
         }
     }
 }
@@ -198,8 +202,15 @@ fn layer(
         Given::Real(tensor, _) => tensor.shape().len(),
         Given::Coded(item) => item.codes.shape().len(),
     };
-    // Codes, the same in another order, packed as words, and real numbers.
-    context.reserve(elements.saturating_mul(1 + 2 + 2 + 8).saturating_add(1 << 12))?;
+    // Codes, the same in another order, packed as words in panels, and real numbers, as they come, in another order
+    // and as they are kept; what is stored of codes and numbers.
+    let dims = match &given {
+        Given::Real(tensor, _) => tensor.shape().dims(),
+        Given::Coded(item) => item.codes.shape().dims(),
+    };
+    let outputs = dims.get(usize::from(order == Order::Columns)).copied().unwrap_or(1);
+    let panel = (elements / outputs.max(1)).saturating_mul(PANEL);
+    context.reserve(elements.saturating_mul(1 + 1 + 2 + 12 + 5).saturating_add(panel))?;
     let (weight, float) = weights(&given, order, keep_float, context)?;
     let bias = bias.map(|bias| real(&bias));
     let activation = activation.unwrap_or(Activation::None);
@@ -222,7 +233,7 @@ fn weights(
     given: &Given,
     order: Order,
     keep_float: bool,
-    context: &Context<'_>,
+    context: &mut Context<'_>,
 ) -> Result<(Weight, Option<Tensor>), Error> {
     let at = |error: QuantError| {
         Error::of_quant(error, |field| match field {
@@ -236,6 +247,7 @@ fn weights(
         Given::Real(tensor, scheme) => {
             let scheme = weight_scheme(scheme.clone(), order)?;
             let operand = Operand::Real { tensor, scheme: &scheme };
+            context.reserve(working_bytes(tensor, &scheme).map_err(at)?)?;
             let weight = Weight::new(&operand, order, context.cancel).map_err(at)?;
             (weight, keep_float.then(|| real(tensor)))
         }
@@ -390,7 +402,7 @@ fn decode_safetensors(
                 Some(scheme) => options_of_value(scheme.clone(), "/weight/scheme")?,
                 None => Options::default(),
             };
-            let item = safetensors_item(name.to_owned(), &mut parts, &metadata, &query)?;
+            let item = safetensors_item(name.to_owned(), &mut parts, &metadata, &query, context)?;
             Some(Given::Coded(Box::new(item)))
         }
         (None, None) => None,

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::api::answer::{Answer, ObjectWriter};
+use crate::api::answer::Answer;
 use crate::api::compare::only;
 use crate::api::documents::ProductReportDoc;
 use crate::api::error::{Error, Kind, Place};
 use crate::api::payload::{Context, Format, Payload};
+use crate::codec::json;
 use crate::quant::QuantError;
 use crate::quant::layer::{ChainError, Comparison, chain_float};
 use crate::tensor::{Shape, Tensor};
@@ -54,16 +55,13 @@ pub fn reserve(
     context: &mut Context<'_>,
 ) -> Result<Shape, Error> {
     let (shape, bytes) = hosted.shape(x.shape().dims())?;
-    if shape.len() > context.limits.max_elements {
-        let detail = format!(
-            "the result has {} elements, {} are allowed",
-            shape.len(),
-            context.limits.max_elements
-        );
-        return Err(Error::new(Kind::TooLarge, detail).cure("send fewer rows at once"));
+    let checked = context.limits.check(&shape);
+    checked.map_err(|error| Error::from(error.cure("send fewer rows at once")))?;
+    context.reserve(bytes)?;
+    if format == Format::Json {
+        let one = json::text_of_one(hosted.output().dtype);
+        context.foresee(shape.len().saturating_mul(one))?;
     }
-    let text = if format == Format::Json { shape.len().saturating_mul(16) } else { 0 };
-    context.reserve(bytes.saturating_add(text))?;
     Ok(shape)
 }
 
@@ -80,14 +78,19 @@ pub fn forward(
     let (x, _) = input_of_run(payload, context)?;
     reserve(hosted, &x, format, context)?;
     let y = hosted.forward(&x, context.cancel)?;
-    answer(hosted, y, format)
+    answer(hosted, y, format, context)
 }
 
 /// The result as an answer.
 ///
 /// # Errors
-/// [`Kind::Internal`] if it cannot be written, which none of ours is.
-pub fn answer(hosted: &Hosted, y: Tensor, format: Format) -> Result<Answer, Error> {
+/// There is no room for its text.
+pub fn answer(
+    hosted: &Hosted,
+    y: Tensor,
+    format: Format,
+    context: &mut Context<'_>,
+) -> Result<Answer, Error> {
     let affine = hosted.links().last().and_then(|link| link.layer.output().affine());
     let version = hosted.version.to_string();
     let mut facts = vec![
@@ -99,19 +102,18 @@ pub fn answer(hosted: &Hosted, y: Tensor, format: Format) -> Result<Answer, Erro
         facts.push(("quantd-zero-point", affine.zero_point.to_string()));
     }
     match format {
-        Format::Json => {
-            let mut writer = ObjectWriter::begin(Vec::new());
+        Format::Json => Answer::object(&mut |bytes| context.take(bytes), |writer| {
             writer.value("layer", &hosted.name.as_str())?;
             writer.value("version", &hosted.version)?;
             writer.value("dtype", &y.dtype().name())?;
             writer.value("shape", &y.shape().dims())?;
-            writer.tensor("data", &y);
+            writer.tensor("data", &y)?;
             if let Some(affine) = affine {
                 writer.value("scale", &affine.scale)?;
                 writer.value("zero_point", &affine.zero_point)?;
             }
-            Ok(Answer::json(writer.end()))
-        }
+            Ok(())
+        }),
         Format::Safetensors => {
             let facts = facts
                 .into_iter()
@@ -136,9 +138,10 @@ pub fn evaluate(
     context: &mut Context<'_>,
 ) -> Result<Answer, Error> {
     let x = input(payload, context)?;
-    // Twice, with the results compared in f64.
-    reserve(hosted, &x, Format::Json, context)?;
-    reserve(hosted, &x, Format::Json, context)?;
+    // Twice, and the results once more to be compared.
+    reserve(hosted, &x, Format::Raw, context)?;
+    let cells = reserve(hosted, &x, Format::Raw, context)?.len();
+    context.reserve(cells.saturating_mul(2 * size_of::<f32>()))?;
     let layers = hosted.layers();
     let mut best = [f64::INFINITY; 2];
     let (started, mut runs) = (now(), 0);
@@ -167,7 +170,7 @@ pub fn evaluate(
         speed_up: Some(float / integer).filter(|speed_up| speed_up.is_finite()),
         runs,
     };
-    Answer::document(&EvaluationDoc {
+    let document = EvaluationDoc {
         layer: hosted.name.as_str().to_owned(),
         version: hosted.version,
         shape: made.shape().dims().to_vec(),
@@ -175,7 +178,8 @@ pub fn evaluate(
         memory,
         compression_ratio: memory.float_bytes as f64 / memory.packed_bytes.max(1) as f64,
         time,
-    })
+    };
+    Answer::document(&document, &mut |bytes| context.take(bytes))
 }
 
 fn unkept(hosted: &Hosted, error: ChainError) -> Error {

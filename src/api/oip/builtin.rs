@@ -11,6 +11,7 @@ use crate::api::matmul::{self, Request, Side};
 use crate::api::options::{Options, SCHEME_FIELDS};
 use crate::api::payload::{self, Context};
 use crate::api::quantize;
+use crate::codec::Limits;
 use crate::codec::oip::{Input, Output};
 use crate::quant::codes::Stated;
 use crate::quant::matmul::Report as ProductReport;
@@ -83,7 +84,9 @@ fn run_quantize(
             field => origin.place(field),
         })
     };
-    let made = quantize::quantize_one(tensor, &scheme, false, (call.format(), context), located)?;
+    let format = (call.format(), &mut *context);
+    let made = quantize::quantize_one(tensor, &scheme, false, format, located)?;
+    context.release(made.text);
     let mut q = output("q", made.codes);
     if scheme.packed {
         let letter = if scheme.numerics.signed { 'I' } else { 'U' };
@@ -155,7 +158,7 @@ fn run_dequantize(
 ) -> Result<Vec<Output>, Error> {
     let known = ["q", "scale", "zero_point"];
     let dtype = output_dtype(&mut call.fields)?;
-    let shape = payload::shape(&mut call.fields)?;
+    let shape = payload::shape(&mut call.fields, context.limits)?;
     let mut options = options(preset, call)?;
     let own = ["output_dtype", "shape"];
     let known_fields: Vec<_> = own.into_iter().chain(SCHEME_FIELDS[1..18].to_vec()).collect();
@@ -165,7 +168,7 @@ fn run_dequantize(
     let zero_point = call.take("zero_point").map(|input| input.tensor);
     call.finish_inputs(&known)?;
     let place = Place::Pointer("/inputs/0".to_owned());
-    let shape = match shape_of(&q, &place)? {
+    let shape = match shape_of(&q, &place, context.limits)? {
         Some(packed) => {
             options.packed = Some(true);
             Some(packed)
@@ -173,7 +176,7 @@ fn run_dequantize(
         None => shape,
     };
     let coding = coding(&options, call.fields.origin())?;
-    let codes = unpacked(q.tensor, shape, &coding, &place)?;
+    let codes = unpacked(q.tensor, shape, &coding, &place, context)?;
     let item = Item {
         name: String::new(),
         codes,
@@ -184,18 +187,22 @@ fn run_dequantize(
         place: call.fields.origin().clone(),
     };
     let restored = dequantize::restore(item, dtype, call.format(), context)?;
+    context.release(dequantize::text_bytes(&restored, call.format()));
     Ok(vec![output("x", restored)])
 }
 
 /// The shape that packed codes say they have, as the answer of a quantizing
 /// model says it.
-fn shape_of(q: &Input, place: &Place) -> Result<Option<Shape>, Error> {
+fn shape_of(q: &Input, place: &Place, limits: &Limits) -> Result<Option<Shape>, Error> {
     let Some(text) = q.parameters.get("quantd_shape") else { return Ok(None) };
     let inner = text.as_str().and_then(|text| text.strip_prefix('[')?.strip_suffix(']'));
     let dims = inner.map(|inner| inner.split(',').filter(|dim| !dim.is_empty()));
     let dims: Option<Vec<usize>> = dims.and_then(|dims| dims.map(|dim| dim.parse().ok()).collect());
     match dims.and_then(|dims| Shape::new(dims).ok()) {
-        Some(shape) => Ok(Some(shape)),
+        Some(shape) => {
+            limits.check(&shape).map_err(|error| Error::from(error).at(place.clone()))?;
+            Ok(Some(shape))
+        }
         None => Err(Error::new(Kind::InvalidOption, "quantd_shape is no shape")
             .at(place.clone())
             .cure("write it as \"[2,3]\"")),

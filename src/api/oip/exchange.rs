@@ -10,9 +10,10 @@ use crate::api::answer::Answer;
 use crate::api::error::{Error, Kind, Place};
 use crate::api::fields::{Fields, Origin};
 use crate::api::payload::{Context, Format};
-use crate::codec::Reason;
 use crate::codec::encoding::{self, Encoding};
+use crate::codec::json::Text;
 use crate::codec::oip::{self, Head, Input, Output, Wanted};
+use crate::codec::{Reason, Within};
 use crate::tensor::Buffer;
 
 use super::models::Spec;
@@ -66,13 +67,14 @@ pub fn decode(body: Body, inputs: &[Spec], context: &mut Context<'_>) -> Result<
     if header == Some(0) {
         return decode_raw(&bytes, lead, inputs, context);
     }
-    let request = oip::read(&bytes, lead, header, context.limits)?;
+    let within: Within<'_> = (context.limits, &mut |bytes| context.take(bytes));
+    let request = oip::read(&bytes, lead, header, within)?;
     let mut decoded = Vec::with_capacity(request.inputs.len());
     for input in request.inputs {
         decoded.push(settle(input, context)?);
     }
-    let texts = request.parameters.values().filter_map(Value::as_str);
-    context.reserve_option(texts.map(str::len).sum())?;
+    let mut texts = request.parameters.values().filter_map(Value::as_str);
+    texts.try_for_each(|text| context.reserve_option(text.as_bytes()))?;
     let mut call = Call {
         id: request.id,
         fields: Fields::of_scalars(request.parameters, Origin::Body("/parameters".to_owned())),
@@ -110,10 +112,9 @@ fn decode_raw(
     })
 }
 
-/// Takes room for what is not part of the body: numbers of JSON, and a copy of
-/// elements that do not lie where their type wants them.
+/// Copies elements that do not lie where their type wants them.
 fn settle(input: Input, context: &mut Context<'_>) -> Result<Input, Error> {
-    if input.is_view && input.tensor.is_aligned() {
+    if input.tensor.is_aligned() {
         return Ok(input);
     }
     context.reserve(input.tensor.bytes().len())?;
@@ -188,15 +189,21 @@ pub fn encode(
     call: &Call,
     (model, version): (&str, &str),
     outputs: Vec<Output>,
+    context: &mut Context<'_>,
 ) -> Result<Answer, Error> {
     let outputs = select(call, outputs)?;
     let head = Head { model, version, id: call.id.as_deref() };
-    let header = oip::write(head, &outputs).map_err(|error| {
-        let infinite = error.reason == Reason::Unsupported;
-        let kind = if infinite { Kind::NonFinite } else { Kind::InvalidOption };
+    let mut room = |bytes| context.take(bytes);
+    let mut text = Text::new(&mut room);
+    oip::write(&mut text, head, &outputs).map_err(|error| {
+        let kind = match error.reason {
+            Reason::Unsupported => Kind::NonFinite,
+            Reason::Malformed => Kind::InvalidOption,
+            Reason::TooLarge | Reason::NoRoom => return Error::from(error),
+        };
         Error { kind, ..Error::from(error) }.at(Place::Pointer("/outputs".to_owned()))
     })?;
-    let mut answer = Answer::json(header);
+    let mut answer = Answer::json(text);
     if outputs.iter().any(|output| output.binary) {
         answer.format = Format::Raw;
         answer.facts.push(("inference-header-content-length", answer.len().to_string()));

@@ -14,6 +14,7 @@ use flate2::bufread::{MultiGzDecoder, ZlibDecoder};
 use flate2::write::{GzEncoder, ZlibEncoder};
 
 use super::CodecError;
+use super::json::{Room, Text};
 use crate::tensor::Buffer;
 
 /// Decoded bytes per encoded byte that are accepted above [`FREE_BYTES`].
@@ -125,24 +126,44 @@ fn decoder<'a>(encoding: Encoding, input: &'a mut &[u8]) -> Result<Box<dyn Read 
     })
 }
 
-/// Encodes a whole body at the fastest level.
+/// Encodes what the pieces hold together at the fastest level, in pieces that take of that room. Each piece is
+/// let go once it is read.
 ///
 /// # Errors
-/// The encoder failed, as when it runs out of memory.
-pub fn encode(encoding: Encoding, input: &[u8]) -> io::Result<Vec<u8>> {
-    match encoding {
-        Encoding::Identity => Ok(input.to_vec()),
+/// There is no room, or the encoder failed, as when it runs out of memory.
+pub fn encode(
+    encoding: Encoding,
+    pieces: impl IntoIterator<Item: AsRef<[u8]>>,
+    room: Room<'_>,
+) -> Result<Vec<Vec<u8>>, CodecError> {
+    fn feed(
+        pieces: impl IntoIterator<Item: AsRef<[u8]>>,
+        encoder: &mut impl Write,
+    ) -> io::Result<()> {
+        pieces.into_iter().try_for_each(|piece| encoder.write_all(piece.as_ref()))
+    }
+    let level = Compression::new(GZIP_LEVEL);
+    let mut text = Text::new(room);
+    let done = match encoding {
+        Encoding::Identity => feed(pieces, &mut text),
         Encoding::Gzip => {
-            let mut encoder = GzEncoder::new(Vec::new(), Compression::new(GZIP_LEVEL));
-            encoder.write_all(input)?;
-            encoder.finish()
+            let mut encoder = GzEncoder::new(&mut text, level);
+            feed(pieces, &mut encoder).and_then(|()| encoder.finish().map(drop))
         }
         Encoding::Deflate => {
-            let mut encoder = ZlibEncoder::new(Vec::new(), Compression::new(GZIP_LEVEL));
-            encoder.write_all(input)?;
-            encoder.finish()
+            let mut encoder = ZlibEncoder::new(&mut text, level);
+            feed(pieces, &mut encoder).and_then(|()| encoder.finish().map(drop))
         }
-        Encoding::Zstd => zstd::bulk::compress(input, ZSTD_LEVEL),
+        Encoding::Zstd => {
+            zstd::stream::write::Encoder::new(&mut text, ZSTD_LEVEL).and_then(|mut encoder| {
+                feed(pieces, &mut encoder)?;
+                encoder.finish().map(drop)
+            })
+        }
+    };
+    match done {
+        Ok(()) => Ok(text.finish()),
+        Err(_) => Err(text.refusal()),
     }
 }
 

@@ -10,6 +10,7 @@ mod read;
 mod scan;
 #[cfg(test)]
 mod tests;
+mod text;
 mod value;
 mod write;
 
@@ -24,10 +25,11 @@ use half::{bf16, f16};
 use self::read::{Element, Nesting, skip};
 pub use self::scan::{Member, find, members, members_up_to};
 pub(in crate::codec) use self::scan::{elements_up_to, unescape};
+pub use self::text::{Room, Text};
 pub(in crate::codec) use self::value::below;
-pub use self::value::read_value;
-pub use self::write::{write_reals_f32, write_reals_f64, write_string, write_tensor};
-use super::{CodecError, Limits};
+pub use self::value::{bytes_of_value, read_value};
+pub use self::write::{text_of_one, write_reals_f32, write_reals_f64, write_string, write_tensor};
+use super::{CodecError, Limits, Within};
 use crate::tensor::{Buffer, DType, Shape, Tensor};
 
 /// Standard alphabet, padded or not: clients do both.
@@ -45,17 +47,18 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 ///
 /// # Errors
 /// Anything else, located by a JSON pointer that starts with `pointer`, or more
-/// elements or bytes than `limits` allow.
+/// elements or bytes than `limits` allow, or than there is room for.
 pub fn read_tensor(
     text: &[u8],
     dtype: DType,
     shape: Option<&Shape>,
     pointer: &str,
-    limits: &Limits,
+    (limits, room): Within<'_>,
 ) -> Result<Tensor, CodecError> {
     let reader = Reader { text, dtype, pointer };
     let bound = memchr::memchr_iter(b',', text).count().saturating_add(1);
     check_size(bound, dtype, limits).map_err(|error| error.at(pointer))?;
+    room(bound.saturating_mul(dtype.size()))?;
     let (buffer, nesting) = match dtype {
         DType::F64 => reader.fill::<f64>(bound),
         DType::F32 => reader.fill::<f32>(bound),
@@ -71,19 +74,20 @@ pub fn read_tensor(
         DType::U8 => reader.fill::<u8>(bound),
     }?;
     let shape = reader.shape(&nesting, shape)?;
+    limits.check(&shape).map_err(|error| error.at(pointer))?;
     Tensor::view(dtype, shape, Arc::new(buffer), 0).ok_or_else(|| inconsistent(pointer))
 }
 
 /// Reads a string of base64 as the little-endian elements of a tensor.
 ///
 /// # Errors
-/// The value is not such a string, or its length is not that of `shape`.
+/// The value is not such a string, or its length is not that of `shape`; or there is no room.
 pub fn read_base64(
     text: &[u8],
     dtype: DType,
     shape: &Shape,
     pointer: &str,
-    limits: &Limits,
+    (limits, room): Within<'_>,
 ) -> Result<Tensor, CodecError> {
     check_size(shape.len(), dtype, limits).map_err(|error| error.at(pointer))?;
     let text = skip(text).trim_ascii_end();
@@ -93,6 +97,7 @@ pub fn read_base64(
     };
     // Some encoders escape every slash, which base64 is full of.
     let encoded = if memchr::memchr(b'\\', inner).is_some() {
+        room(text.len())?;
         let unescaped = scan::unescape(text).ok_or_else(|| not_base64(pointer))?;
         Cow::Owned(unescaped.into_owned().into_bytes())
     } else {
@@ -107,6 +112,7 @@ pub fn read_base64(
         ))
         .at(pointer));
     }
+    room(expected)?;
     // The decoder wants room for whole groups.
     let mut buffer = Buffer::zeroed(expected.saturating_add(3));
     let decoded = BASE64.decode_slice(&*encoded, buffer.bytes_mut());

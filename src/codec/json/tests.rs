@@ -6,7 +6,7 @@ use super::*;
 use crate::codec::Reason;
 
 fn read(text: &str, dtype: DType) -> Result<Tensor, CodecError> {
-    read_tensor(text.as_bytes(), dtype, None, "/data", &Limits::default())
+    read_tensor(text.as_bytes(), dtype, None, "/data", (&Limits::default(), &mut |_| Ok(())))
 }
 
 fn shape(dims: &[usize]) -> Shape {
@@ -14,9 +14,10 @@ fn shape(dims: &[usize]) -> Shape {
 }
 
 fn written(tensor: &Tensor) -> String {
-    let mut out = Vec::new();
-    write_tensor(&mut out, tensor);
-    String::from_utf8(out).unwrap()
+    let mut room = |_| Ok(());
+    let mut out = Text::new(&mut room);
+    write_tensor(&mut out, tensor).unwrap();
+    String::from_utf8(out.finish().concat()).unwrap()
 }
 
 #[test]
@@ -110,7 +111,8 @@ fn hostile_documents_take_no_time_and_no_stack() {
     let found = members(long.as_bytes()).unwrap();
     assert_eq!(read_value(found[0].value, "/a").unwrap_err().reason, Reason::TooLarge);
     let error =
-        read_tensor(found[0].value, DType::F32, None, "/a", &Limits::default()).unwrap_err();
+        read_tensor(found[0].value, DType::F32, None, "/a", (&Limits::default(), &mut |_| Ok(())))
+            .unwrap_err();
     assert_eq!(error.reason, Reason::Malformed);
     assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
 }
@@ -140,8 +142,14 @@ fn shapes_come_from_the_nesting() {
 #[test]
 fn wanted_shapes_are_checked() {
     let with = |text: &str, dims: &[usize]| {
-        read_tensor(text.as_bytes(), DType::I8, Some(&shape(dims)), "/data", &Limits::default())
-            .map(|tensor| (tensor.shape().dims().to_vec(), tensor.bytes().to_vec()))
+        read_tensor(
+            text.as_bytes(),
+            DType::I8,
+            Some(&shape(dims)),
+            "/data",
+            (&Limits::default(), &mut |_| Ok(())),
+        )
+        .map(|tensor| (tensor.shape().dims().to_vec(), tensor.bytes().to_vec()))
     };
     for text in ["[1,2,3,4,5,6]", "[[1,2,3],[4,5,6]]"] {
         assert_eq!(with(text, &[2, 3]), Ok((vec![2, 3], vec![1, 2, 3, 4, 5, 6])));
@@ -257,7 +265,9 @@ fn numbers_out_of_range_are_located() {
 
 #[test]
 fn sizes_are_limited_before_memory_is_taken() {
-    let with = |limits| read_tensor(b"[1,2,3]", DType::F32, None, "/data", &limits).unwrap_err();
+    let with = |limits| {
+        read_tensor(b"[1,2,3]", DType::F32, None, "/data", (&limits, &mut |_| Ok(()))).unwrap_err()
+    };
     let error = with(Limits { max_elements: 2, ..Limits::default() });
     assert_eq!(
         (error.reason, &*error.detail),
@@ -273,7 +283,13 @@ fn sizes_are_limited_before_memory_is_taken() {
 #[test]
 fn base64_is_read() {
     let with = |text: &str| {
-        read_base64(text.as_bytes(), DType::U8, &shape(&[4]), "/d", &Limits::default())
+        read_base64(
+            text.as_bytes(),
+            DType::U8,
+            &shape(&[4]),
+            "/d",
+            (&Limits::default(), &mut |_| Ok(())),
+        )
     };
     for text in ["\"/+8BAg==\"", "\"/+8BAg\"", "\"\\/+8BAg==\"", " \"/+8BAg=\" "] {
         assert_eq!(with(text).unwrap().bytes(), [255, 239, 1, 2], "{text}");
@@ -289,10 +305,17 @@ fn base64_is_read() {
     check("\"/+8BA\\n\"", "the string is not base64");
     check("\"/+8BA\\x\"", "the string is not base64");
     check("\"/+8BAh==\"", "the string is not base64");
-    let empty = read_base64(b"\"\"", DType::F64, &shape(&[0, 3]), "/d", &Limits::default());
+    let empty = read_base64(
+        b"\"\"",
+        DType::F64,
+        &shape(&[0, 3]),
+        "/d",
+        (&Limits::default(), &mut |_| Ok(())),
+    );
     assert_eq!(empty.unwrap().shape().dims(), [0, 3]);
     let long = shape(&[1 << 31]);
-    let error = read_base64(b"\"\"", DType::U8, &long, "/d", &Limits::default()).unwrap_err();
+    let error = read_base64(b"\"\"", DType::U8, &long, "/d", (&Limits::default(), &mut |_| Ok(())))
+        .unwrap_err();
     assert_eq!(error.reason, Reason::TooLarge);
 }
 

@@ -16,8 +16,23 @@ use crate::codec::CodecError;
 const MAX_DEPTH: usize = 16;
 /// Bytes of one string, escapes included.
 const MAX_STRING_BYTES: usize = 64 << 10;
-/// Bytes of text: a parsed value takes up to sixteen times as much.
+/// Bytes of text.
 const MAX_VALUE_BYTES: usize = 16 << 20;
+
+/// Bytes of a value of an array while it is read and turned into what is wanted: its place in the text, twice
+/// over while the list of them grows, and a [`Value`].
+const ELEMENT: usize = 96;
+/// The same of a member of an object, with its name.
+const MEMBER: usize = 400;
+
+/// Most bytes that reading a value takes.
+#[must_use]
+pub fn bytes_of_value(text: &[u8]) -> usize {
+    let count = |byte: u8| memchr::memchr_iter(byte, text).count();
+    let (elements, members) = (count(b',').saturating_add(1), count(b':'));
+    let own = elements.saturating_mul(ELEMENT).saturating_add(members.saturating_mul(MEMBER));
+    own.saturating_add(text.len())
+}
 
 /// Reads a small value.
 ///
@@ -53,11 +68,12 @@ fn read_at(text: &[u8], depth: usize) -> Result<Value, CodecError> {
         }
         [b'[', ..] => {
             let elements = elements_up_to(text, MAX_VALUE_BYTES)?;
-            let values = elements.into_iter().enumerate();
-            let values = values.map(|(i, value)| {
-                read_at(value, next).map_err(|error| below(error, &format!("/{i}")))
-            });
-            values.collect::<Result<_, _>>().map(Value::Array)
+            let mut values = Vec::with_capacity(elements.len());
+            for (i, value) in elements.into_iter().enumerate() {
+                let value = read_at(value, next);
+                values.push(value.map_err(|error| below(error, &format!("/{i}")))?);
+            }
+            Ok(Value::Array(values))
         }
         [b'"', ..] if text.len() > MAX_STRING_BYTES => {
             let detail = format!("the string is longer than {MAX_STRING_BYTES} bytes");

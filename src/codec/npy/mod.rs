@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bytemuck::Pod;
 use ndarray::{ArrayView, IxDyn, ShapeBuilder};
 
-use super::{CodecError, Limits};
+use super::{CodecError, Within};
 use crate::tensor::{Buffer, DType, MAX_RANK, Shape, Tensor};
 
 mod header;
@@ -28,16 +28,13 @@ const ALIGN: usize = 64;
 ///
 /// # Errors
 /// The file is malformed, of a dtype that is not read here, of another length
-/// than its shape says, or above `limits`.
-pub fn read(buffer: Arc<Buffer>, limits: &Limits) -> Result<Tensor, CodecError> {
+/// than its shape says, or above `limits`; or there is no room for its elements in another order.
+pub fn read(buffer: Arc<Buffer>, (limits, room): Within<'_>) -> Result<Tensor, CodecError> {
     let (text, start) = split(buffer.bytes())?;
     let header = header::parse(text)?;
     let element = header.element()?;
     let shape = header.shape()?;
-    if shape.len() > limits.max_elements {
-        let detail = format!("the array has more than {} elements", limits.max_elements);
-        return Err(CodecError::too_large(detail).at("shape").cure("split the array"));
-    }
+    limits.check(&shape).map_err(|error| error.at("shape"))?;
     let found = buffer.bytes().len().saturating_sub(start);
     let expected = shape.len().saturating_mul(element.dtype.size());
     if expected > limits.max_bytes {
@@ -59,6 +56,7 @@ pub fn read(buffer: Arc<Buffer>, limits: &Limits) -> Result<Tensor, CodecError> 
     if !swap && !fortran {
         return Ok(tensor);
     }
+    room(expected)?;
     match element.dtype.size() {
         8 => rearranged::<8>(&tensor, swap, fortran),
         4 => rearranged::<4>(&tensor, swap, fortran),

@@ -2,7 +2,7 @@ use ndarray::{Array, ArrayD};
 use ndarray_npy::{ReadNpyExt, WriteNpyExt};
 use proptest::prelude::*;
 
-use super::super::Reason;
+use super::super::{Limits, Reason};
 use super::*;
 
 fn golden(name: &str) -> Vec<u8> {
@@ -11,7 +11,7 @@ fn golden(name: &str) -> Vec<u8> {
 }
 
 fn read_bytes(bytes: &[u8]) -> Result<Tensor, CodecError> {
-    read(Arc::new(Buffer::copy_of(bytes)), &Limits::default())
+    read(Arc::new(Buffer::copy_of(bytes)), (&Limits::default(), &mut |_| Ok(())))
 }
 
 /// A version 1 file of that header text and data.
@@ -61,7 +61,7 @@ fn numpy_files_of_every_kind_are_read() {
 fn native_arrays_are_not_copied() {
     let buffer = Arc::new(Buffer::copy_of(&golden("le_f4")));
     let end = buffer.bytes().as_ptr_range().end;
-    let tensor = read(Arc::clone(&buffer), &Limits::default()).unwrap();
+    let tensor = read(Arc::clone(&buffer), (&Limits::default(), &mut |_| Ok(()))).unwrap();
     assert_eq!(tensor.bytes().as_ptr_range().end, end);
     assert!(matches!(tensor.elements::<f32>(), std::borrow::Cow::Borrowed(_)));
 }
@@ -112,7 +112,7 @@ fn hostile_headers_are_refused() {
     shape("(4294967296, 4294967296)", "dimension 0 is above 2^31");
     shape("(2147483648, 2147483648, 0)", "the product of the dimensions is too large");
     shape("(1,1,1,1,1,1,1,1,1)", "the array has more than 8 dimensions");
-    shape("(2147483648,)", "the array has more than 1073741824 elements");
+    shape("(2147483648,)", "the tensor has more than 1073741824 elements");
     let header = |dict: &str, detail: &str| check(dict, "header", detail);
     header("", "the npy header is not a dict");
     header("[]", "the npy header is not a dict");
@@ -194,10 +194,10 @@ fn hostile_files_are_refused() {
     binary[12] = 0xff;
     check(&binary, Reason::Malformed, "the npy header is not text");
     let tight = Limits { max_elements: 5, ..Limits::default() };
-    let error = read(Arc::new(Buffer::copy_of(&good)), &tight).unwrap_err();
-    assert_eq!(error.detail, "the array has more than 5 elements");
+    let error = read(Arc::new(Buffer::copy_of(&good)), (&tight, &mut |_| Ok(()))).unwrap_err();
+    assert_eq!(error.detail, "the tensor has more than 5 elements");
     let tight = Limits { max_bytes: 23, ..Limits::default() };
-    let error = read(Arc::new(Buffer::copy_of(&good)), &tight).unwrap_err();
+    let error = read(Arc::new(Buffer::copy_of(&good)), (&tight, &mut |_| Ok(()))).unwrap_err();
     assert_eq!(error.detail, "the array takes more than 23 bytes");
 }
 

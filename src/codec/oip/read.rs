@@ -7,8 +7,8 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::{Input, MAX_NAME, Request, Wanted, datatype, has_json};
-use crate::codec::json::{self, Member, below, elements_up_to, members, read_value};
-use crate::codec::{CodecError, Limits};
+use crate::codec::json::{self, Member, Room, below, elements_up_to, members, read_value};
+use crate::codec::{CodecError, Limits, Within};
 use crate::tensor::{Buffer, DType, Shape, Tensor};
 
 /// Bytes of the text of the parameters of one tensor, of a shape, of the id, or of a number.
@@ -30,7 +30,7 @@ pub fn read(
     body: &Arc<Buffer>,
     start: usize,
     header: Option<usize>,
-    limits: &Limits,
+    (limits, room): Within<'_>,
 ) -> Result<Request, CodecError> {
     let all = body.bytes().get(start..).unwrap_or_default();
     let len = header.unwrap_or(all.len());
@@ -38,7 +38,7 @@ pub fn read(
         let detail = format!("the JSON is said to have {len} bytes, the body has {}", all.len());
         return Err(CodecError::malformed(detail));
     };
-    let mut source = Source { body, next: start.saturating_add(len), limits };
+    let mut source = Source { body, next: start.saturating_add(len), limits, room };
     let mut request = Request::default();
     let mut has_inputs = false;
     for member in members(text)? {
@@ -92,7 +92,7 @@ pub fn raw(
     }
     let dims = dims.iter().map(|&dim| usize::try_from(dim).unwrap_or(rows)).collect();
     let shape = Shape::new(dims).map_err(|error| CodecError::malformed(error.to_string()))?;
-    check_elements(&shape, limits)?;
+    limits.check(&shape)?;
     let wrong =
         || CodecError::malformed(format!("the body has {found} bytes, not those of {shape}"));
     if shape.len().checked_mul(dtype.size()) != Some(found) {
@@ -101,19 +101,12 @@ pub fn raw(
     Tensor::view(dtype, shape.clone(), Arc::clone(body), start).ok_or_else(wrong)
 }
 
-fn check_elements(shape: &Shape, limits: &Limits) -> Result<(), CodecError> {
-    if shape.len() <= limits.max_elements {
-        return Ok(());
-    }
-    let detail = format!("the tensor has more than {} elements", limits.max_elements);
-    Err(CodecError::too_large(detail).cure("split the tensor"))
-}
-
 /// Where binary elements are taken from.
 struct Source<'a> {
     body: &'a Arc<Buffer>,
     next: usize,
     limits: &'a Limits,
+    room: Room<'a>,
 }
 
 impl Source<'_> {
@@ -143,7 +136,7 @@ impl Source<'_> {
         };
         let dtype = dtype(find("datatype"), format_args!("{place}/datatype")).map_err(about)?;
         let shape = shape(find("shape"), format_args!("{place}/shape")).map_err(about)?;
-        check_elements(&shape, self.limits).map_err(|error| about(error.at(place.to_string())))?;
+        self.limits.check(&shape).map_err(|error| about(error.at(place.to_string())))?;
         let mut parameters = match find("parameters") {
             Some(text) => parameters(text, format_args!("{place}/parameters")).map_err(about)?,
             None => Map::new(),
@@ -198,7 +191,7 @@ impl Source<'_> {
     }
 
     fn numbers(
-        &self,
+        &mut self,
         data: Option<&[u8]>,
         dtype: DType,
         shape: &Shape,
@@ -214,7 +207,7 @@ impl Source<'_> {
                 .at(pointer)
                 .cure("send it as binary data, with parameters.binary_data_size"));
         }
-        json::read_tensor(data, dtype, Some(shape), pointer, self.limits)
+        json::read_tensor(data, dtype, Some(shape), pointer, (self.limits, &mut *self.room))
     }
 
     /// All of the body must have been used.

@@ -1,8 +1,8 @@
 //! An answer: its header, to which binary outputs are appended as they are.
 
 use super::{datatype, has_json};
-use crate::codec::CodecError;
-use crate::codec::json::{write_reals_f32, write_reals_f64, write_string, write_tensor};
+use crate::codec::json::{Text, write_reals_f32, write_reals_f64, write_string, write_tensor};
+use crate::codec::{CodecError, Reason};
 use crate::tensor::{Reals, Shape, Tensor};
 
 /// What an answer says before its tensors.
@@ -34,8 +34,8 @@ pub struct Output {
 /// # Errors
 /// An output that has to be binary is not: its elements are half-precision
 /// ([malformed](crate::codec::Reason::Malformed)), or some are infinite
-/// ([unsupported](crate::codec::Reason::Unsupported)).
-pub fn write(head: Head<'_>, outputs: &[Output]) -> Result<Vec<u8>, CodecError> {
+/// ([unsupported](crate::codec::Reason::Unsupported)). Or there is no room.
+pub fn write(text: &mut Text<'_>, head: Head<'_>, outputs: &[Output]) -> Result<(), CodecError> {
     let mut out = Vec::with_capacity(256);
     out.extend(b"{\"model_name\":");
     write_string(&mut out, head.model);
@@ -46,18 +46,19 @@ pub fn write(head: Head<'_>, outputs: &[Output]) -> Result<Vec<u8>, CodecError> 
         write_string(&mut out, id);
     }
     out.extend(b",\"outputs\":[");
+    text.push(&out)?;
     for (i, output) in outputs.iter().enumerate() {
         if i > 0 {
-            out.push(b',');
+            text.push(b",")?;
         }
-        write_output(&mut out, output)?;
+        write_output(text, output)?;
     }
-    out.extend(b"]}");
-    Ok(out)
+    text.push(b"]}")
 }
 
-fn write_output(out: &mut Vec<u8>, output: &Output) -> Result<(), CodecError> {
+fn write_output(text: &mut Text<'_>, output: &Output) -> Result<(), CodecError> {
     let tensor = &output.tensor;
+    let out = &mut Vec::with_capacity(256);
     out.extend(b"{\"name\":");
     write_string(out, output.name);
     out.extend(b",\"datatype\":");
@@ -83,18 +84,23 @@ fn write_output(out: &mut Vec<u8>, output: &Output) -> Result<(), CodecError> {
     }
     if !output.binary {
         out.extend(b",\"data\":");
-        write_data(out, tensor).map_err(|error| {
+        text.push(out)?;
+        out.clear();
+        write_data(text, tensor).map_err(|error| {
+            if matches!(error.reason, Reason::NoRoom | Reason::TooLarge) {
+                return error;
+            }
             let detail = format!("output {:?}: {}", output.name, error.detail);
             CodecError { detail: detail.into(), ..error }
                 .cure("ask for it as binary data: \"parameters\": {\"binary_data_output\": true}")
         })?;
     }
     out.push(b'}');
-    Ok(())
+    text.push(out)
 }
 
 /// The elements as one flat array; NaN is `null`, which NumPy reads as NaN.
-fn write_data(out: &mut Vec<u8>, tensor: &Tensor) -> Result<(), CodecError> {
+fn write_data(out: &mut Text<'_>, tensor: &Tensor) -> Result<(), CodecError> {
     if !has_json(tensor.dtype()) {
         let detail = format!("{} data via JSON is not supported", datatype(tensor.dtype()));
         return Err(CodecError::malformed(detail));
@@ -114,38 +120,32 @@ fn write_data(out: &mut Vec<u8>, tensor: &Tensor) -> Result<(), CodecError> {
     if infinite {
         return Err(CodecError::unsupported("infinities cannot be written as JSON"));
     }
-    if nan {
-        write_with_nulls(out, &flat);
-    } else {
-        write_tensor(out, &flat);
-    }
-    Ok(())
+    if nan { write_with_nulls(out, &flat) } else { write_tensor(out, &flat) }
 }
 
-fn write_with_nulls(out: &mut Vec<u8>, tensor: &Tensor) {
+fn write_with_nulls(out: &mut Text<'_>, tensor: &Tensor) -> Result<(), CodecError> {
     fn numbers<T: Copy>(
-        out: &mut Vec<u8>,
+        out: &mut Text<'_>,
         values: &[T],
         is_nan: impl Fn(T) -> bool,
-        write: impl Fn(&mut Vec<u8>, T),
-    ) {
-        out.push(b'[');
+        write: impl Fn(&mut Text<'_>, T) -> Result<(), CodecError>,
+    ) -> Result<(), CodecError> {
+        out.push(b"[")?;
         for (i, &value) in values.iter().enumerate() {
             if i > 0 {
-                out.push(b',');
+                out.push(b",")?;
             }
-            if is_nan(value) { out.extend(b"null") } else { write(out, value) }
+            if is_nan(value) { out.push(b"null") } else { write(out, value) }?;
         }
-        out.push(b']');
+        out.push(b"]")
     }
     let scalar = Shape::scalar();
     match tensor.reals() {
         Reals::F64(x) => {
-            numbers(out, &x, f64::is_nan, |out, x| write_reals_f64(out, &[x], &scalar));
+            numbers(out, &x, f64::is_nan, |out, x| write_reals_f64(out, &[x], &scalar))
         }
         Reals::F32(x) => {
-            let write = |out: &mut Vec<u8>, x| write_reals_f32(out, &[x], &scalar);
-            numbers(out, &x, f32::is_nan, write);
+            numbers(out, &x, f32::is_nan, |out, x| write_reals_f32(out, &[x], &scalar))
         }
     }
 }

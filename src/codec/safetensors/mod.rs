@@ -210,10 +210,7 @@ fn check_sizes(
     let check = |(name, dtype, info): &(String, DType, TensorInfo)| {
         let shape = Shape::new(info.shape.clone())
             .map_err(|error| CodecError::too_large(error.to_string()).at(name.clone()))?;
-        if shape.len() > limits.max_elements {
-            let detail = format!("the tensor has more than {} elements", limits.max_elements);
-            return Err(CodecError::too_large(detail).at(name.clone()).cure("split the tensor"));
-        }
+        limits.check(&shape).map_err(|error| error.at(name.clone()))?;
         let (begin, end) = info.data_offsets;
         let expected = shape.len().saturating_mul(dtype.size());
         if end.checked_sub(begin) != Some(expected) {

@@ -9,10 +9,10 @@ use utoipa::ToSchema;
 
 use crate::api::error::{Error, Kind};
 use crate::api::oip::documents::{ModelConfig, ModelMetadata, ModelNames, Statistics};
-use crate::http::App;
+use crate::http::{App, exchange};
 
 use super::Named;
-use super::docs::{ModelFailures, ModelPath, ReadFailures, ReadinessFailures, VersionPath};
+use super::docs::{Failures, ModelFailures, ModelPath, ReadinessFailures, VersionPath};
 
 /// Whether a model takes requests.
 #[derive(Serialize, ToSchema)]
@@ -51,11 +51,14 @@ async fn counted(app: &App, named: &Named) -> Result<Json<Statistics>, Error> {
 
 /// Names of all models.
 #[utoipa::path(get, path = "/v2/models", operation_id = "v2_models", tag = "inference protocol",
-    responses((status = 200, description = "The names.", body = ModelNames), ReadFailures))]
-pub(super) async fn list(State(app): State<App>) -> Json<ModelNames> {
-    let mut models: Vec<_> = app.service.index().into_iter().map(|entry| entry.name).collect();
-    models.dedup();
-    Json(ModelNames { models })
+    responses((status = 200, description = "The names.", body = ModelNames), Failures))]
+pub(super) async fn list(State(app): State<App>) -> Result<Response, Error> {
+    exchange::document(&app, "models", app.service.model_count(), |service| {
+        let mut models: Vec<_> = service.index().into_iter().map(|entry| entry.name).collect();
+        models.dedup();
+        ModelNames { models }
+    })
+    .await
 }
 
 /// Inputs and outputs of a model.
@@ -127,9 +130,12 @@ pub(super) async fn version_config(
 /// Counts and durations of all models.
 #[utoipa::path(get, path = "/v2/models/stats", operation_id = "v2_statistics",
     tag = "inference protocol",
-    responses((status = 200, description = "Since the server started.", body = Statistics), ReadFailures))]
-pub(super) async fn all_statistics(State(app): State<App>) -> Json<Statistics> {
-    Json(Statistics { model_stats: app.service.all_statistics() })
+    responses((status = 200, description = "Since the server started.", body = Statistics), Failures))]
+pub(super) async fn all_statistics(State(app): State<App>) -> Result<Response, Error> {
+    exchange::document(&app, "statistics", app.service.model_count(), |service| Statistics {
+        model_stats: service.all_statistics(),
+    })
+    .await
 }
 
 /// Counts and durations of a model.

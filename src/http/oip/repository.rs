@@ -4,6 +4,7 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
+use axum::response::Response;
 use serde_json::{Map, Value};
 
 use crate::api::error::{Error, Kind, Place};
@@ -61,7 +62,7 @@ pub(super) async fn index(
     State(app): State<App>,
     headers: HeaderMap,
     body: Body,
-) -> Result<Json<Vec<IndexEntry>>, Error> {
+) -> Result<Response, Error> {
     let body = receive(&app, &headers, body).await?;
     let ready = match body.get("ready") {
         None | Some(Value::Null) => false,
@@ -71,9 +72,12 @@ pub(super) async fn index(
                 .at(Place::Pointer("/ready".to_owned())));
         }
     };
-    let mut entries = app.service.index();
-    entries.retain(|entry| !ready || entry.state == "READY");
-    Ok(Json(entries))
+    exchange::document(&app, "index", app.service.model_count(), |service| {
+        let mut entries = service.index();
+        entries.retain(|entry| !ready || entry.state == "READY");
+        entries
+    })
+    .await
 }
 
 /// Load a model.

@@ -321,9 +321,11 @@ impl Layer {
             Geometry::Conv(conv) => conv.plan(&self.weight_dims, dims)?.block_bytes(),
         };
         let rows = x / dims.last().copied().unwrap_or(1).max(1);
-        // In f32, as codes, packed as words and once more group by group; the
+        // Images without pixels have parameters too.
+        let rows = rows.max(dims.first().copied().unwrap_or(0));
+        // In f32, again without NaN, as codes, packed as words and once more group by group; the
         // result in f32 and as codes; what each row has of its own.
-        Ok(x.saturating_mul(4 + 1 + 2 + 1)
+        Ok(x.saturating_mul(4 + 4 + 1 + 2 + 1)
             .saturating_add(result.saturating_mul(5))
             .saturating_add(rows.saturating_mul(96))
             .saturating_add(blocks))

@@ -81,6 +81,19 @@ pub enum Form {
     },
 }
 
+impl Form {
+    /// Type of the cells.
+    #[must_use]
+    pub const fn dtype(self) -> DType {
+        match self {
+            Self::I32 => DType::I32,
+            Self::F32 => DType::F32,
+            Self::Codes { unsigned: true, .. } => DType::U8,
+            Self::Codes { unsigned: false, .. } => DType::I8,
+        }
+    }
+}
+
 /// A product to make.
 #[derive(Debug)]
 pub struct Product<'a> {
@@ -123,8 +136,7 @@ pub struct Dims {
     pub k: usize,
     /// Columns.
     pub n: usize,
-    /// Of each product of the batch, the indices of its operands.
-    batch: Vec<(usize, usize)>,
+    batch: Batch,
     /// Shape of the result.
     pub shape: Shape,
 }
@@ -162,21 +174,67 @@ impl Dims {
         }
         let shape = Shape::new(lead.iter().copied().chain([m, n]).collect())
             .map_err(|error| wrong(format!("the product has {error}")))?;
-        let count: usize = lead.iter().product();
-        // Index in an operand of product `i` of the batch.
-        let index = |own: &[usize], mut i: usize| {
-            let (mut at, mut step) = (0, 1);
-            for axis in (0..rank).rev() {
-                let (own, all) = (dim(own, axis), lead[axis]);
-                at += if own == 1 { 0 } else { i % all * step };
-                step *= own;
-                i /= all;
-            }
-            at
-        };
-        let batch = if shape.is_empty() { 0..0 } else { 0..count };
-        let batch = batch.map(|i| (index(a_lead, i), index(b_lead, i))).collect();
+        let len = if shape.is_empty() { 0 } else { lead.iter().product() };
+        let own = |own: &[usize]| (0..rank).map(|axis| dim(own, axis)).collect();
+        let batch = Batch { len, a: own(a_lead), b: own(b_lead), lead };
         Ok(Self { m, k, n, batch, shape })
+    }
+
+    /// Bytes that [`matmul`] takes for its result and on the way to it, beside the operands.
+    ///
+    /// # Errors
+    /// [`Fault`] names the operand whose granularity does not fit.
+    pub fn working_bytes(&self, product: &Product<'_>) -> Result<usize, Fault> {
+        /// Bytes that a row has of its own: parameters, sums, what rounds it up to a step of a tile.
+        const LINE: usize = 64;
+        /// Bytes of a step in K of the last panel of columns, which is as wide as any.
+        const PANEL: usize = 128;
+        let at = |side| move |error| Fault { side, error };
+        let a = product.a.working_bytes(product.report).map_err(at("a"))?;
+        let b = product.b.working_bytes(product.report).map_err(at("b"))?;
+        let cell = product.form.dtype().size() + if product.report { size_of::<f64>() } else { 0 };
+        let rows = self.batch.len.max(1).saturating_mul(self.m);
+        Ok([
+            a,
+            b,
+            self.shape.len().saturating_mul(cell),
+            rows.saturating_add(self.n).saturating_mul(LINE),
+            self.k.saturating_mul(PANEL),
+        ]
+        .into_iter()
+        .fold(0, usize::saturating_add))
+    }
+}
+
+/// The products of a batch, in their order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Batch {
+    len: usize,
+    /// Leading dimensions of the result, and of the operands, of which 1 stands for any.
+    lead: Vec<usize>,
+    a: Vec<usize>,
+    b: Vec<usize>,
+}
+
+impl Batch {
+    /// Indices of the operands of product `i`.
+    fn pair(&self, i: usize) -> (usize, usize) {
+        (self.index(&self.a, i), self.index(&self.b, i))
+    }
+
+    fn index(&self, own: &[usize], mut i: usize) -> usize {
+        let (mut at, mut step) = (0, 1);
+        for (&own, &all) in own.iter().zip(&self.lead).rev() {
+            at += if own == 1 { 0 } else { i % all * step };
+            step *= own;
+            i /= all;
+        }
+        at
+    }
+
+    /// Whether all have the same right operand, and each its own left one.
+    fn shares_right(&self) -> bool {
+        self.a == self.lead && self.b.iter().all(|&dim| dim == 1)
     }
 }
 
@@ -195,12 +253,7 @@ pub fn matmul(product: &Product<'_>, cancel: &Cancel) -> Result<Multiplied, Faul
     let b = Coded::new("b", &product.b, cancel)?;
     let work = Work { product, dims: &dims, rows, columns, a, b, cancel };
     work.check()?;
-    let dtype = match product.form {
-        Form::I32 => DType::I32,
-        Form::F32 => DType::F32,
-        Form::Codes { unsigned: true, .. } => DType::U8,
-        Form::Codes { unsigned: false, .. } => DType::I8,
-    };
+    let dtype = product.form.dtype();
     let mut out = Buffer::zeroed(dims.shape.len() * dtype.size());
     work.run(&mut out)?;
     let result = Tensor::view(dtype, dims.shape.clone(), Arc::new(out), 0)

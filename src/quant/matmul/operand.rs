@@ -6,8 +6,8 @@ use crate::kernels::real::Real;
 use crate::tensor::{DType, Reals, Tensor};
 
 use super::super::codes::Stated;
-use super::super::layout::resolve_axis;
-use super::super::quantize::encode;
+use super::super::layout::{Layout, resolve_axis};
+use super::super::quantize::{encode, working_bytes};
 use super::super::scheme::{Granularity, Scheme};
 use super::super::{Cancel, QuantError};
 use super::Fault;
@@ -54,6 +54,34 @@ impl Operand<'_> {
             Self::Real { scheme, .. } => scheme.granularity,
             Self::Coded { granularity, .. } => *granularity,
         }
+    }
+}
+
+impl Operand<'_> {
+    /// Bytes that it takes to be multiplied, and to be compared where there is a report.
+    pub(super) fn working_bytes(&self, report: bool) -> Result<usize, QuantError> {
+        /// Parameters of a slice: as they come, in the types that are computed in, and in another order.
+        const SLICE: usize = 64;
+        /// An element in another order, and packed as a word.
+        const PACKED: usize = 1 + 2;
+        /// In f64, from half precision.
+        const REAL: usize = 4 + 8;
+        let (elements, slices, own) = match self {
+            Self::Real { tensor, scheme } => {
+                let layout = Layout::new(scheme.granularity, tensor.shape())?;
+                let found = working_bytes(tensor, scheme)?;
+                let elements = tensor.shape().len();
+                (elements, layout.slices(), found.saturating_add(elements))
+            }
+            Self::Coded { codes, scale, zero_point, .. } => {
+                let len =
+                    |tensor: &Option<&Tensor>| tensor.map_or(0, |tensor| tensor.shape().len());
+                (codes.shape().len(), len(scale).saturating_add(len(zero_point)), 0)
+            }
+        };
+        let element = PACKED + if report { REAL } else { 0 };
+        let elements = elements.saturating_mul(element);
+        Ok(own.saturating_add(elements).saturating_add(slices.saturating_mul(SLICE)))
     }
 }
 

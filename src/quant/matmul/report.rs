@@ -40,11 +40,13 @@ pub(super) fn report(work: &Work<'_>, result: &Tensor) -> Result<Report, Fault> 
         let error = QuantError::field("report", "needs both operands as real numbers");
         return Err(error.cure("leave report out").into());
     };
+    /// Rows whose sums are held at a time.
+    const BLOCK: usize = 1 << 14;
     let Dims { m, k, n, ref batch, .. } = *work.dims;
     let made = reals_of(result, work);
     let bias = bias(work);
     let row = |index: usize| {
-        let (left, right) = batch[index / m];
+        let (left, right) = batch.pair(index / m);
         let a = &a[(left * m + index % m) * k..][..k];
         let b = &b[right * k * n..][..k * n];
         let mut real = bias.clone();
@@ -54,21 +56,31 @@ pub(super) fn report(work: &Work<'_>, result: &Tensor) -> Result<Report, Fault> 
         multiply_row(a, b, product.transpose_b, &mut real);
         compare(&real, &made[index * n..][..n], product.relu)
     };
-    let rows: Vec<Sums> = (0..batch.len() * m).into_par_iter().map(row).collect();
-    Ok(Report::new(rows, made.len()))
+    let all = batch.len * m;
+    let total = (0..all).step_by(BLOCK).fold(Sums::default(), |total, first| {
+        let rows = first..all.min(first + BLOCK);
+        let rows: Vec<Sums> = rows.into_par_iter().map(row).collect();
+        total.plus(rows)
+    });
+    Ok(Report::new(total, made.len()))
 }
 
-impl Report {
-    /// Of so many cells whose sums were made in parts.
-    fn new(parts: Vec<Sums>, cells: usize) -> Self {
-        // In their order, whichever thread made them.
-        let sums = parts.into_iter().fold(Sums::default(), |total, part| Sums {
+impl Sums {
+    /// With those of parts, in their order, whichever thread made them.
+    fn plus(self, parts: Vec<Self>) -> Self {
+        parts.into_iter().fold(self, |total, part| Self {
             signal: total.signal + part.signal,
             result: total.result + part.result,
             product: total.product + part.product,
             error: total.error + part.error,
             max_abs: total.max_abs.max(part.max_abs),
-        });
+        })
+    }
+}
+
+impl Report {
+    /// Of the sums over so many cells.
+    fn new(sums: Sums, cells: usize) -> Self {
         let finite = |x: f64| (cells > 0 && x.is_finite()).then_some(x);
         let norms = (sums.signal * sums.result).sqrt();
         let cosine = if norms > 0.0 {
@@ -92,7 +104,7 @@ impl Report {
         let wide = |part: &[f32]| part.iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
         let parts = real.par_chunks(PART).zip(made.par_chunks(PART));
         let parts = parts.map(|(real, made)| compare(&wide(real), &wide(made), false));
-        Self::new(parts.collect(), made.len())
+        Self::new(Sums::default().plus(parts.collect()), made.len())
     }
 }
 

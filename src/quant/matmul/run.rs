@@ -136,15 +136,11 @@ impl Work<'_> {
         let Dims { m, n, batch, .. } = self.dims;
         let bias = self.bias()?;
         // One right operand for all: the batch is a taller left operand.
-        let shared = batch.iter().enumerate().all(|(i, &pair)| pair == (i, 0));
-        let (rows, pairs) = if shared {
-            (m * batch.len(), batch.get(..1).unwrap_or_default())
-        } else {
-            (*m, batch.as_slice())
-        };
-        let size = rows * n * (out.bytes().len() / (m * n * batch.len()).max(1));
+        let (rows, count) =
+            if batch.shares_right() { (m * batch.len, batch.len.min(1)) } else { (*m, batch.len) };
+        let size = rows * n * (out.bytes().len() / (m * n * batch.len).max(1));
         let mut packed = None;
-        for (i, &(left, right)) in pairs.iter().enumerate() {
+        for (i, (left, right)) in (0..count).map(|i| (i, batch.pair(i))) {
             if self.cancel.is_cancelled() {
                 return Ok(());
             }

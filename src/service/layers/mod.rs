@@ -221,6 +221,18 @@ impl Layers {
         lock(&self.registry).describe(name)
     }
 
+    /// Number of layers and chains.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        lock(&self.registry).len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// All of them.
     #[must_use]
     pub fn list(&self) -> LayersDoc {

@@ -365,6 +365,11 @@ impl Registry {
         self.slots.values().filter(loaded).count()
     }
 
+    /// Number of names.
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
     /// Bytes in memory.
     pub(super) const fn held(&self) -> usize {
         self.held

@@ -68,7 +68,7 @@ impl Service {
         let (commit, compute, mut permit) = self.on_pool(permit, body, work).await?;
         let doc = self.layers().commit(commit).await?;
         let is_new = doc.version == FIRST_VERSION;
-        let mut answer = Answer::document(&doc)?;
+        let mut answer = Answer::document(&doc, &mut |bytes| permit.grow_by(bytes))?;
         if is_new {
             answer.facts.push(("location", format!("/v1/layers/{}", doc.name)));
         }
@@ -95,7 +95,7 @@ impl Service {
             return self.run_together(permit, body, hosted, Box::new(part)).await;
         }
         self.work(permit, "forward", body, move |context| {
-            run::forward(payload, format, &hosted, context)?.compressed(encoding, context.cancel)
+            run::forward(payload, format, &hosted, context)?.compressed(encoding, context)
         })
         .await
     }
@@ -171,8 +171,8 @@ impl Part for Forward {
         error
     }
 
-    fn encode(&mut self, y: Tensor, _: Run) -> Result<Answer, Error> {
-        run::answer(&self.hosted, y, self.format)?.compressed(self.encoding, &Cancel::default())
+    fn encode(&mut self, y: Tensor, _: Run, context: &mut Context<'_>) -> Result<Answer, Error> {
+        run::answer(&self.hosted, y, self.format, context)?.compressed(self.encoding, context)
     }
 }
 

@@ -1,0 +1,256 @@
+//! What a request reserves covers what it takes: every operation is carried out under an allocator that counts.
+//!
+//! Tensors are small enough that buffers come from the allocator and not from the system, and large enough that
+//! what does not grow with them is lost in [`SLACK`].
+
+mod counted;
+
+use quantd::api::payload::{Context, Format, Payload};
+use quantd::codec::Limits;
+use quantd::codec::encoding::Encoding;
+use quantd::quant::Cancel;
+use quantd::service::{Command, Operation, execute};
+use quantd::tensor::Buffer;
+
+/// What a request may take beside what it reserves, whatever its size: rooms of threads, small documents.
+const SLACK: usize = 640 << 10;
+/// Steps of the longest sums.
+const K: usize = 1 << 15;
+/// Elements of a tensor; as F64 they are 1 MiB.
+const N: usize = 1 << 17;
+
+/// A request: what to do, format and query of the body, the body, format and coding of the answer.
+#[derive(Clone)]
+struct Case {
+    operation: Operation,
+    input: Format,
+    query: String,
+    body: Vec<u8>,
+    output: Format,
+    encoding: Encoding,
+}
+
+/// Bytes that were reserved and the most that were taken, or what was wrong.
+fn measure(case: &Case) -> (usize, usize, Option<String>) {
+    let limits = Limits::default();
+    let cancel = Cancel::default();
+    let reserved = case.operation.cost(case.input, case.body.len());
+    let mut grown = 0;
+    let mut grow = |bytes| {
+        grown += bytes;
+        Ok(())
+    };
+    let before = counted::begin();
+    let body = Buffer::copy_of(&case.body);
+    let spare = reserved - body.bytes().len();
+    let mut context = Context { limits: &limits, cancel: &cancel, spare, grow: &mut grow };
+    let payload = Payload {
+        body,
+        format: case.input,
+        encoding: Encoding::Identity,
+        query: case.query.clone(),
+    };
+    let command = Command {
+        operation: case.operation,
+        payload,
+        format: case.output,
+        encoding: case.encoding,
+    };
+    let answer = execute(command, &mut context);
+    let most = counted::most() - before;
+    (reserved + grown, most, answer.err().map(|error| format!("{error:?}")))
+}
+
+/// Numbers whose text is long: none is the same, none is round.
+fn noise() -> impl Iterator<Item = f64> {
+    (1_u32..).map(|i| f64::from(i.wrapping_mul(2_654_435_761)) / 7e9 - 0.3)
+}
+
+fn f32s(n: usize) -> Vec<u8> {
+    #[expect(clippy::cast_possible_truncation, reason = "any number will do")]
+    noise().take(n).flat_map(|x| (x as f32).to_le_bytes()).collect()
+}
+
+fn f64s(n: usize) -> Vec<u8> {
+    noise().take(n).flat_map(f64::to_le_bytes).collect()
+}
+
+fn case(operation: Operation, query: &str, body: Vec<u8>, output: Format) -> Case {
+    let input = Format::Raw;
+    Case { operation, input, query: query.to_owned(), body, output, encoding: Encoding::Identity }
+}
+
+fn json(operation: Operation, body: String, output: Format) -> Case {
+    Case { input: Format::Json, ..case(operation, "", body.into_bytes(), output) }
+}
+
+fn quantizations() -> Vec<Case> {
+    let schemes = [
+        "",
+        "&bits=16",
+        "&granularity=channel&axis=0",
+        "&granularity=channel&axis=1&per_slice=true",
+        "&granularity=token&per_slice=true",
+        "&group_size=1",
+        "&group_size=2&bits=4&packed=true",
+        "&granularity=block&block_shape=1,2",
+        "&range=mse",
+        "&range=mse&granularity=channel&axis=1",
+        "&range=percentile&percentile=99",
+        "&range=percentile&percentile=99&granularity=channel&axis=1",
+        "&range=entropy_tensorrt",
+        "&range=cross_entropy&axis=0",
+        "&range=cross_entropy&granularity=channel&axis=1",
+    ];
+    let formats = [Format::Json, Format::Npy, Format::Safetensors];
+    let mut cases = Vec::new();
+    for (scheme, output) in schemes.iter().flat_map(|scheme| formats.map(|output| (scheme, output)))
+    {
+        for (dtype, body) in [("F32", f32s(N)), ("F64", f64s(N)), ("F16", f32s(N / 2))] {
+            let query = format!("dtype={dtype}&shape=512,{}{scheme}&nan=zero", N / 512);
+            cases.push(case(Operation::Quantize, &query, body, output));
+        }
+    }
+    cases
+}
+
+fn dequantizations() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for query in [
+        "&scale=0.1234567&output_dtype=F64",
+        "&scale=0.1234567&scale_dtype=F64",
+        "&scale=0.1234567&scale_dtype=F64&output_dtype=F16",
+        "&scale=0.1234567&output_dtype=BF16",
+        "&scale=0.1234567&granularity=group&axis=-1&group_size=1&scale_dtype=F64",
+    ] {
+        for output in [Format::Json, Format::Npy, Format::Raw] {
+            let codes: Vec<u8> = (0..=255).cycle().take(N).collect();
+            let query = format!("dtype=I8&shape={N}{query}");
+            cases.push(case(Operation::Dequantize, &query, codes, output));
+        }
+    }
+    let scales: Vec<String> = noise().take(N / 4).map(|x| format!("{}", x.abs() + 0.1)).collect();
+    let codes = vec!["1"; N / 4].join(",");
+    let body = format!(
+        "{{\"codes\":[{codes}],\"scale\":[{}],\"zero_point\":[{codes}],\"scale_dtype\":\"F64\",\
+         \"scheme\":{{\"granularity\":\"channel\",\"axis\":0}}}}",
+        scales.join(",")
+    );
+    cases.push(json(Operation::Dequantize, body, Format::Json));
+    let codes = vec!["1"; 2 * N].join(",");
+    let body = format!("{{\"codes\":[{codes}],\"scale\":0.1,\"scale_dtype\":\"F64\"}}");
+    cases.push(json(Operation::Dequantize, body, Format::Json));
+    cases
+}
+
+fn products() -> Vec<Case> {
+    let mut cases = Vec::new();
+    let ones = |n: usize| vec!["1"; n].join(",");
+    for report in [false, true] {
+        for output in [Format::Json, Format::Npy] {
+            for (a, b, n, k) in [
+                (format!("[{N},1]"), "[1,1]".to_owned(), N, 1),
+                (format!("[{N},1,1]"), "[1,1,1]".to_owned(), N, 1),
+                (format!("[1,{K}]"), format!("[{K},1]"), K, K),
+                ("[256,1]".to_owned(), "[1,512]".to_owned(), 256, 512),
+                (format!("[{},2,1]", N / 8), format!("[{},1,2]", N / 8), N / 4, N / 4),
+            ] {
+                let body = format!(
+                    "{{\"a\":{{\"shape\":{a},\"data\":[{}]}},\"b\":{{\"shape\":{b},\"data\":[{}]}},\"report\":{report}}}",
+                    ones(n),
+                    ones(k)
+                );
+                cases.push(json(Operation::Matmul, body, output));
+            }
+        }
+    }
+    cases
+}
+
+fn looks() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for query in [
+        "",
+        "&granularity=channel&axis=0&bins=1",
+        "&granularity=channel&axis=0&bins=1000",
+        "&granularity=channel&axis=1",
+        "&granularity=group&axis=-1&group_size=16&bins=4&percentiles=1",
+    ] {
+        for (dtype, body) in [("F32", f32s(N)), ("F64", f64s(N)), ("F16", f32s(N / 2))] {
+            let query = format!("dtype={dtype}&shape=512,{}{query}", N / 512);
+            cases.push(case(Operation::Inspect, &query, body, Format::Json));
+        }
+    }
+    for body in [("F32", f32s(N)), ("F64", f64s(N)), ("BF16", vec![1; 2 * N])] {
+        let query = format!("dtype={}&shape=512,{}", body.0, N / 512);
+        cases.push(case(Operation::Compare, &query, body.1, Format::Json));
+    }
+    cases
+}
+
+fn texts() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for dtype in ["F32", "F64", "I8"] {
+        let data = vec!["1"; 2 * N].join(",");
+        let body = format!("{{\"data\":[{data}],\"dtype\":\"{dtype}\"}}");
+        cases.push(json(Operation::Quantize, body, Format::Json));
+        let data: Vec<String> = vec!["[1]".to_owned(); N];
+        let body = format!("{{\"data\":[{}],\"dtype\":\"{dtype}\"}}", data.join(","));
+        cases.push(json(Operation::Quantize, body, Format::Json));
+    }
+    let list = vec!["1"; N].join(",");
+    let body = format!(
+        "{{\"data\":[{list}],\"scheme\":{{\"range\":\"explicit\",\"min\":[-{list}],\"max\":[{list}],\"granularity\":\"channel\",\"axis\":0}}}}"
+    );
+    cases.push(json(Operation::Quantize, body, Format::Json));
+    let members: Vec<String> = (0..N / 8).map(|i| format!("\"{i}\":1")).collect();
+    let body = format!("{{\"data\":[1],\"scheme\":{{{}}}}}", members.join(","));
+    cases.push(json(Operation::Quantize, body, Format::Json));
+    let named: Vec<String> = (0..4096).map(|i| format!("\"{i}\":{{\"data\":[1,2]}}")).collect();
+    for output in [Format::Json, Format::Safetensors] {
+        let body = format!("{{\"tensors\":{{{}}}}}", named.join(","));
+        cases.push(json(Operation::Quantize, body, output));
+    }
+    cases
+}
+
+#[test]
+fn what_is_reserved_covers_what_is_taken() {
+    let cases = [quantizations(), dequantizations(), products(), looks(), texts()].concat();
+    assert!(cases.len() > 100);
+    let mut short = Vec::new();
+    for coding in [Encoding::Identity, Encoding::Gzip, Encoding::Zstd] {
+        for case in &cases {
+            if coding != Encoding::Identity && case.output != Format::Json {
+                continue;
+            }
+            let case = Case {
+                encoding: coding,
+                body: case.body.clone(),
+                query: case.query.clone(),
+                ..*case
+            };
+            let start = String::from_utf8_lossy(&case.body[..case.body.len().min(40)]);
+            let what = format!(
+                "{} {:?} {} {:?} {:?} {}",
+                case.operation.name(),
+                case.input,
+                case.query,
+                case.output,
+                coding,
+                if case.input == Format::Json { start } else { "".into() }
+            );
+            let (reserved, most, error) = measure(&case);
+            let error = error.map(|error| error.chars().take(100).collect::<String>());
+            // What is refused on purpose is the option that nothing has.
+            let refused = error.as_deref().is_some_and(|error| !error.contains("unknown option"));
+            if most > reserved + SLACK || refused {
+                short.push(format!(
+                    "{:>5}% {most:>9} of {reserved:>9}: {what} {error:?}",
+                    most * 100 / reserved
+                ));
+            }
+        }
+    }
+    assert!(short.is_empty(), "{} of {}:\n{}", short.len(), cases.len(), short.join("\n"));
+}
