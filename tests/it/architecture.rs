@@ -12,7 +12,7 @@ const EDGES: [(&str, &[&str]); 11] = [
     ("api", &["quant", "codec", "kernels", "tensor"]),
     ("service", &["api", "quant", "codec", "tensor", "telemetry"]),
     ("http", &["service", "api", "codec", "kernels", "tensor", "telemetry"]),
-    ("config", &["codec", "kernels", "service", "telemetry"]),
+    ("config", &["api", "codec", "kernels", "service", "telemetry"]),
     (
         "cli",
         &["config", "http", "service", "api", "quant", "codec", "tensor", "telemetry", "Quantd"],
