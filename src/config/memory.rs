@@ -1,5 +1,5 @@
 //! How much memory this process may use: the least limit of the control groups
-//! that it is in, or what the machine has.
+//! that it is in and of its own, or what the machine has.
 //!
 //! A process is limited by its own group and by every group above it. Where the
 //! files of a group are depends on the version of control groups (both may be
@@ -9,15 +9,18 @@
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
+use rlimit::Resource;
+
 /// The memory of a machine that does not tell.
 const UNKNOWN: u64 = 1 << 30;
 
 /// Bytes that this process may use.
 pub(super) fn available() -> u64 {
-    available_under(Path::new("/"))
+    let own = [Resource::AS, Resource::DATA].into_iter().filter_map(|limit| limit.get_soft().ok());
+    own.fold(available_under(Path::new("/")), u64::min)
 }
 
-/// The same, of a system whose files begin at `root`.
+/// What files say that begin at `root`: of the groups and the machine.
 fn available_under(root: &Path) -> u64 {
     machine(root).into_iter().chain(groups(root)).min().unwrap_or(UNKNOWN)
 }

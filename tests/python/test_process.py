@@ -292,6 +292,14 @@ def test_a_server_with_the_least_of_everything_answers(start):
         post("/v1/calibrators/c/batches", tensor)
 
 
+def test_the_budget_follows_the_limit_of_the_process():
+    """Control groups are tried in the tests beside the code: making one takes rights that few have."""
+    limited = ["sh", "-c", 'ulimit -v 4194304 && exec "$@"', "sh"]
+    with serving(before=limited, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as (_, url):
+        bytes_ = requests.get(url + "/info", timeout=30).json()["limits"]["max_inflight_bytes"]
+        assert 0 < bytes_ <= (4 << 30) * 0.6
+
+
 def burst(server, requests_sent):
     """Many small requests on one connection; gives the memory that the process holds for itself afterwards."""
     body = b'{"data": [1, 2, 3]}'
