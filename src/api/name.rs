@@ -1,6 +1,7 @@
 //! Names that callers give to what they keep on the server.
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::error::{Error, Kind, Place};
 
@@ -10,7 +11,7 @@ const MAX_LEN: usize = 128;
 /// The name of a calibrator or layer: one path segment and one file name,
 /// `[A-Za-z0-9][A-Za-z0-9._-]{0,127}`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Name(String);
+pub struct Name(Arc<str>);
 
 impl Name {
     /// Takes `text` if it is a name.
@@ -21,7 +22,7 @@ impl Name {
         let rest = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
         let first = text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
         if first && text.len() <= MAX_LEN && text.bytes().all(rest) {
-            return Ok(Self(text.to_owned()));
+            return Ok(Self(text.into()));
         }
         Err(Error::new(Kind::InvalidOption, "not a name").at(place).cure(format!(
             "use letters, digits and . _ -, a letter or digit first, at most {MAX_LEN} in all"

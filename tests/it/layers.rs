@@ -6,6 +6,23 @@ use serde_json::{Value, json};
 
 use crate::harness::{Answer, Client, JSON};
 
+/// A directory for one test, gone when it is dropped.
+struct Temporary(std::path::PathBuf);
+
+impl Temporary {
+    fn new(test: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("quantd-it-{test}-{}", std::process::id()));
+        std::fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).unwrap();
+    }
+}
+
 async fn put(client: &Client, name: &str, body: Value) -> Answer {
     let request = Request::put(format!("/v1/layers/{name}"))
         .header("content-type", JSON)
@@ -111,4 +128,61 @@ async fn nothing_said_of_an_input_or_output_is_nothing_said() {
     assert_eq!(empty["input"]["mode"], "dynamic_per_token");
     let problem = put(&client, "no", layer(json!({"output": {"requantize": "gemmlowp"}}))).await;
     assert_eq!(problem.problem("invalid-option", 400)["errors"][0]["pointer"], "/output/scale");
+}
+
+/// Of all layers there is room for one, and whoever loads it meets a change of the same layer.
+#[tokio::test]
+async fn loads_meet_changes_and_removals() {
+    let Temporary(path) = &Temporary::new("races");
+    let client = Client::with(|config| {
+        config.layer_dir = Some(path.clone());
+        config.max_layer_bytes = 50_000;
+    });
+    let layer = || json!({"weight": {"data": vec![vec![1.0; 90]; 90]}});
+    let repository = async |what: &str| {
+        let path = format!("/v2/repository/models/own/{what}");
+        client.post(&path, &json!({})).await.status
+    };
+    let remove = async || {
+        let request = Request::delete("/v1/layers/own").body(Body::empty());
+        client.send(request.unwrap()).await.status
+    };
+    assert_eq!(put(&client, "own", layer()).await.status, 201);
+    for _ in 0..60 {
+        assert_eq!(repository("unload").await, 200);
+        let (load, put, again) =
+            tokio::join!(repository("load"), put(&client, "own", layer()), repository("load"));
+        assert_eq!([load, put.status, again].map(|status| status.as_u16()), [200; 3]);
+    }
+    for _ in 0..60 {
+        assert_eq!(repository("unload").await, 200);
+        let (load, removed) = tokio::join!(repository("load"), remove());
+        assert!([200, 404].contains(&load.as_u16()), "{load}");
+        assert_eq!(removed, 200);
+        assert_eq!(put(&client, "own", layer()).await.status, 201);
+    }
+}
+
+#[tokio::test]
+async fn chains_take_room() {
+    let client = Client::with(|config| config.max_layer_bytes = 200_000);
+    assert_eq!(put(&client, "own", json!({"weight": {"data": [[1.0]]}})).await.status, 201);
+    let before = client.get("/v1/layers").await.json()["memory_bytes"].as_u64().unwrap();
+    let chain = || json!({"chain": vec!["own"; 256]});
+    assert_eq!(put(&client, "net", chain()).await.status, 201);
+    let held = client.get("/v1/layers").await.json()["memory_bytes"].as_u64().unwrap();
+    assert!(held > before + 256 * 3, "{held}");
+    let mut made = 1;
+    loop {
+        let answer = put(&client, &format!("net{made}"), chain()).await;
+        if answer.status != 201 {
+            answer.problem("storage", 507);
+            break;
+        }
+        made += 1;
+    }
+    assert!((2..10).contains(&made), "{made}");
+    // What is there runs.
+    let answer = client.post("/v1/layers/net/forward", &json!({"data": [[1.0]]})).await;
+    assert_eq!(answer.status, 200);
 }

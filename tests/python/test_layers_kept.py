@@ -1,7 +1,9 @@
 """Layers on the disk and in the budget: restarts, kills, damage, eviction, replacement."""
 
 import json
+import os
 import random
+import socket
 import threading
 import time
 
@@ -116,6 +118,50 @@ def test_damaged_files_are_named_and_skipped(start, tmp_path, known):
     # A damaged layer can be made again.
     assert put(server.url, "torn", known[0][0]).json()["version"] == 1
     assert (tmp_path / "notes.txt").exists() and not (tmp_path / ".unfinished").exists()
+
+
+def test_whatever_lies_there_is_named_and_skipped(start, tmp_path, known):
+    """None of it is waited for, read to its end, or kept from being replaced."""
+    server = start("--layer-dir", str(tmp_path))
+    for name in ["good", "sparse"]:
+        assert put(server.url, name, known[0][0]).status_code == 201
+    assert server.stop() == 0
+    file = lambda name: tmp_path / f"{name}.safetensors"
+    with open(file("sparse"), "wb") as sparse:
+        sparse.truncate(64 << 30)
+    os.mkfifo(file("pipe"))
+    file("folder").mkdir()
+    file("loop").symlink_to(file("loop"))
+    file("zero").symlink_to("/dev/zero")
+    file("spaced name").write_bytes(b"")
+    (tmp_path / ".unfinished").mkdir()
+    (tmp_path / ".lock").unlink()
+    os.mkfifo(tmp_path / ".lock")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(file("socket")))
+    server = start("--layer-dir", str(tmp_path))
+    client = Client(server.url)
+    assert [layer["name"] for layer in client.request("get", "/v1/layers").json()["layers"]] == ["good"]
+    log = "".join(server.log).splitlines()
+    for name in ["sparse", "pipe", "folder", "loop", "zero", "spaced name", ".unfinished", ".lock", "socket"]:
+        assert any(name in line and "skipped" in line for line in log), (name, log)
+    # All can be made, but for the one whose name a directory has.
+    for name in ["sparse", "pipe", "loop", "socket", "zero"]:
+        response = put(server.url, name, known[0][0])
+        assert response.status_code == 201, (name, response.text)
+    check_problem(put(server.url, "folder", known[0][0]), "storage", 507)
+    assert ask(server.url, "pipe", known[0][0][2]).content == known[0][1]
+    # Its file becomes something else while it is put away: loads fail, and everything else goes on.
+    for name, become in [("pipe", os.mkfifo), ("sparse", lambda path: os.truncate(path, 64 << 30))]:
+        client.request("post", f"/v2/repository/models/{name}/unload", data="{}", headers={"content-type": JSON})
+        if name == "pipe":
+            file(name).unlink()
+        become(file(name))
+        response = client.request("post", f"/v2/repository/models/{name}/load", data="{}", headers={"content-type": JSON})
+        assert response.status_code == 507, response.text
+        assert put(server.url, "good", known[0][0]).status_code == 200
+        assert put(server.url, name, known[0][0]).status_code == 200
+    assert server.stop() == 0
 
 
 def test_one_directory_has_one_server(start, tmp_path):

@@ -303,7 +303,7 @@ pub fn read(buffer: Buffer) -> Result<Restored, String> {
         Name::new(text, Place::Pointer("/name".to_owned())).map_err(|error| error.to_string())
     };
     let content = match (&description.chain, &description.layer) {
-        (Some(chain), None) => {
+        (Some(chain), None) if !chain.is_empty() => {
             Content::Chain(chain.iter().map(|text| name(text)).collect::<Result<_, _>>()?)
         }
         (None, Some(kind)) => {
@@ -315,7 +315,12 @@ pub fn read(buffer: Buffer) -> Result<Restored, String> {
         }
         _ => return Err("neither a layer nor a chain".to_owned()),
     };
-    Ok(Restored { name: name(&description.name)?, version: description.version, content })
+    // What comes after it is a number as well.
+    let version = description.version;
+    if !(1..i64::MAX.cast_unsigned()).contains(&version) {
+        return Err("the version is none that a layer can have".to_owned());
+    }
+    Ok(Restored { name: name(&description.name)?, version, content })
 }
 
 /// `None` for words and numbers that are none of ours.

@@ -1,6 +1,7 @@
 //! The thread that all changes pass through.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::{mpsc, oneshot};
@@ -14,8 +15,9 @@ use crate::quant::layer::Layer;
 use crate::tensor::Buffer;
 
 use super::files::{Directory, Written};
-use super::registry::{Content, Registry};
-use super::{Settings, lock};
+use super::registry::{Content, Entry, Registry};
+use super::room::Need;
+use super::{Settings, chains, lock};
 
 /// A layer or chain to be put under a name.
 #[derive(Debug)]
@@ -41,7 +43,8 @@ pub(super) enum Ready {
 pub(super) enum Job {
     Commit { commit: Box<Commit>, reply: oneshot::Sender<Result<LayerDoc, Error>> },
     Remove { name: Name, reply: oneshot::Sender<Result<LayerDoc, Error>> },
-    Read { name: Name, reply: oneshot::Sender<Result<Buffer, Error>> },
+    Read { name: Name, len: usize, reply: oneshot::Sender<Result<Buffer, Error>> },
+    Restore { link: Box<Link>, reply: oneshot::Sender<Result<(), Error>> },
 }
 
 struct Keeper {
@@ -62,13 +65,27 @@ pub(super) fn start(
         while let Some(job) = jobs.blocking_recv() {
             // Nobody listens any more when the client has gone; what was done stays.
             match job {
-                Job::Commit { commit, reply } => drop(reply.send(keeper.commit(*commit))),
-                Job::Remove { name, reply } => drop(reply.send(keeper.remove(&name))),
-                Job::Read { name, reply } => drop(reply.send(keeper.read(&name))),
+                Job::Commit { commit, reply } => {
+                    drop(reply.send(survive(|| keeper.commit(*commit))));
+                }
+                Job::Remove { name, reply } => drop(reply.send(survive(|| keeper.remove(&name)))),
+                Job::Read { name, len, reply } => {
+                    drop(reply.send(survive(|| keeper.read(&name, len))));
+                }
+                Job::Restore { link, reply } => {
+                    drop(reply.send(survive(|| keeper.restore(*link))));
+                }
             }
         }
     };
     std::thread::Builder::new().name("quantd-keeper".to_owned()).spawn(work).map(drop)
+}
+
+/// A defect ends the change that met it; the next one finds the keeper at work.
+fn survive<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        Err(Error::new(Kind::Internal, "the change of the layers met a defect of the server"))
+    })
 }
 
 fn failed(error: &io::Error) -> Error {
@@ -80,36 +97,43 @@ fn failed(error: &io::Error) -> Error {
 impl Keeper {
     fn commit(&self, commit: Commit) -> Result<LayerDoc, Error> {
         let Commit { name, replaces, doc, made, stored } = commit;
-        let (chain, bytes) = match &made {
-            Ready::Layer(layer) => (&[][..], layer.memory_bytes()),
-            Ready::Chain(names) => (names.as_slice(), 0),
+        let (layers, bytes) = match &made {
+            Ready::Layer(layer) => (Vec::new(), layer.memory_bytes()),
+            Ready::Chain(layers) => (layers.clone(), chains::bytes(&name, layers)),
         };
+        let need = Need { name: &name, bytes, layers: &layers };
         let version = {
             let registry = lock(&self.registry);
             if !replaces {
                 registry.check_new(&name)?;
             }
-            registry.check(&name, &doc, chain)?;
-            registry.check_room(&name, bytes, &self.settings)?;
+            match &made {
+                Ready::Layer(_) => registry.check_layer(&name, &doc)?,
+                Ready::Chain(layers) => registry.check_chain(&name, layers)?,
+            }
+            registry.check_room(need, &self.settings)?;
             registry.next_version(&name)
         };
-        // Others make room only for what is safely written.
         let written = self.write(&name, version, stored)?;
-        lock(&self.registry).take_room(&name, bytes, &self.settings)?;
-        if let Some(Err(error)) = written.map(|written| written.name(&name)) {
-            lock(&self.registry).give_back(bytes);
-            return Err(failed(&error));
+        let saved = written.as_ref().map_or(0, Written::len);
+        if let Some(written) = written {
+            written.name(&name).map_err(|error| failed(&error))?;
         }
         let doc = LayerDoc { name: name.as_str().to_owned(), version, ..doc };
         let content = match made {
             Ready::Layer(layer) => {
                 Content::Loaded(Arc::new(Link { name: name.clone(), version, layer: *layer }))
             }
-            Ready::Chain(names) => Content::Chain(names),
+            Ready::Chain(layers) => Content::Chain(layers.into()),
         };
         let mut registry = lock(&self.registry);
-        registry.publish(name.clone(), doc, content);
-        registry.describe(&name)
+        // Others make room only for what is safely written.
+        let gone = registry.make_room(need, &self.settings);
+        let before = registry.publish(Entry { name: name.clone(), doc, content, bytes, saved });
+        let doc = registry.describe(&name);
+        drop(registry);
+        drop((gone, before));
+        doc
     }
 
     fn write(
@@ -130,15 +154,33 @@ impl Keeper {
         if let Some(directory) = &self.directory {
             directory.remove(name).map_err(|error| failed(&error))?;
         }
-        lock(&self.registry).remove(name);
+        let before = lock(&self.registry).remove(name);
+        drop(before);
         Ok(doc)
     }
 
-    fn read(&self, name: &Name) -> Result<Buffer, Error> {
+    fn read(&self, name: &Name, len: usize) -> Result<Buffer, Error> {
         let Some(directory) = &self.directory else {
             return Err(Error::new(Kind::Internal, "a layer without a file was put away"));
         };
-        directory.read(name.as_str()).map_err(|error| failed(&error))
+        directory.read(name, len).map_err(|error| failed(&error))
+    }
+
+    /// Puts a layer that was read where it belongs, unless it was replaced, removed or unloaded
+    /// meanwhile.
+    fn restore(&self, link: Link) -> Result<(), Error> {
+        let (name, bytes) = (link.name.clone(), link.layer.memory_bytes());
+        let need = Need { name: &name, bytes, layers: &[] };
+        let mut registry = lock(&self.registry);
+        if registry.on_disk(&name).is_none_or(|file| file.version != link.version) {
+            return Ok(());
+        }
+        registry.check_room(need, &self.settings)?;
+        let gone = registry.make_room(need, &self.settings);
+        registry.place(&name, Content::Loaded(Arc::new(link)));
+        drop(registry);
+        drop(gone);
+        Ok(())
     }
 }
 
@@ -148,5 +190,17 @@ impl From<Made> for Ready {
             Made::Layer(layer) => Self::Layer(Box::new(layer.1)),
             Made::Chain(names) => Self::Chain(names),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_defect_ends_one_change() {
+        let error = survive::<()>(|| panic!("a defect")).unwrap_err();
+        assert_eq!(error.kind, Kind::Internal);
+        assert_eq!(survive(|| Ok(1)), Ok(1));
     }
 }

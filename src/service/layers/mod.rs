@@ -6,10 +6,14 @@
 //! happen one after the other, and nobody hears of a layer that is not on the
 //! disk. Requests that run layers in memory never wait for it.
 
+mod chains;
+mod describe;
 mod files;
 mod keeper;
+mod recover;
 mod registry;
 mod requests;
+mod room;
 
 use std::io;
 use std::path::PathBuf;
@@ -17,17 +21,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::compute::Compute;
 use crate::api::error::{Error, Kind};
 use crate::api::layers::documents::{LayerDoc, LayersDoc};
 use crate::api::layers::stored::{self, Content as Restored};
 use crate::api::layers::{Hosted, Link};
 use crate::api::name::Name;
-use crate::tensor::Buffer;
-
-use super::compute::Compute;
 use files::Directory;
 use keeper::{Commit, Job};
-use registry::{Content, Found, Registry};
+use registry::{File, Found, Registry};
 
 /// Changes that may wait for the keeper.
 const QUEUE: usize = 64;
@@ -77,6 +79,16 @@ fn lock(registry: &Mutex<Registry>) -> MutexGuard<'_, Registry> {
     registry.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Refuses to read layers that could not be in memory at the same time.
+fn check_together(registry: &Registry, name: &Name, settings: &Settings) -> Result<(), Error> {
+    let (bytes, max_bytes) = (registry.bytes_together(name), settings.max_bytes);
+    if bytes <= max_bytes {
+        return Ok(());
+    }
+    let detail = format!("it takes {bytes} bytes of memory, {max_bytes} are allowed");
+    Err(Error::new(Kind::Storage, detail).cure("raise --max-layer-bytes"))
+}
+
 fn lost<T>(_: T) -> Error {
     Error::new(Kind::Internal, "the keeper of the layers has ended")
 }
@@ -91,7 +103,9 @@ impl Layers {
         let settings = Arc::new(settings);
         let mut registry = Registry::default();
         if let Some(directory) = &directory {
-            compute.install(|| read_all(directory, &mut registry, &settings))?;
+            let max_bytes = compute.settings().max_inflight_bytes;
+            compute
+                .install(|| recover::read_all(directory, &mut registry, &settings, max_bytes))?;
         }
         crate::telemetry::layer_limit(settings.max_bytes);
         let registry = Arc::new(Mutex::new(registry));
@@ -116,28 +130,40 @@ impl Layers {
         /// Layers of one chain that may be read for it, each more than once.
         const READS: usize = 1024;
         for _ in 0..READS {
-            let found = lock(&self.registry).find(name, version)?;
-            match found {
-                Found::Ready(hosted) => return Ok(Arc::new(hosted)),
-                Found::Missing(own) => self.bring_back(&own).await?,
-            }
+            let missing = {
+                let mut registry = lock(&self.registry);
+                match registry.find(name, version)? {
+                    Found::Ready(hosted) => return Ok(Arc::new(hosted)),
+                    Found::Missing(own) => {
+                        check_together(&registry, name, &self.settings)?;
+                        own
+                    }
+                }
+            };
+            self.bring_back(&missing).await?;
         }
-        Err(Error::new(Kind::Storage, "the layers of the chain do not fit into the memory at once")
-            .cure("raise --max-layer-bytes"))
+        Err(Error::new(Kind::Overloaded, "other layers take the memory at the moment")
+            .cure("try again after the time that Retry-After gives, or raise --max-layer-bytes"))
     }
 
-    /// Reads the file of a layer that was put away.
+    /// Reads the file of a layer that was put away. When it was replaced or removed meanwhile,
+    /// nothing is done, and whoever looks again finds out.
     async fn bring_back(&self, name: &Name) -> Result<(), Error> {
-        let (gate, bytes) = lock(&self.registry).gate(name)?;
+        let gate = lock(&self.registry).gate(name)?;
         let _gate = gate.lock().await;
-        if !lock(&self.registry).is_on_disk(name) {
-            return Ok(());
+        let on_disk = || lock(&self.registry).on_disk(name);
+        let Some(file) = on_disk() else { return Ok(()) };
+        match self.read_back(name, file).await {
+            Err(_) if on_disk() != Some(file) => Ok(()),
+            result => result,
         }
-        // The file, its tensors, and the same packed.
-        let permit = self.compute.admit(bytes.saturating_mul(4).saturating_add(1 << 16)).await?;
+    }
+
+    async fn read_back(&self, name: &Name, file: File) -> Result<(), Error> {
+        let permit = self.compute.admit(recover::working_bytes(file.len)).await?;
         let (reply, answer) = oneshot::channel();
-        self.ask(Job::Read { name: name.clone(), reply }).await?;
-        let buffer: Buffer = answer.await.map_err(lost)??;
+        self.ask(Job::Read { name: name.clone(), len: file.len, reply }).await?;
+        let buffer = answer.await.map_err(lost)??;
         let read = move |_: &_, _: &mut _| {
             stored::read(buffer).map_err(|reason| {
                 tracing::error!(reason, "the file of a layer is damaged");
@@ -148,13 +174,9 @@ impl Layers {
         let (restored, _permit) = self.compute.run(permit, read).await?;
         let Restored::Layer(layer) = restored.content else { return Ok(()) };
         let link = Link { name: restored.name, version: restored.version, layer: layer.0 };
-        let bytes = link.layer.memory_bytes();
-        let mut registry = lock(&self.registry);
-        registry.take_room(name, bytes, &self.settings)?;
-        if !registry.restore(link) {
-            registry.give_back(bytes);
-        }
-        Ok(())
+        let (reply, answer) = oneshot::channel();
+        self.ask(Job::Restore { link: Box::new(link), reply }).await?;
+        answer.await.map_err(lost)?
     }
 
     /// Refuses a name that is taken.
@@ -189,7 +211,9 @@ impl Layers {
         if self.settings.directory.is_none() {
             return self.delete(name).await.map(drop);
         }
-        lock(&self.registry).unload(name)
+        let before = lock(&self.registry).unload(name)?;
+        drop(before);
+        Ok(())
     }
 
     /// Brings a layer back that was unloaded or put away.
@@ -236,12 +260,15 @@ impl Layers {
     /// All of them.
     #[must_use]
     pub fn list(&self) -> LayersDoc {
-        let registry = lock(&self.registry);
-        let layers = registry.list();
+        let (snapshot, memory_bytes) = {
+            let registry = lock(&self.registry);
+            (registry.snapshot(), registry.held())
+        };
+        let layers = snapshot.list();
         let in_memory = layers.iter().filter(|doc| doc.loaded && doc.chain.is_none());
         LayersDoc {
             held_bytes: in_memory.map(|doc| doc.memory.held_bytes).sum(),
-            memory_bytes: registry.held(),
+            memory_bytes,
             layers,
             max_bytes: self.settings.max_bytes,
             eviction: self.settings.eviction.name(),
@@ -258,50 +285,4 @@ impl Layers {
     async fn ask(&self, job: Job) -> Result<(), Error> {
         self.keeper.send(job).await.map_err(lost)
     }
-}
-
-/// What is in the directory; damaged files are named in the log and left alone.
-fn read_all(directory: &Directory, registry: &mut Registry, settings: &Settings) -> io::Result<()> {
-    for file in directory.names()? {
-        let skip = |reason: &str| {
-            tracing::error!(file, reason, "skipped a file that is no layer, or a damaged one");
-        };
-        let restored = match directory.read(&file).map_err(|error| error.to_string()) {
-            Ok(buffer) => stored::read(buffer),
-            Err(error) => Err(error),
-        };
-        let restored = match restored {
-            Ok(restored) if restored.name.as_str() == file => restored,
-            Ok(_) => {
-                skip("it holds a layer of another name");
-                continue;
-            }
-            Err(reason) => {
-                skip(&reason);
-                continue;
-            }
-        };
-        let (name, version) = (restored.name, restored.version);
-        let named = |doc: LayerDoc| LayerDoc { name: name.as_str().to_owned(), version, ..doc };
-        match restored.content {
-            Restored::Chain(names) => {
-                registry.publish(name.clone(), named(LayerDoc::of_chain()), Content::Chain(names));
-            }
-            Restored::Layer(layer) => {
-                let (layer, doc) = *layer;
-                let room = registry.take_room(&name, layer.memory_bytes(), settings);
-                let content = match room {
-                    Ok(()) => {
-                        Content::Loaded(Arc::new(Link { name: name.clone(), version, layer }))
-                    }
-                    Err(_) => Content::OnDisk,
-                };
-                registry.publish(name.clone(), named(doc), content);
-            }
-        }
-    }
-    let list = registry.list();
-    let loaded = list.iter().filter(|doc| doc.loaded).count();
-    tracing::info!(layers = list.len(), loaded, "read the directory of layers");
-    Ok(())
 }
