@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use crate::codec::json::{self, Member};
-use crate::codec::{Within, npy, safetensors};
+use crate::codec::{Limits, Within, names, npy, safetensors};
 use crate::quant::dequantize::{Codes, dequantize, working_bytes};
 use crate::tensor::{Buffer, DType, Shape, Tensor};
 
@@ -295,10 +295,12 @@ fn decode_safetensors(
     mut fields: Fields,
     context: &mut Context<'_>,
 ) -> Result<Vec<Item>, Error> {
-    let document = safetensors::read(body, context.limits)?;
+    // As many as a request of `quantize` may hold, each in its parts.
+    let max_tensors = context.limits.max_tensors.saturating_mul(names::PARTS.len());
+    let document = safetensors::read(body, &Limits { max_tensors, ..*context.limits })?;
     let query = Options::take(&mut fields)?;
     fields.finish(&SCHEME_FIELDS)?;
-    let names: Vec<String> = document
+    let bases: Vec<String> = document
         .tensors
         .iter()
         .filter_map(|(name, _)| {
@@ -306,15 +308,16 @@ fn decode_safetensors(
             base.map(str::to_owned)
         })
         .collect();
-    if names.is_empty() {
+    if bases.is_empty() {
         let detail = "no tensor called codes, and none that ends in .codes";
         return Err(Error::new(Kind::MalformedBody, detail)
             .cure("send the safetensors answer of /v1/quantize"));
     }
+    names::check(bases.iter().map(String::as_str))?;
     let metadata = Metadata::read(&document.metadata, context)?;
     let mut parts: BTreeMap<String, Tensor> = document.tensors.into_iter().collect();
-    let mut items = Vec::with_capacity(names.len());
-    for name in names {
+    let mut items = Vec::with_capacity(bases.len());
+    for name in bases {
         items.push(safetensors_item(name, &mut parts, &metadata, &query, context)?);
     }
     if let Some(name) = parts.keys().next() {
@@ -397,5 +400,5 @@ fn metadata_json(
     context: &mut Context<'_>,
 ) -> Result<Option<Value>, Error> {
     let Some(text) = metadata.get(key) else { return Ok(None) };
-    context.read_option(text.as_bytes(), &pointer("/__metadata__", key)).map(Some)
+    context.read_option_by_name(text.as_bytes(), &pointer("/__metadata__", key)).map(Some)
 }

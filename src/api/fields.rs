@@ -65,8 +65,14 @@ impl Fields {
     /// # Errors
     /// [`Kind::InvalidOption`] for a name given twice or bytes that are not UTF-8.
     pub fn from_query(query: &str) -> Result<Self, Error> {
+        /// Options of a query, of which any route knows far fewer.
+        const MAX_OPTIONS: usize = 256;
         let mut map = Map::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            if map.len() >= MAX_OPTIONS {
+                let detail = format!("the query has more than {MAX_OPTIONS} options");
+                return Err(Error::new(Kind::InvalidOption, detail));
+            }
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let (name, value) = (decode(name)?, decode(value)?);
             let place = Place::Parameter(name.chars().take(64).collect());

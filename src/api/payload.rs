@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::codec::encoding::{self, Encoding};
 use crate::codec::json::{self, Member};
-use crate::codec::{CodecError, Limits, Within, npy, safetensors};
+use crate::codec::{CodecError, Limits, Within, names, npy, safetensors, sniff};
 use crate::quant::Cancel;
 use crate::tensor::{Buffer, DType, Shape, Tensor};
 
@@ -96,6 +96,15 @@ impl Context<'_> {
         Ok(json::read_value(text, pointer)?)
     }
 
+    /// Reads the value of an option that may have a member for each tensor.
+    ///
+    /// # Errors
+    /// As [`read_option`](Self::read_option).
+    pub fn read_option_by_name(&mut self, text: &[u8], pointer: &str) -> Result<Value, Error> {
+        self.reserve_option(text)?;
+        Ok(json::read_value_up_to(text, pointer, self.limits.max_tensors)?)
+    }
+
     /// Takes room for what is read of the text of an option.
     ///
     /// # Errors
@@ -167,6 +176,7 @@ impl Payload {
             }
             Format::Safetensors => {
                 let document = safetensors::read(body, limits)?;
+                names::check(document.tensors.iter().map(|(name, _)| name.as_str()))?;
                 Ok(Request { tensors: document.tensors, fields })
             }
             Format::Raw => {
@@ -208,7 +218,11 @@ pub fn raw_view(
     let (expected, found) = (shape.len() * dtype.size(), body.bytes().len());
     if expected != found {
         let detail = format!("{shape} of {dtype} is {expected} bytes, the body has {found}");
-        return Err(Error::new(Kind::MalformedBody, detail).at(fields.origin().place("shape")));
+        let error = Error::new(Kind::MalformedBody, detail).at(fields.origin().place("shape"));
+        return Err(match sniff::look(body.bytes()) {
+            Some(look) => error.cure(format!("the body is {}: {}", look.what, look.cure)),
+            None => error,
+        });
     }
     Tensor::view(dtype, shape, body, 0)
         .ok_or_else(|| Error::new(Kind::Internal, "a checked view did not fit"))
@@ -273,6 +287,7 @@ pub fn named<T>(
 ) -> Result<Vec<(String, T)>, Error> {
     let below = |error: CodecError| Error::from(error).at(Place::Pointer("/tensors".to_owned()));
     let entries = json::members_up_to(text, context.limits.max_tensors).map_err(below)?;
+    names::check(entries.iter().map(|entry| &*entry.key)).map_err(below)?;
     entries
         .iter()
         .map(|entry| {

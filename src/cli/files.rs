@@ -10,7 +10,7 @@ use bytes::Bytes;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::api::payload::Format;
-use crate::codec::npy;
+use crate::codec::sniff::{self, Known};
 use crate::tensor::Buffer;
 
 use super::Failure;
@@ -53,19 +53,14 @@ pub(super) fn format_of(output: &Path) -> Result<Format, Failure> {
 /// The format of an input by its first bytes, or its name where they do not tell.
 pub(super) fn format_in(input: &Path, body: &[u8], has_dtype: bool) -> Format {
     let is_npy = input.extension().is_some_and(|extension| extension == "npy");
-    let is_json = body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
-    if body.starts_with(npy::MAGIC) {
-        Format::Npy
-    } else if body.get(8) == Some(&b'{') && !body.starts_with(b"{") {
-        Format::Safetensors
-    } else if has_dtype {
-        Format::Raw
-    } else if is_npy {
-        Format::Npy
-    } else if is_json {
-        Format::Json
-    } else {
-        Format::Safetensors
+    match sniff::look(body).and_then(|look| look.known) {
+        Some(Known::Npy) => Format::Npy,
+        Some(Known::Safetensors) => Format::Safetensors,
+        // Elements may look like text.
+        _ if has_dtype => Format::Raw,
+        _ if is_npy => Format::Npy,
+        Some(Known::Json) => Format::Json,
+        None => Format::Safetensors,
     }
 }
 

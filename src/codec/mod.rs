@@ -21,10 +21,12 @@
 
 pub mod encoding;
 pub mod json;
+pub mod names;
 pub mod npy;
 pub mod oip;
 pub mod pack;
 pub mod safetensors;
+pub mod sniff;
 
 use std::borrow::Cow;
 use std::fmt;

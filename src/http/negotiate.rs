@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use crate::api::error::{Error, Kind, Place};
 use crate::api::payload::Format;
 use crate::codec::encoding::Encoding;
-use crate::codec::npy;
+use crate::codec::sniff::{self, Known};
 
 /// Media types read and written.
 pub(super) const JSON: &str = "application/json";
@@ -84,19 +84,26 @@ pub(super) fn body_type(headers: &HeaderMap, query: &str) -> Result<BodyType, Er
 
 /// The format of a body by its first bytes.
 pub(super) fn sniff(body_type: BodyType, body: &[u8]) -> Result<Format, Error> {
-    let json = body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
-    match body_type {
-        BodyType::Known(format) => Ok(format),
-        BodyType::Unnamed if body.starts_with(npy::MAGIC) => Ok(Format::Npy),
-        BodyType::Unnamed if body.get(8) == Some(&b'{') && !body.starts_with(b"{") => {
-            Ok(Format::Safetensors)
-        }
-        BodyType::Unnamed | BodyType::Form if json => Ok(Format::Json),
-        BodyType::Unnamed => Err(unsupported()),
-        BodyType::Form => Err(unsupported().cure(format!(
-            "curl -d sends a form: add -H 'content-type: {JSON}', or {RAW} with dtype= and shape= in the query"
-        ))),
+    if let BodyType::Known(format) = body_type {
+        return Ok(format);
     }
+    let look = sniff::look(body);
+    match (body_type, look.and_then(|look| look.known)) {
+        (_, Some(Known::Json)) => return Ok(Format::Json),
+        (BodyType::Unnamed, Some(Known::Npy)) => return Ok(Format::Npy),
+        (BodyType::Unnamed, Some(Known::Safetensors)) => return Ok(Format::Safetensors),
+        _ => {}
+    }
+    Err(match look {
+        _ if body_type == BodyType::Form => unsupported().cure(format!(
+            "curl -d sends a form: add -H 'content-type: {JSON}', or {RAW} with dtype= and shape= in the query"
+        )),
+        Some(look) => Error {
+            detail: format!("the body is {}, which is not read", look.what),
+            ..unsupported().cure(look.cure)
+        },
+        None => unsupported(),
+    })
 }
 
 /// The content coding of the body.

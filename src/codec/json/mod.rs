@@ -27,7 +27,7 @@ pub use self::scan::{Member, find, members, members_up_to};
 pub(in crate::codec) use self::scan::{elements_up_to, unescape};
 pub use self::text::{Room, Text};
 pub(in crate::codec) use self::value::below;
-pub use self::value::{bytes_of_value, read_value};
+pub use self::value::{bytes_of_value, read_value, read_value_up_to};
 pub use self::write::{text_of_one, write_reals_f32, write_reals_f64, write_string, write_tensor};
 use super::{CodecError, Limits, Within};
 use crate::tensor::{Buffer, DType, Shape, Tensor};

@@ -12,13 +12,13 @@ use memchr::{memchr2, memchr3};
 
 use super::read::skip;
 use crate::codec::CodecError;
+use crate::codec::names::MAX_KEY_BYTES;
+use crate::codec::sniff::{self, Known};
 
-/// Longest member name: names end up in messages and logs.
-const MAX_KEY_BYTES: usize = 512;
 /// Members that are compared one by one: a set costs more than it saves.
 const FEW: usize = 16;
 /// Members of an object of named fields, of which any route knows far fewer.
-const MAX_MEMBERS: usize = 64;
+pub(super) const MAX_MEMBERS: usize = 64;
 
 /// One member of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -170,7 +170,10 @@ impl<'a> Cursor<'a> {
         if self.rest.is_empty() {
             return Err(CodecError::malformed("the document is empty").cure("send a JSON object"));
         }
-        if self.take(open) { Ok(()) } else { Err(self.expected(otherwise)) }
+        if self.take(open) {
+            return Ok(());
+        }
+        Err(sniff::mistaken(Known::Json, self.text, self.expected(otherwise)))
     }
 
     /// Skips `byte` and the whitespace behind it, when it comes next.

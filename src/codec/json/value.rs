@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::number;
 use super::read::{Fault, skip};
-use super::scan::{elements_up_to, members_up_to, pointer_to, unescape};
+use super::scan::{MAX_MEMBERS, Member, elements_up_to, members_up_to, pointer_to, unescape};
 use crate::codec::CodecError;
 
 /// Levels of arrays and objects; bounds the recursion below.
@@ -18,6 +18,9 @@ const MAX_DEPTH: usize = 16;
 const MAX_STRING_BYTES: usize = 64 << 10;
 /// Bytes of text.
 const MAX_VALUE_BYTES: usize = 16 << 20;
+
+/// Members of all objects in a value, for each that one of them may have.
+const OBJECTS: usize = 64;
 
 /// Bytes of a value of an array while it is read and turned into what is wanted: its place in the text, twice
 /// over while the list of them grows, and a [`Value`].
@@ -34,21 +37,46 @@ pub fn bytes_of_value(text: &[u8]) -> usize {
     own.saturating_add(text.len())
 }
 
-/// Reads a small value.
+/// Reads a small value whose objects have at most 64 members, and 4096 together.
 ///
 /// # Errors
 /// The text is over 16 MiB or not one JSON value, nests deeper than 16, holds a
-/// string over 64 KiB, a number over the range of f64, or a name twice.
+/// string over 64 KiB, a number over the range of f64, a name twice, or more
+/// members than that.
 pub fn read_value(text: &[u8], pointer: &str) -> Result<Value, CodecError> {
+    read_value_up_to(text, pointer, MAX_MEMBERS)
+}
+
+/// Reads a small value whose objects have at most `members` members, and 64 times as many together.
+///
+/// # Errors
+/// See [`read_value`].
+pub fn read_value_up_to(text: &[u8], pointer: &str, members: usize) -> Result<Value, CodecError> {
     if text.len() > MAX_VALUE_BYTES {
         let detail = format!("the value is longer than {MAX_VALUE_BYTES} bytes");
         return Err(CodecError::too_large(detail).at(pointer));
     }
-    read_at(text, 0).map_err(|error| below(error, pointer))
+    let mut members = Members { each: members, left: members.saturating_mul(OBJECTS) };
+    read_at(text, 0, &mut members).map_err(|error| below(error, pointer))
+}
+
+/// Members that may still come: what nobody knows by name is refused before it costs anything.
+struct Members {
+    each: usize,
+    left: usize,
+}
+
+impl Members {
+    /// The members of one object.
+    fn split<'a>(&mut self, text: &'a [u8]) -> Result<Vec<Member<'a>>, CodecError> {
+        let members = members_up_to(text, self.each.min(self.left))?;
+        self.left = self.left.saturating_sub(members.len());
+        Ok(members)
+    }
 }
 
 /// Where an error is, is said on its way up: nothing is written where all is well.
-fn read_at(text: &[u8], depth: usize) -> Result<Value, CodecError> {
+fn read_at(text: &[u8], depth: usize, allowed: &mut Members) -> Result<Value, CodecError> {
     let text = skip(text).trim_ascii_end();
     if depth > MAX_DEPTH || (depth == MAX_DEPTH && matches!(text, [b'[' | b'{', ..])) {
         let detail = format!("values are nested more than {MAX_DEPTH} deep");
@@ -58,9 +86,8 @@ fn read_at(text: &[u8], depth: usize) -> Result<Value, CodecError> {
     match text {
         [b'{', ..] => {
             let mut map = Map::new();
-            let members = members_up_to(text, MAX_VALUE_BYTES)?;
-            for member in members {
-                let value = read_at(member.value, next)
+            for member in allowed.split(text)? {
+                let value = read_at(member.value, next, allowed)
                     .map_err(|error| below(error, &pointer_to("", &member.key)))?;
                 map.insert(member.key.into_owned(), value);
             }
@@ -70,7 +97,7 @@ fn read_at(text: &[u8], depth: usize) -> Result<Value, CodecError> {
             let elements = elements_up_to(text, MAX_VALUE_BYTES)?;
             let mut values = Vec::with_capacity(elements.len());
             for (i, value) in elements.into_iter().enumerate() {
-                let value = read_at(value, next);
+                let value = read_at(value, next, allowed);
                 values.push(value.map_err(|error| below(error, &format!("/{i}")))?);
             }
             Ok(Value::Array(values))

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use bytemuck::Pod;
 use ndarray::{ArrayView, IxDyn, ShapeBuilder};
 
+use super::sniff::{self, Known};
 use super::{CodecError, Within};
 use crate::tensor::{Buffer, DType, MAX_RANK, Shape, Tensor};
 
@@ -118,9 +119,8 @@ const fn descr(dtype: DType) -> &'static str {
 fn split(bytes: &[u8]) -> Result<(&[u8], usize), CodecError> {
     let ended = || CodecError::malformed("the npy file ends inside its header").at("header");
     let Some(rest) = bytes.strip_prefix(MAGIC) else {
-        return Err(
-            CodecError::malformed("the file does not start with the npy magic").at_offset(0)
-        );
+        let error = CodecError::malformed("the file does not start with the npy magic");
+        return Err(sniff::mistaken(Known::Npy, bytes, error.at_offset(0)));
     };
     let (version, rest) = rest.split_first_chunk::<2>().ok_or_else(ended)?;
     let (length, rest) = match version {

@@ -165,7 +165,8 @@ fn hostile_files_are_refused() {
         assert_eq!((error.reason, &*error.detail), (reason, detail));
     };
     let good = golden("le_f4");
-    check(b"", Reason::Malformed, "the file does not start with the npy magic");
+    check(b"", Reason::Malformed, "the body is empty, not an npy file");
+    check(b"\x1f\x8b\x08", Reason::Malformed, "the body is a gzip stream, not an npy file");
     check(b"\x93NUMPZ\x01\x00", Reason::Malformed, "the file does not start with the npy magic");
     let ended = "the npy file ends inside its header";
     for cut in [6, 7, 8, 9, 10, 100] {

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::{Input, MAX_NAME, Request, Wanted, datatype, has_json};
 use crate::codec::json::{self, Member, Room, below, elements_up_to, members, read_value};
-use crate::codec::{CodecError, Limits, Within};
+use crate::codec::{CodecError, Limits, Within, names};
 use crate::tensor::{Buffer, DType, Shape, Tensor};
 
 /// Bytes of the text of the parameters of one tensor, of a shape, of the id, or of a number.
@@ -279,7 +279,7 @@ fn name(text: Option<&[u8]>, parent: fmt::Arguments<'_>) -> Result<String, Codec
     let bad = |detail: String| CodecError::malformed(detail).at(format!("{parent}/name"));
     let Some(text) = text else { return Err(bad("missing".to_owned())) };
     let name = string(text, format_args!("{parent}/name"))?;
-    if name.len() > MAX_NAME || name.chars().any(char::is_control) {
+    if name.len() > MAX_NAME || !names::is_printable(&name) {
         return Err(bad(format!("not a name of at most {MAX_NAME} bytes")));
     }
     Ok(name)

@@ -13,10 +13,11 @@ use safetensors::SafeTensorError;
 use safetensors::tensor::{Metadata, TensorInfo};
 
 use super::json::{self, Member, members_up_to};
-use super::{CodecError, Limits};
+use super::sniff::{self, Known};
+use super::{CodecError, Limits, names};
 use crate::tensor::{Buffer, DType, Shape, Tensor};
 
-/// Entries of `__metadata__`.
+/// Entries of `__metadata__` beside one for each tensor that a file may hold.
 const MAX_METADATA: usize = 1024;
 /// Members of one tensor's description, of which three are known.
 const MAX_FIELDS: usize = 16;
@@ -61,7 +62,7 @@ pub fn read(buffer: Arc<Buffer>, limits: &Limits) -> Result<Document, CodecError
     let mut infos = Vec::with_capacity(members.len());
     for member in members {
         if member.key == METADATA {
-            metadata = read_metadata(member.value)?;
+            metadata = read_metadata(member.value, limits)?;
         } else {
             let (dtype, info) = read_info(&member)?;
             infos.push((member.key.into_owned(), dtype, info));
@@ -137,18 +138,23 @@ fn split<'a>(bytes: &'a [u8], limits: &Limits) -> Result<(&'a [u8], usize), Code
             .at("header")
             .cure("send the whole file")
     };
-    let (length, rest) = bytes.split_first_chunk::<PREFIX>().ok_or_else(ended)?;
+    let Some((length, rest)) = bytes.split_first_chunk::<PREFIX>() else {
+        return Err(sniff::mistaken(Known::Safetensors, bytes, ended()));
+    };
     let length = usize::try_from(u64::from_le_bytes(*length)).unwrap_or(usize::MAX);
-    if length > limits.max_header_bytes {
+    if !matches!(rest, [] | [b'{', ..]) {
+        let error = CodecError::malformed("the safetensors header does not start with a brace");
+        let error = error.at("header").cure(
+            "send a safetensors file; bare elements are application/octet-stream with dtype= and shape=",
+        );
+        return Err(sniff::mistaken(Known::Safetensors, bytes, error));
+    }
+    if !rest.is_empty() && length > limits.max_header_bytes {
         let detail =
             format!("the safetensors header is longer than {} bytes", limits.max_header_bytes);
         return Err(CodecError::too_large(detail).at("header"));
     }
     let (text, data) = rest.split_at_checked(length).ok_or_else(ended)?;
-    if text.first() != Some(&b'{') {
-        return Err(CodecError::malformed("the safetensors header does not start with a brace")
-            .at("header"));
-    }
     Ok((text, bytes.len().saturating_sub(data.len())))
 }
 
@@ -159,7 +165,7 @@ fn in_header(error: CodecError) -> CodecError {
     error.at(at)
 }
 
-fn read_metadata(text: &[u8]) -> Result<BTreeMap<String, String>, CodecError> {
+fn read_metadata(text: &[u8], limits: &Limits) -> Result<BTreeMap<String, String>, CodecError> {
     let strings = || {
         CodecError::malformed("the metadata is not an object of strings")
             .at(METADATA)
@@ -168,7 +174,8 @@ fn read_metadata(text: &[u8]) -> Result<BTreeMap<String, String>, CodecError> {
     if text.first() != Some(&b'{') {
         return Err(strings());
     }
-    let members = members_up_to(text, MAX_METADATA).map_err(|error| error.at(METADATA))?;
+    let members = members_up_to(text, limits.max_tensors.saturating_add(MAX_METADATA))
+        .map_err(|error| error.at(METADATA))?;
     let entries = members.into_iter().map(|member| {
         let value: String = serde_json::from_slice(member.value).map_err(|_| strings())?;
         Ok((member.key.into_owned(), value))
@@ -179,7 +186,7 @@ fn read_metadata(text: &[u8]) -> Result<BTreeMap<String, String>, CodecError> {
 /// The description of one tensor, whose dtype is one of ours.
 fn read_info(member: &Member<'_>) -> Result<(DType, TensorInfo), CodecError> {
     let name = &*member.key;
-    if name.chars().any(char::is_control) {
+    if !names::is_printable(name) {
         return Err(CodecError::malformed("a tensor name holds control characters").at("header"));
     }
     let described =

@@ -143,12 +143,18 @@ fn lengths_are_checked_before_use() {
     };
     let ended = "the safetensors file ends inside its header";
     let long = "the safetensors header is longer than 16777216 bytes";
-    refuse(b"", Reason::Malformed, ended);
+    refuse(b"", Reason::Malformed, "the body is empty, not a safetensors file");
+    let page = b"<html><body>404</body></html>";
+    refuse(page, Reason::Malformed, "the body is an HTML or XML document, not a safetensors file");
     refuse(&[2, 0, 0, 0, 0, 0, 0], Reason::Malformed, ended);
     refuse(&[3, 0, 0, 0, 0, 0, 0, 0, b'{', b'}'], Reason::Malformed, ended);
-    refuse(&u64::MAX.to_le_bytes(), Reason::TooLarge, long);
-    refuse(&(4_u64 << 30).to_le_bytes(), Reason::TooLarge, long);
-    refuse(&[0; 8], Reason::Malformed, "the safetensors header does not start with a brace");
+    for length in [u64::MAX, 4 << 30] {
+        let head = length.to_le_bytes();
+        refuse(&head, Reason::Malformed, ended);
+        refuse(&[&head, &b"{}"[..]].concat(), Reason::TooLarge, long);
+    }
+    refuse(&[0; 8], Reason::Malformed, ended);
+    refuse(&[0; 9], Reason::Malformed, "the safetensors header does not start with a brace");
     refuse(
         &file(" {}", 0),
         Reason::Malformed,
