@@ -15,7 +15,7 @@ use super::payload::{Context, Format};
 pub use crate::codec::encoding::Encoding;
 
 /// Every header of an answer that says what a bare tensor cannot.
-pub const FACTS: [&str; 9] = [
+pub const FACTS: [&str; 10] = [
     "quantd-dtype",
     "quantd-shape",
     "quantd-logical-shape",
@@ -23,6 +23,7 @@ pub const FACTS: [&str; 9] = [
     "quantd-scale",
     "quantd-zero-point",
     "quantd-report",
+    "quantd-omitted",
     "quantd-layer",
     "quantd-layer-version",
 ];

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
-use crate::codec::{json, pack};
+use crate::codec::{Limits, json, pack};
 use crate::quant::QuantError;
 use crate::quant::layout::Layout;
 use crate::quant::quantize::{Encoded, Quantized, quantize, working_bytes};
@@ -82,7 +82,7 @@ pub fn run(payload: Payload, format: Format, context: &mut Context<'_>) -> Resul
     context.release(items.iter().map(|item| item.text).sum());
     match format {
         Format::Json => write_json(&items, one, context),
-        Format::Safetensors => write_safetensors(items, one),
+        Format::Safetensors => write_safetensors(items, one, context.limits),
         Format::Npy | Format::Raw => write_tensor(items, format, output.unwrap_or("codes")),
     }
 }
@@ -255,7 +255,7 @@ fn write_json(items: &[Item], one: bool, context: &mut Context<'_>) -> Result<An
     })
 }
 
-fn write_safetensors(items: Vec<Item>, one: bool) -> Result<Answer, Error> {
+fn write_safetensors(items: Vec<Item>, one: bool, limits: &Limits) -> Result<Answer, Error> {
     let mut metadata = BTreeMap::new();
     if let ([item], true) = (items.as_slice(), one) {
         metadata.insert("scheme".to_owned(), to_json_text(&item.scheme)?);
@@ -277,7 +277,17 @@ fn write_safetensors(items: Vec<Item>, one: bool) -> Result<Answer, Error> {
         tensors.push((name("scale"), item.scale));
         tensors.push((name("zero_point"), item.zero_point));
     }
-    Ok(Answer::safetensors(tensors, &metadata))
+    let answer = Answer::safetensors(tensors, &metadata);
+    // What cannot be sent back is no answer.
+    if answer.segments.first().is_some_and(|header| header.len() > limits.max_header_bytes) {
+        let detail = format!(
+            "schemes and reports make a header of more than {} bytes",
+            limits.max_header_bytes
+        );
+        return Err(Error::new(Kind::TooLarge, detail)
+            .cure("leave per_slice out, send fewer tensors, or accept application/json"));
+    }
+    Ok(answer)
 }
 
 /// Members of an object, in their order.
@@ -297,35 +307,58 @@ fn by_name<'a, T: Serialize + 'a>(
     to_json_text(&Members(items.iter().map(|item| (item.name.as_str(), of(item))).collect()))
 }
 
-/// Longest report that is repeated in a header.
+/// Longest text of a header: clients refuse heads of some times as much.
 const MAX_FACT: usize = 4096;
+
+/// What a bare tensor cannot carry, for headers. What is too long for one is named in a header of
+/// its own, so that nobody takes what is there for all there is.
+fn facts(item: &Item) -> Result<Vec<(&'static str, String)>, Error> {
+    let mut report = to_json_text(&item.report)?;
+    let mut omitted = Vec::new();
+    if report.len() > MAX_FACT && item.report.slices.is_some() {
+        report = to_json_text(&ReportDoc { slices: None, ..item.report.clone() })?;
+        omitted.push("report.slices");
+    }
+    let mut facts = vec![("quantd-logical-shape", dims_text(&item.shape))];
+    for (name, what, text) in [
+        ("quantd-scheme", "scheme", Some(to_json_text(&item.scheme)?)),
+        ("quantd-report", "report", Some(report)),
+        ("quantd-scale", "scale", list_text(&item.scale)?),
+        ("quantd-zero-point", "zero_point", list_text(&item.zero_point)?),
+    ] {
+        match text.filter(|text| text.len() <= MAX_FACT) {
+            Some(text) => facts.push((name, text)),
+            None => omitted.push(what),
+        }
+    }
+    if !omitted.is_empty() {
+        facts.push(("quantd-omitted", omitted.join(",")));
+    }
+    Ok(facts)
+}
+
+/// `0.5,0.25`: as `scale` is written in a query. The text of millions is not made to be dropped.
+fn list_text(tensor: &Tensor) -> Result<Option<String>, Error> {
+    if tensor.shape().len() > MAX_FACT / 2 {
+        return Ok(None);
+    }
+    let mut room = |_| Ok(());
+    let mut text = json::Text::new(&mut room);
+    json::write_tensor(&mut text, tensor)?;
+    let mut text = text.finish().concat();
+    text.retain(|byte| !matches!(byte, b'[' | b']'));
+    Ok(Some(String::from_utf8_lossy(&text).into_owned()))
+}
 
 fn write_tensor(items: Vec<Item>, format: Format, output: &str) -> Result<Answer, Error> {
     let [item] = <[Item; 1]>::try_from(items).map_err(|_| several())?;
-    let mut facts = vec![
-        ("quantd-scheme", to_json_text(&item.scheme)?),
-        ("quantd-logical-shape", dims_text(&item.shape)),
-        ("quantd-report", to_json_text(&item.report)?),
-    ];
-    if item.scale.shape().rank() == 0 {
-        facts.push(("quantd-scale", number_text(&item.scale)?));
-        facts.push(("quantd-zero-point", number_text(&item.zero_point)?));
-    }
-    facts.retain(|(_, text)| text.len() <= MAX_FACT);
+    let facts = facts(&item)?;
     let tensor = match output {
         "scale" => item.scale,
         "zero_point" => item.zero_point,
         _ => item.codes,
     };
     Ok(Answer::tensor(tensor, format, facts))
-}
-
-/// The one number of a scalar.
-fn number_text(tensor: &Tensor) -> Result<String, Error> {
-    let mut room = |_| Ok(());
-    let mut text = json::Text::new(&mut room);
-    json::write_tensor(&mut text, tensor)?;
-    Ok(String::from_utf8_lossy(&text.finish().concat()).into_owned())
 }
 
 /// The error for an answer of one tensor to a request of several.

@@ -277,3 +277,34 @@ async fn no_tensor_of_a_file_is_called_metadata() {
     let answer = client.post_bytes("/v1/dequantize", JSON, SAFETENSORS, body).await;
     answer.problem("not-acceptable", 406);
 }
+
+/// What does not fit a header is named in one: nothing is left out without a word.
+#[tokio::test]
+async fn a_bare_tensor_has_its_parameters_or_says_that_it_has_not() {
+    let client = Client::new();
+    let quantize = async |dims: [usize; 2], query: &str| {
+        let (x, [rows, columns]) = (vec![1.5; dims[0] * dims[1]], dims);
+        let path = format!("/v1/quantize?dtype=F32&shape={rows},{columns}&{query}");
+        let answer = client.post_bytes(&path, RAW, NPY, bytes_of(&x)).await;
+        assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+        answer
+    };
+    let answer = quantize([3, 2], "axis=0&signed=false&per_slice=true").await;
+    assert_eq!(answer.header("quantd-omitted"), "");
+    let (scale, zero_point) = (answer.header("quantd-scale"), answer.header("quantd-zero-point"));
+    assert_eq!((scale.split(',').count(), zero_point.split(',').count()), (3, 3), "{scale}");
+    let path = format!("/v1/dequantize?axis=0&scale={scale}&zero_point={zero_point}");
+    let restored = client.post_bytes(&path, NPY, JSON, answer.body.clone()).await.json();
+    assert_eq!(restored["shape"], json!([3, 2]));
+    let x = restored["data"][2][1].as_f64().unwrap();
+    assert!((x - 1.5).abs() < 1e-3, "{x}");
+    // Reports of slices are the longest, then scales, then zero points.
+    let answer = quantize([100, 2], "axis=0&per_slice=true").await;
+    assert_eq!(answer.header("quantd-omitted"), "report.slices");
+    let report: Value = serde_json::from_str(answer.header("quantd-report")).unwrap();
+    assert!(report["mse"].is_number() && report["slices"].is_null());
+    let answer = quantize([3000, 2], "axis=0").await;
+    assert_eq!(answer.header("quantd-omitted"), "scale,zero_point");
+    assert!(!answer.header("quantd-report").is_empty());
+    assert!(answer.header("quantd-scale").is_empty());
+}
