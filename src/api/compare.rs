@@ -16,6 +16,7 @@ use super::error::{Error, Kind, Place};
 use super::fields::{Fields, Origin};
 use super::options::scheme_of_value;
 use super::payload::{Context, Payload};
+use super::shorthand;
 
 /// Most schemes of one comparison.
 const MAX_SCHEMES: usize = 256;
@@ -127,22 +128,10 @@ fn listed(schemes: Value, fields: &Fields) -> Result<(Vec<String>, Vec<Scheme>),
                     Origin::Body(_) => error,
                 }
             })?;
-        names.push(given.unwrap_or_else(|| describe(&scheme)));
+        names.push(given.unwrap_or_else(|| shorthand::name(&scheme)));
         parsed.push(scheme);
     }
     Ok((names, parsed))
-}
-
-/// `int8 channel mse`: bits, granularity and range method.
-fn describe(scheme: &Scheme) -> String {
-    let sign = if scheme.numerics.signed { "" } else { "u" };
-    let symmetry = match (scheme.numerics.signed, scheme.numerics.symmetric) {
-        (true, false) => " asymmetric",
-        (false, true) => " symmetric",
-        _ => "",
-    };
-    let bits = scheme.numerics.bits;
-    format!("{sign}int{bits}{symmetry} {} {}", scheme.granularity.name(), scheme.range.name())
 }
 
 /// Bits x granularity x range method: what one would try first.
@@ -180,5 +169,5 @@ fn sweep(tensor: &Tensor) -> Result<(Vec<String>, Vec<Scheme>), Error> {
             }
         }
     }
-    Ok((schemes.iter().map(describe).collect(), schemes))
+    Ok((schemes.iter().map(shorthand::name).collect(), schemes))
 }

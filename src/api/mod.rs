@@ -21,3 +21,4 @@ pub mod payload;
 pub mod presets;
 pub mod quantize;
 pub mod samples;
+pub mod shorthand;

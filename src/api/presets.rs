@@ -3,6 +3,7 @@
 use super::error::{Error, Kind, Place};
 use super::fields::Fields;
 use super::options::Options;
+use super::shorthand;
 
 /// A named scheme and what it is for.
 #[derive(Clone, Copy, Debug)]
@@ -80,10 +81,12 @@ pub const PRESETS: [Preset; 14] = [
     group("uint4_g128", "weights, asymmetric: as int4_g128 with zero points", 4, false, 128),
 ];
 
-/// The options of the preset of that name.
+/// The options of the preset of that name, or of a scheme in words.
 #[must_use]
 pub fn find(name: &str) -> Option<Options> {
-    let preset = PRESETS.iter().find(|preset| preset.name == name)?;
+    let Some(preset) = PRESETS.iter().find(|preset| preset.name == name) else {
+        return shorthand::parse(name);
+    };
     Some(Options {
         bits: Some(preset.bits),
         signed: Some(preset.signed),

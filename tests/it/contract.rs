@@ -308,3 +308,28 @@ async fn a_bare_tensor_has_its_parameters_or_says_that_it_has_not() {
     assert!(!answer.header("quantd-report").is_empty());
     assert!(answer.header("quantd-scale").is_empty());
 }
+
+/// What compare calls a scheme means that scheme to compare and to quantize.
+#[tokio::test]
+async fn rows_of_a_comparison_are_schemes() {
+    let client = Client::new();
+    let x: Vec<Vec<f64>> =
+        (0..4_u32).map(|i| (0..160_u32).map(|j| f64::from(i * j % 17) - 8.5).collect()).collect();
+    let rows = client.post("/v1/compare", &json!({"data": x})).await.json()["results"].clone();
+    let rows = rows.as_array().unwrap();
+    let names: Vec<&Value> = rows.iter().map(|row| &row["name"]).collect();
+    let again = client.post("/v1/compare", &json!({"data": x, "schemes": names})).await.json();
+    assert_eq!(again["results"].as_array().unwrap(), rows);
+    for row in rows {
+        let answer = client.post("/v1/quantize", &json!({"data": x, "scheme": row["name"]})).await;
+        assert_eq!(answer.json()["scheme"], row["scheme"], "{}", row["name"]);
+    }
+    // Fields beside it say otherwise.
+    let scheme = json!({"preset": "int8 channel mse", "range": "min_max", "axis": 1});
+    let answer = client.post("/v1/quantize", &json!({"data": x, "scheme": scheme})).await.json();
+    assert_eq!(answer["scheme"]["range"], "min_max");
+    assert_eq!(
+        (&answer["scheme"]["granularity"], &answer["scheme"]["axis"]),
+        (&json!("channel"), &json!(1))
+    );
+}

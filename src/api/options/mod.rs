@@ -31,8 +31,8 @@ pub const SCHEME_FIELDS: [&str; 19] = [
     "packed",
     "scheme",
 ];
-const GRANULARITIES: [&str; 5] = ["tensor", "channel", "group", "block", "token"];
-const RANGES: [&str; 8] = [
+pub(super) const GRANULARITIES: [&str; 5] = ["tensor", "channel", "group", "block", "token"];
+pub(super) const RANGES: [&str; 8] = [
     "min_max",
     "percentile",
     "mse",
@@ -116,12 +116,17 @@ impl Options {
             max: fields.numbers("max")?,
             scale: fields.numbers("scale")?,
             zero_point: fields.integers("zero_point")?,
-            profile: profile.and_then(|name| Profile::ALL.into_iter().find(|p| p.name() == name)),
-            nan: nan.and_then(|name| NanPolicy::ALL.into_iter().find(|p| p.name() == name)),
+            profile: profile
+                .and_then(|name| Profile::ALL.into_iter().find(|p| p.name() == name))
+                .or(base.profile),
+            nan: nan
+                .and_then(|name| NanPolicy::ALL.into_iter().find(|p| p.name() == name))
+                .or(base.nan),
             packed: fields.bool("packed")?.or(base.packed),
             ..Self::take_granularity(fields)?
         }
-        .over(&base))
+        .over(&base)
+        .over_range(&base))
     }
 
     /// Takes the fields of a granularity, its name included, and no others.
@@ -153,6 +158,18 @@ impl Options {
             block_shape: base.block_shape,
             ..self
         }
+    }
+
+    /// The same of a range: naming any of it replaces what the words for the scheme say.
+    fn over_range(self, base: &Self) -> Self {
+        let own = self.range.is_some()
+            || self.percentile.is_some()
+            || [&self.min, &self.max, &self.scale].into_iter().any(Option::is_some)
+            || self.zero_point.is_some();
+        if own {
+            return self;
+        }
+        Self { range: base.range, percentile: base.percentile, ..self }
     }
 
     /// Checks the fields against one another and fills in the defaults.
