@@ -194,7 +194,7 @@ mod tests {
     fn archive(name: &str) -> Vec<u8> {
         let mut bytes = b"PK\x03\x04".to_vec();
         bytes.resize(26, 0);
-        bytes.extend((name.len() as u16).to_le_bytes());
+        bytes.extend(u16::try_from(name.len()).unwrap().to_le_bytes());
         bytes.extend([0, 0]);
         bytes.extend(name.as_bytes());
         bytes.extend([0x93; 40]);

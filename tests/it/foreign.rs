@@ -9,7 +9,7 @@ fn files() -> Vec<(Vec<u8>, &'static str)> {
     let zip = |name: &str| {
         let mut bytes = b"PK\x03\x04\x14\0\0\0\0\0".to_vec();
         bytes.resize(26, 0);
-        bytes.extend((name.len() as u16).to_le_bytes());
+        bytes.extend(u16::try_from(name.len()).unwrap().to_le_bytes());
         bytes.extend([0, 0]);
         bytes.extend(name.as_bytes());
         bytes.extend([0; 64]);
