@@ -84,9 +84,11 @@ fn read_one(directory: &Directory, file: &str, max_bytes: usize) -> Result<Entry
 /// chain is there in any case.
 fn publish(entry: Entry, registry: &mut Registry, settings: &Settings) {
     let need = Need { name: &entry.name, bytes: entry.bytes, layers: &[] };
-    let content = match entry.content {
-        Content::Loaded(_) if !registry.has_room(need, settings) => Content::OnDisk,
-        content => content,
+    let is_loaded = matches!(entry.content, Content::Loaded(_));
+    let content = if is_loaded && !registry.has_room(need, settings) {
+        Content::OnDisk
+    } else {
+        entry.content
     };
     drop(registry.publish(Entry { content, ..entry }));
 }
