@@ -2,9 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::kernels::Isa;
 use crate::kernels::real::Real;
-use crate::kernels::scalar::Extent;
 
 use super::Cancel;
 use super::range::{BLOCK, histogram, percentile};
@@ -57,14 +55,12 @@ pub struct Statistics {
 /// Finds out about one slice.
 #[must_use]
 pub fn inspect<T: Real>(values: &[T], options: &Options, cancel: &Cancel) -> Statistics {
-    let blocks = values.par_chunks(BLOCK);
-    let isa = Isa::current();
-    let extent = blocks.map(|block| isa.extent(block)).reduce(Extent::default, Extent::join);
+    let extent = super::extent::whole(values, cancel);
     let count = values.len() as u64;
     let finite = count - extent.nan - extent.inf;
     let some = |value: f64| (finite > 0).then_some(value);
-    let mean = sum(values, |x| x) / finite as f64;
-    let variance = sum(values, |x| (x - mean) * (x - mean)) / finite as f64;
+    let mean = sum(values, |x| x, cancel) / finite as f64;
+    let variance = sum(values, |x| (x - mean) * (x - mean), cancel) / finite as f64;
     let (min, max) = (extent.min.to_f64(), extent.max.to_f64());
     let percentile = |p: f64| {
         let finite = usize::try_from(finite).unwrap_or(usize::MAX);
@@ -81,7 +77,7 @@ pub fn inspect<T: Real>(values: &[T], options: &Options, cancel: &Cancel) -> Sta
         count,
         nan: extent.nan,
         inf: extent.inf,
-        zeros: values.iter().filter(|x| **x == T::ZERO).count() as u64,
+        zeros: zeros(values, cancel),
         min: some(min),
         max: some(max),
         abs_max: some(min.abs().max(max.abs())),
@@ -99,9 +95,22 @@ pub fn inspect<T: Real>(values: &[T], options: &Options, cancel: &Cancel) -> Sta
     }
 }
 
+fn zeros<T: Real>(values: &[T], cancel: &Cancel) -> u64 {
+    let block = |block: &[T]| {
+        if cancel.is_cancelled() {
+            return 0;
+        }
+        block.iter().filter(|x| **x == T::ZERO).count() as u64
+    };
+    values.par_chunks(BLOCK).map(block).sum()
+}
+
 /// The sum of `term` of the finite elements, block by block in their order.
-fn sum<T: Real>(values: &[T], term: impl Fn(f64) -> f64 + Sync) -> f64 {
+fn sum<T: Real>(values: &[T], term: impl Fn(f64) -> f64 + Sync, cancel: &Cancel) -> f64 {
     let block = |block: &[T]| -> f64 {
+        if cancel.is_cancelled() {
+            return 0.0;
+        }
         block.iter().filter(|x| x.is_finite()).map(|x| term(x.to_f64())).sum()
     };
     let parts: Vec<f64> = values.par_chunks(BLOCK).map(block).collect();

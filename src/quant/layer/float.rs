@@ -15,6 +15,8 @@ use super::super::{Cancel, QuantError};
 use super::forward::reals;
 use super::{Geometry, Layer};
 
+/// Multiplications of a thread between two looks at whether to go on.
+const UNWATCHED: usize = 1 << 28;
 /// Rows up to which a product is one of vectors.
 const FEW: usize = 4;
 
@@ -60,12 +62,12 @@ impl Layer {
         let cells = out.elements_mut::<f32>();
         if !cells.is_empty() {
             match self.geometry {
-                Geometry::Linear => multiply(&x, &weight, self.weight_dims[0], cells),
+                Geometry::Linear => multiply(&x, &weight, self.weight_dims[0], cells, cancel),
                 Geometry::Conv(conv) => {
                     let plan = conv.plan(&self.weight_dims, x_dims)?;
                     let (n, k) = (plan.outputs(), plan.depth());
                     let product = &mut |group: usize, _, rows: &[f32], out: &mut [f32]| {
-                        multiply(rows, &weight[group * n * k..][..n * k], n, out);
+                        multiply(rows, &weight[group * n * k..][..n * k], n, out, cancel);
                     };
                     plan.run(&x, &|_| 0.0, cells, product, cancel);
                 }
@@ -89,7 +91,7 @@ impl Layer {
 }
 
 /// `x [m, k]` by `w [n, k]` transposed.
-fn multiply(x: &[f32], weight: &[f32], n: usize, out: &mut [f32]) {
+fn multiply(x: &[f32], weight: &[f32], n: usize, out: &mut [f32], cancel: &Cancel) {
     let k = weight.len() / n;
     let m = x.len() / k;
     if m <= FEW {
@@ -110,7 +112,11 @@ fn multiply(x: &[f32], weight: &[f32], n: usize, out: &mut [f32]) {
     let part = n.div_ceil(rayon::current_num_threads());
     let parts = out.axis_chunks_iter_mut(Axis(1), part).zip(weight.axis_chunks_iter(Axis(0), part));
     let parts: Vec<_> = parts.collect();
+    let rows = (UNWATCHED / weight.nrows() / k).max(FEW);
     parts.into_par_iter().for_each(|(mut out, weight)| {
-        general_mat_mul(1.0, &x, &weight.t(), 0.0, &mut out);
+        let blocks = x.axis_chunks_iter(Axis(0), rows).zip(out.axis_chunks_iter_mut(Axis(0), rows));
+        for (x, mut out) in blocks.take_while(|_| !cancel.is_cancelled()) {
+            general_mat_mul(1.0, &x, &weight.t(), 0.0, &mut out);
+        }
     });
 }

@@ -91,16 +91,17 @@ fn least<T: Real>(
     let (mut best, mut least) = (0, f64::INFINITY);
     let mut last = None;
     for &i in order {
-        if cancel.is_cancelled() {
-            break;
-        }
         let affine = numerics.affine(grid.get(i));
         // The smallest scale of a profile may be that of several.
         if last == Some(affine) && i > best {
             continue;
         }
         last = Some(affine);
-        let sum = bounded_sum(values, least, |block| error(block, affine, numerics));
+        let error = |block: &[T]| error(block, affine, numerics);
+        let sum = bounded_sum(values, least, error, cancel);
+        if cancel.is_cancelled() {
+            break;
+        }
         // Candidates are numbered from the widest on.
         if sum < least || (sum <= least && i < best) {
             (best, least) = (i, sum);
@@ -110,7 +111,12 @@ fn least<T: Real>(
 }
 
 /// The sum over blocks in memory order, or any number above `bound` once it is exceeded.
-fn bounded_sum<T: Real>(values: &[T], bound: f64, error: impl Fn(&[T]) -> f64 + Sync) -> f64 {
+fn bounded_sum<T: Real>(
+    values: &[T],
+    bound: f64,
+    error: impl Fn(&[T]) -> f64 + Sync,
+    cancel: &Cancel,
+) -> f64 {
     if values.len() <= BLOCK {
         return error(values);
     }
@@ -118,7 +124,7 @@ fn bounded_sum<T: Real>(values: &[T], bound: f64, error: impl Fn(&[T]) -> f64 + 
     for batch in values.chunks(BATCH * BLOCK) {
         let parts: Vec<f64> = batch.par_chunks(BLOCK).map(&error).collect();
         sum = parts.into_iter().fold(sum, |sum, part| sum + part);
-        if sum > bound {
+        if sum > bound || cancel.is_cancelled() {
             break;
         }
     }
