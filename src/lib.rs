@@ -137,6 +137,12 @@ impl Quantd {
         self.router.clone()
     }
 
+    /// The pools that all work runs on.
+    #[must_use]
+    pub const fn compute(&self) -> &Compute {
+        &self.compute
+    }
+
     /// Serves until `stop` resolves and running requests have ended.
     ///
     /// # Errors

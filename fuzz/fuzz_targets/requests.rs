@@ -3,6 +3,7 @@
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
+use quantd::api::effort::Effort;
 use quantd::api::payload::{Context, Format, Payload};
 use quantd::codec::Limits;
 use quantd::codec::encoding::Encoding;
@@ -56,6 +57,7 @@ fuzz_target!(|input: Input<'_>| {
         cancel: &Cancel::default(),
         spare: 64 << 20,
         grow: &mut |_| Ok(()),
+        effort: Effort::UNBOUNDED,
     };
     drop(execute(command, &mut context));
 });

@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 use serde_json::Value;
 
 use crate::quant::compare::{compare, pareto_front};
+use crate::quant::cost;
 use crate::quant::quantize::working_bytes;
 use crate::quant::report::Report;
 use crate::quant::scheme::Scheme;
@@ -46,6 +47,7 @@ pub fn run(payload: Payload, context: &mut Context<'_>) -> Result<Answer, Error>
         working = bytes.max(working);
     }
     context.reserve(working)?;
+    context.afford(schemes.iter().map(|scheme| cost::quantize(tensor.shape(), scheme)).sum())?;
     let reports = compare(&tensor, &schemes, context.cancel).map_err(|(i, error)| {
         let field = error.field;
         let at = if field == "data" { fields.origin().place("data") } else { place(fields, i) };

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::codec::json::{self, Member};
 use crate::codec::{Limits, Within, names, npy, safetensors};
+use crate::quant::cost;
 use crate::quant::dequantize::{Codes, dequantize, working_bytes};
 use crate::tensor::{Buffer, DType, Shape, Tensor};
 
@@ -85,6 +86,8 @@ pub(super) fn restore(
     let text = if format == Format::Json { json::text_of_one(output) } else { 0 };
     let answer = elements.saturating_mul(output.size() + widened + text);
     context.reserve(working.saturating_add(answer))?;
+    let numbers = if format == Format::Json { elements } else { 0 };
+    context.afford(cost::dequantize(elements, scale.shape().len()) + cost::text(numbers))?;
     let restored = dequantize(&parts, output, context.cancel).map_err(located)?;
     context.release(working);
     Ok(restored)

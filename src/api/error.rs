@@ -26,6 +26,10 @@ pub enum Kind {
     TooLarge,
     /// The body did not arrive in time.
     Timeout,
+    /// The work could not end in time, and was not begun: ask for less.
+    TooMuchWork,
+    /// The work did not end in time, and was stopped: ask for less.
+    OutOfTime,
     /// No capacity at the moment: try again later.
     Overloaded,
     /// The server is stopping: try another one.

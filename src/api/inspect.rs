@@ -4,7 +4,7 @@ use crate::kernels::real::Real;
 use crate::quant::inspect::{Options as Wanted, Statistics};
 use crate::quant::layout::Layout;
 use crate::quant::scheme::Granularity;
-use crate::quant::{Cancel, QuantError, inspect_slices};
+use crate::quant::{Cancel, QuantError, cost, inspect_slices};
 use crate::tensor::{Reals, Tensor};
 
 use super::answer::Answer;
@@ -68,6 +68,13 @@ pub fn run(payload: Payload, context: &mut Context<'_>) -> Result<Answer, Error>
     let working = answer.saturating_mul(32);
     context.reserve(tensor.shape().len().saturating_mul(8).saturating_add(working))?;
     context.foresee(answer.saturating_mul(24))?;
+    let counted = layout.slices() + 1;
+    context.afford(cost::inspect(
+        2 * tensor.shape().len(),
+        counted,
+        wanted.percentiles.len(),
+        bins,
+    ))?;
     let (whole, slices) = match tensor.reals() {
         Reals::F32(x) => all(&x, &tensor, &layout, &wanted, context.cancel)?,
         Reals::F64(x) => all(&x, &tensor, &layout, &wanted, context.cancel)?,

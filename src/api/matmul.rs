@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::codec::json::{self, Member};
 use crate::codec::safetensors;
+use crate::quant::cost::{self, Cost};
 use crate::quant::matmul::{
     Dims, Fault, Form, Multiplied, Operand, Product, Requantization, matmul,
 };
@@ -143,7 +144,22 @@ pub(super) fn multiply(
     let text = if format == Format::Json { json::text_of_one(product.form.dtype()) } else { 0 };
     context.reserve(dims.working_bytes(&product).map_err(located)?)?;
     context.foresee(dims.shape.len().saturating_mul(text))?;
+    context.afford(cost(request, &dims, settings.report, format))?;
     matmul(&product, context.cancel).map_err(located)
+}
+
+/// What quantizing the operands and multiplying them costs, in real numbers as well for a report.
+fn cost(request: &Request, dims: &Dims, report: bool, format: Format) -> Cost {
+    let side = |side: &Side| match side {
+        Side::Real { tensor, scheme } => {
+            cost::quantize(tensor.shape(), scheme) + cost::pack(tensor.shape().len())
+        }
+        Side::Coded(item, _) => cost::pack(item.codes.shape().len()),
+    };
+    let cells = dims.shape.len();
+    let compared = if report { cost::real_product(cells, dims.k) } else { Cost::default() };
+    let text = cost::text(if format == Format::Json { cells } else { 0 });
+    side(&request.a) + side(&request.b) + cost::product(cells, dims.k) + compared + text
 }
 
 /// Where the caller wrote what is wrong.

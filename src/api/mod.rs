@@ -9,6 +9,7 @@ mod coded;
 pub mod compare;
 pub mod dequantize;
 pub mod documents;
+pub mod effort;
 pub mod error;
 pub mod fields;
 pub mod inspect;

@@ -6,10 +6,12 @@ use serde_json::Value;
 
 use crate::codec::encoding::{self, Encoding};
 use crate::codec::json::{self, Member};
-use crate::codec::{CodecError, Limits, Within, names, npy, safetensors, sniff};
+use crate::codec::{CodecError, Limits, Reason, Within, names, npy, safetensors, sniff};
 use crate::quant::Cancel;
+use crate::quant::cost::Cost;
 use crate::tensor::{Buffer, DType, Shape, Tensor};
 
+use super::effort::Effort;
 use super::error::{Error, Kind, Place};
 use super::fields::{Fields, Origin};
 
@@ -26,11 +28,11 @@ pub enum Format {
     Raw,
 }
 
-/// A body that nothing has looked into yet.
-#[derive(Debug)]
+/// A body that nothing has looked into yet; copies share its bytes.
+#[derive(Clone, Debug)]
 pub struct Payload {
     /// The bytes.
-    pub body: Buffer,
+    pub body: Arc<Buffer>,
     /// What they claim to be.
     pub format: Format,
     /// How they are compressed.
@@ -49,6 +51,8 @@ pub struct Context<'a> {
     pub spare: usize,
     /// Asks for room for so many bytes more.
     pub grow: &'a mut dyn FnMut(usize) -> Result<(), CodecError>,
+    /// How long the work may be.
+    pub effort: Effort,
 }
 
 impl Context<'_> {
@@ -80,6 +84,27 @@ impl Context<'_> {
             self.spare = bytes;
         }
         Ok(())
+    }
+
+    /// Takes up work of that cost, before it is begun.
+    ///
+    /// # Errors
+    /// Those of [`Effort::take`].
+    pub fn afford(&mut self, cost: Cost) -> Result<(), Error> {
+        self.effort.take(cost)
+    }
+
+    /// The bytes that a body decompresses to.
+    ///
+    /// # Errors
+    /// [`Error`] when the content coding is broken or the limits are exceeded.
+    pub fn inflate(&mut self, encoding: Encoding, bytes: &[u8]) -> Result<Buffer, Error> {
+        let most = self.limits.max_bytes;
+        let allowed = self.effort.inflatable(most);
+        encoding::decode(encoding, bytes, allowed, self.grow).map_err(|error| {
+            let is_long = error.reason == Reason::TooLarge && allowed < most;
+            if is_long { self.effort.outgrow() } else { error.into() }
+        })
     }
 
     /// Gives back room that was reserved.
@@ -144,10 +169,10 @@ impl Payload {
         let body = match encoding {
             Encoding::Identity => body,
             Encoding::Gzip | Encoding::Deflate | Encoding::Zstd => {
-                encoding::decode(encoding, body.bytes(), context.limits.max_bytes, context.grow)?
+                Arc::new(context.inflate(encoding, body.bytes())?)
             }
         };
-        Ok((Arc::new(body), format, query))
+        Ok((body, format, query))
     }
 
     /// Decodes tensors and options.

@@ -6,11 +6,11 @@ use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use crate::codec::{Limits, json, pack};
-use crate::quant::QuantError;
 use crate::quant::layout::Layout;
 use crate::quant::quantize::{Encoded, Quantized, quantize, working_bytes};
 use crate::quant::report::Report;
 use crate::quant::scheme::Scheme;
+use crate::quant::{QuantError, cost};
 use crate::tensor::{DType, Shape, Tensor};
 
 use super::answer::{Answer, ObjectWriter, dims_text, to_json_text};
@@ -31,6 +31,9 @@ const REPORT_TEXT: usize = 640;
 /// Times that this text is there in a safetensors answer: by the name of the tensor and with all others, and both
 /// once more in the header, which moves as it grows.
 const REPEATED: usize = 8;
+
+/// Numbers of a report.
+const REPORT_NUMBERS: usize = 16;
 
 /// What `output` may name when the answer is one bare tensor.
 const OUTPUTS: [&str; 3] = ["codes", "scale", "zero_point"];
@@ -60,6 +63,8 @@ pub fn run(payload: Payload, format: Format, context: &mut Context<'_>) -> Resul
     let (scheme, place) = scheme(fields)?;
     request.fields.finish(&known_fields(&place)).map_err(misplaced)?;
     let one = matches!(request.tensors.as_slice(), [(name, _)] if name.is_empty());
+    let cost = request.tensors.iter().map(|(_, tensor)| cost::quantize(tensor.shape(), &scheme));
+    context.afford(cost.sum())?;
     let mut items = Vec::with_capacity(request.tensors.len());
     for (name, tensor) in request.tensors {
         if context.cancel.is_cancelled() {
@@ -74,6 +79,7 @@ pub fn run(payload: Payload, format: Format, context: &mut Context<'_>) -> Resul
             if layout.slices() > MAX_SLICE_REPORTS {
                 return Err(too_many_reports(layout.slices(), &place));
             }
+            context.afford(cost::text(REPORT_NUMBERS * layout.slices()))?;
         }
         let item = quantize_one(tensor, &scheme, per_slice, (format, context), located)?;
         items.push(Item { name, ..item });

@@ -1,8 +1,10 @@
 //! The operations on tensors without a server: the same core, files in place of requests.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::api::answer::Answer;
+use crate::api::effort::Effort;
 use crate::api::error::Error;
 use crate::api::payload::{Context, Format, Payload};
 use crate::api::samples;
@@ -97,7 +99,8 @@ fn carry_out(
     let body = files::read(&input.input, progress)?;
     let has_dtype = input.set.iter().any(|pair| pair.starts_with("dtype="));
     let from = files::format_in(&input.input, body.bytes(), has_dtype);
-    let payload = Payload { body, format: from, encoding: Encoding::Identity, query };
+    let payload =
+        Payload { body: Arc::new(body), format: from, encoding: Encoding::Identity, query };
     let command = Command { operation, payload, format, encoding: Encoding::Identity };
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(config::threads(input.threads))
@@ -112,8 +115,13 @@ fn carry_out(
             ..Limits::default()
         };
         let mut grow = |_| Ok(());
-        let mut context =
-            Context { limits: &limits, cancel: &Cancel::default(), spare: 0, grow: &mut grow };
+        let mut context = Context {
+            limits: &limits,
+            cancel: &Cancel::default(),
+            spare: 0,
+            grow: &mut grow,
+            effort: Effort::UNBOUNDED,
+        };
         service::execute(command, &mut context)
     });
     answer.map_err(|error| Failure::usage(describe(&error, &input.input)))

@@ -123,6 +123,11 @@ pub struct Serve {
     #[arg(long, env = "QUANTD_THREADS", default_value_t = 0,
         value_parser = value_parser!(u64).range(0..=1024))]
     pub threads: u64,
+    /// Longest time that the work of a request may take, in milliseconds; 0 for any. What by an estimate
+    /// cannot end within it is refused.
+    #[arg(long, env = "QUANTD_MAX_COMPUTE_MS", default_value_t = 60_000,
+        value_parser = value_parser!(u64).range(0..=86_400_000))]
+    pub max_compute_ms: u64,
     /// Instruction set of the kernels: auto, or one that the machine has. Results are the same with all.
     #[arg(long, env = "QUANTD_ISA", default_value = "auto", value_parser = values::isa())]
     pub isa: Isa,
@@ -203,6 +208,7 @@ impl Serve {
             max_calibrator_bytes: 64 << 20,
             max_queue: 64,
             max_queue_wait_ms: 2000,
+            max_compute_ms: 60_000,
             threads: 2,
             isa: Isa::current(),
             max_layer_bytes: 64 << 20,
@@ -276,6 +282,9 @@ impl Serve {
             max_inflight_bytes: usize::try_from(max_inflight).unwrap_or(usize::MAX),
             max_queue: self.max_queue,
             max_queue_wait: Duration::from_millis(self.max_queue_wait_ms),
+            max_compute: Some(self.max_compute_ms)
+                .filter(|allowed| *allowed > 0)
+                .map(Duration::from_millis),
         }
     }
 }

@@ -25,7 +25,10 @@ async fn receive(
     app: App,
     operation: &'static str,
     request: Request,
-    work: impl FnOnce(&Calibrators, Payload, &mut Context<'_>) -> Result<Answer, Error> + Send + 'static,
+    work: impl FnOnce(&Calibrators, Payload, &mut Context<'_>) -> Result<Answer, Error>
+    + Clone
+    + Send
+    + 'static,
 ) -> Result<Response, Error> {
     let terms = Terms { formats: FORMATS, cost: &Calibrators::cost };
     let Received { payload, encoding, permit, .. } =
@@ -45,7 +48,7 @@ async fn read(
     app: App,
     operation: &'static str,
     headers: HeaderMap,
-    work: impl FnOnce(&Calibrators, &mut Context<'_>) -> Result<Answer, Error> + Send + 'static,
+    work: impl FnOnce(&Calibrators, &mut Context<'_>) -> Result<Answer, Error> + Clone + Send + 'static,
 ) -> Result<Response, Error> {
     negotiate::reply_format(&headers, FORMATS, Format::Json)?;
     let encoding = negotiate::reply_encoding(&headers);

@@ -103,7 +103,7 @@ pub(super) async fn receive(
         (_, encoding) => negotiate::sniff(body_type, &encoding::start(encoding, buffer.bytes())?)?,
     };
     Ok(Received {
-        payload: Payload { body: buffer, format, encoding, query: query.to_owned() },
+        payload: Payload { body: Arc::new(buffer), format, encoding, query: query.to_owned() },
         format: negotiate::reply_format(headers, terms.formats, format)?,
         encoding: negotiate::reply_encoding(headers),
         permit,

@@ -205,9 +205,11 @@ fn log(status: StatusCode, took: Duration, problem: Option<&Problem>, is_probe: 
     // To the microsecond: the digits of a double are noise beyond it.
     let ms = (took.as_secs_f64() * 1e6).round() / 1e3;
     let (code, detail) = (status.as_u16(), problem.map(|problem| problem.detail.as_str()));
-    // What is not spoken here, and what has to wait, is no failure of the server.
-    let is_refusal =
-        matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::NOT_IMPLEMENTED);
+    // What is not spoken here, what has to wait, and what takes too long is no failure of the server.
+    let is_refusal = matches!(
+        status,
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::NOT_IMPLEMENTED | StatusCode::GATEWAY_TIMEOUT
+    );
     if status.is_server_error() && !is_refusal {
         tracing::error!(status = code, ms, detail, "failed");
     } else if let Some(detail) = detail {

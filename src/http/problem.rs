@@ -83,6 +83,10 @@ const fn describe(kind: Kind) -> (&'static str, &'static str, StatusCode) {
         ),
         Kind::TooLarge => (urn!("too-large"), "Too large", StatusCode::PAYLOAD_TOO_LARGE),
         Kind::Timeout => (urn!("timeout"), "Request timeout", StatusCode::REQUEST_TIMEOUT),
+        Kind::TooMuchWork => {
+            (urn!("too-much-work"), "Too much work", StatusCode::UNPROCESSABLE_ENTITY)
+        }
+        Kind::OutOfTime => (urn!("out-of-time"), "Out of time", StatusCode::GATEWAY_TIMEOUT),
         Kind::Overloaded => (urn!("overloaded"), "Overloaded", StatusCode::SERVICE_UNAVAILABLE),
         Kind::Draining => (urn!("draining"), "Stopping", StatusCode::SERVICE_UNAVAILABLE),
         Kind::MalformedRequest => {

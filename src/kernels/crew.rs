@@ -13,6 +13,7 @@
 #![expect(unsafe_code, reason = "a job is shared with threads that outlive it")]
 
 use std::any::Any;
+use std::cell::Cell;
 use std::hint::spin_loop;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr;
@@ -34,7 +35,25 @@ const BUSY: *mut Job<'static> = ptr::without_provenance_mut(2);
 
 /// More helpers than this are not worth their waking for jobs of microseconds.
 const MAX_HELPERS: usize = 64;
-static MAILBOXES: [Mailbox; MAX_HELPERS] = [const { Mailbox::new(FREE) }; MAX_HELPERS];
+type Mailboxes = [Mailbox; MAX_HELPERS];
+/// Pools whose threads do not help one another.
+const CREWS: usize = 2;
+static MAILBOXES: [Mailboxes; CREWS] =
+    [const { [const { Mailbox::new(FREE) }; MAX_HELPERS] }; CREWS];
+
+thread_local! {
+    static CREW: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Puts this thread into one of two crews; without, it is in the first. A pool whose threads are to be
+/// back soon must not help with what takes long in another one.
+pub fn join(crew: usize) {
+    CREW.set(crew % CREWS);
+}
+
+fn mailboxes() -> &'static Mailboxes {
+    &MAILBOXES[CREW.get()]
+}
 
 /// Looks at a mailbox before its watcher goes back to sleep: some 50 microseconds.
 const PATIENCE: usize = 2000;
@@ -50,7 +69,7 @@ const GLANCE: usize = 200;
 /// When `run` panics on any thread.
 pub(super) fn together(helpers: usize, run: &(dyn Fn() + Sync)) {
     let job = Job { run, done: AtomicUsize::new(0), panic: Mutex::new(None) };
-    let mut offer = Offer { job: &job, boxes: [0; MAX_HELPERS], count: 0 };
+    let mut offer = Offer { job: &job, mailboxes: mailboxes(), boxes: [0; MAX_HELPERS], count: 0 };
     offer.make(helpers.min(MAX_HELPERS));
     let result = catch_unwind(AssertUnwindSafe(run));
     // From here on no helper knows the job.
@@ -64,6 +83,7 @@ pub(super) fn together(helpers: usize, run: &(dyn Fn() + Sync)) {
 /// A job on offer in some mailboxes.
 struct Offer<'a> {
     job: &'a Job<'a>,
+    mailboxes: &'static Mailboxes,
     boxes: [usize; MAX_HELPERS],
     count: usize,
 }
@@ -77,7 +97,7 @@ impl Offer<'_> {
     fn make(&mut self, helpers: usize) {
         // First to those who are awake.
         for wanted in [WAITING, FREE] {
-            for (i, mailbox) in MAILBOXES.iter().enumerate() {
+            for (i, mailbox) in self.mailboxes.iter().enumerate() {
                 if self.count == helpers {
                     return;
                 }
@@ -86,7 +106,7 @@ impl Offer<'_> {
                     self.boxes[self.count] = i;
                     self.count += 1;
                     if wanted == FREE {
-                        rayon::spawn(move || watch(&MAILBOXES[i]));
+                        rayon::spawn(move || watch(mailbox));
                     }
                 }
             }
@@ -98,7 +118,8 @@ impl Drop for Offer<'_> {
     /// Takes back what nobody took, and waits for the others.
     fn drop(&mut self) {
         let boxes = &self.boxes[..self.count];
-        let taken = boxes.iter().filter(|&&i| !put(&MAILBOXES[i], self.pointer(), WAITING)).count();
+        let taken =
+            boxes.iter().filter(|&&i| !put(&self.mailboxes[i], self.pointer(), WAITING)).count();
         while self.job.done.load(Ordering::Acquire) < taken {
             spin_loop();
         }

@@ -5,7 +5,7 @@
 
 mod cache;
 mod convert;
-mod crew;
+pub mod crew;
 mod elementwise;
 pub mod gemm;
 pub mod histogram;

@@ -7,6 +7,7 @@
 pub mod calibrate;
 pub mod codes;
 pub mod compare;
+pub mod cost;
 pub mod dequantize;
 mod extent;
 mod gather;

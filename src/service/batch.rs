@@ -16,20 +16,26 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::api::answer::Answer;
+use crate::api::effort::Effort;
 use crate::api::error::{Error, Kind};
 use crate::api::layers::{Hosted, Link};
 use crate::api::name::Name;
 use crate::api::payload::Context;
 use crate::codec::Limits;
-use crate::quant::Cancel;
+use crate::quant::{Cancel, cost};
 use crate::tensor::{Buffer, DType, Shape, Tensor};
 
 use super::admission::{Permit, Waiting};
-use super::compute::{Compute, Slot};
+use super::compute::Compute;
+use super::pools::{Length, Slot};
 use super::{Outcome, Service};
 
 /// Bytes of a body for each number of a row that may still be run with others.
 const NUMBER: usize = 24;
+
+/// Time of one thread that a product may take, in seconds: others of the same pool wait for it, and
+/// it is not stopped for a client that leaves.
+const TOGETHER: f64 = 0.01;
 
 /// How requests are run together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,13 +183,20 @@ impl Lanes {
 }
 
 impl Service {
-    /// Whether a request of `body` bytes to `hosted` may be run with others.
+    /// Whether a request of `body` bytes, as they are, to `hosted` may be run with others.
     pub(super) fn goes_together(&self, hosted: &Hosted, body: usize) -> bool {
-        let rows = self.batching.rows;
+        let rows = self.rows_together(hosted);
         rows > 1
             && row(hosted).is_some_and(|row| {
-                body <= row.saturating_mul(rows).saturating_mul(NUMBER).saturating_add(4096)
+                let most = row.saturating_mul(rows).saturating_mul(NUMBER).saturating_add(4096);
+                body <= most && Length::of_body(body) == Length::Short
             })
+    }
+
+    /// Rows of one product with that layer, which is to be short work.
+    fn rows_together(&self, hosted: &Hosted) -> usize {
+        let one = row(hosted).and_then(|row| hosted.cost(&[1, row], cost::product).ok());
+        one.map_or(0, |one| one.fits(TOGETHER).min(self.batching.rows))
     }
 
     /// Runs a request to `hosted` together with those that come at the same time.
@@ -213,13 +226,14 @@ impl Service {
             lane.arrived.notify_one();
         }
         if !is_led {
+            let rows = self.rows_together(&hosted);
             let leader = Leader {
                 lane,
                 row: row(&hosted).unwrap_or(1).max(1),
                 hosted,
                 compute: self.compute.clone(),
                 limits: Arc::clone(&self.limits),
-                batching: self.batching,
+                batching: Batching { rows, ..self.batching },
                 runtime: Handle::current(),
             };
             leader.call();
@@ -234,14 +248,14 @@ impl Leader {
     /// Starts on the pool, once there is a slot.
     fn call(self) {
         let compute = self.compute.clone();
-        if let Some(slot) = compute.try_slot() {
-            compute.spawn(move || self.lead(slot));
+        if let Some(slot) = compute.try_slot(Length::Short) {
+            compute.spawn(Length::Short, move || self.lead(slot));
             return;
         }
         let runtime = self.runtime.clone();
         runtime.spawn(async move {
-            match self.compute.slot().await {
-                Ok(slot) => compute.spawn(move || self.lead(slot)),
+            match self.compute.slot(Length::Short).await {
+                Ok(slot) => compute.spawn(Length::Short, move || self.lead(slot)),
                 Err(error) => self.refuse(&error),
             }
         });
@@ -262,7 +276,7 @@ impl Leader {
         while let Some(items) = self.next() {
             self.run(items);
             drop(slot);
-            slot = match self.compute.try_slot() {
+            slot = match self.compute.try_slot(Length::Short) {
                 Some(slot) => slot,
                 None => return self.call(),
             };
@@ -328,8 +342,9 @@ impl Leader {
             let Item { part, permit, body, .. } = &mut item;
             let spare = permit.held_bytes().saturating_sub(*body);
             let mut grow = |bytes| permit.grow_by(bytes);
+            let effort = self.compute.effort(Length::Long);
             let mut context =
-                Context { limits: &self.limits, cancel: &cancel, spare, grow: &mut grow };
+                Context { limits: &self.limits, cancel: &cancel, spare, grow: &mut grow, effort };
             let (x, together) = part.decode(&mut context)?;
             let shape = part.reserve(&x, &mut context)?;
             Ok((x, shape, context.spare, together))
@@ -399,8 +414,9 @@ impl Leader {
         let cancel = Cancel::default();
         let encoded = catch_unwind(AssertUnwindSafe(|| {
             let mut grow = |bytes| permit.grow_by(bytes);
+            let effort = Effort::UNBOUNDED;
             let mut context =
-                Context { limits: &self.limits, cancel: &cancel, spare, grow: &mut grow };
+                Context { limits: &self.limits, cancel: &cancel, spare, grow: &mut grow, effort };
             part.encode(made?, run, &mut context)
         }));
         let result = encoded.unwrap_or_else(|panic| Err(defect(panic)));

@@ -9,6 +9,7 @@ pub mod calibrators;
 pub mod compute;
 pub mod layers;
 pub mod models;
+mod pools;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,6 +27,7 @@ use batch::Batching;
 use calibrators::Calibrators;
 use compute::Compute;
 use layers::Layers;
+use pools::Length;
 
 /// What to do with the tensors of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,8 +86,8 @@ impl Operation {
     }
 }
 
-/// A request, ready to be carried out.
-#[derive(Debug)]
+/// A request, ready to be carried out; copies share its body.
+#[derive(Clone, Debug)]
 pub struct Command {
     /// What to do.
     pub operation: Operation,
@@ -122,6 +124,14 @@ pub struct Outcome {
     pub compute: Duration,
     /// Released when the answer is written; answers that share memory share it.
     pub permit: Arc<Permit>,
+}
+
+/// What became of work in a pool.
+enum Done<T> {
+    /// It was done, in that time.
+    Made(T, Duration),
+    /// Nothing was done: it is longer than what is done there.
+    Outgrown,
 }
 
 /// The use cases over one compute pool.
@@ -208,7 +218,7 @@ impl Service {
         permit: Permit,
         name: &'static str,
         body: usize,
-        work: impl FnOnce(&mut Context<'_>) -> Result<Answer, Error> + Send + 'static,
+        work: impl FnOnce(&mut Context<'_>) -> Result<Answer, Error> + Clone + Send + 'static,
     ) -> Result<Outcome, Error> {
         let (answer, compute, mut permit) = self.on_pool(permit, body, work).await?;
         // What the request held is gone; the answer is what is left.
@@ -218,26 +228,53 @@ impl Service {
     }
 
     /// Does work on the pool and says how long it took; the permit covers the
-    /// `body` that the work holds and what it makes.
+    /// `body` that the work holds and what it makes. With a small body it is begun
+    /// among the short ones, and where it turns out to be long it is begun anew
+    /// among the others, before it has done anything.
     async fn on_pool<T: Send + 'static>(
         &self,
+        mut permit: Permit,
+        body: usize,
+        work: impl FnOnce(&mut Context<'_>) -> Result<T, Error> + Clone + Send + 'static,
+    ) -> Result<(T, Duration, Permit), Error> {
+        if Length::of_body(body) == Length::Short {
+            let held = permit.held_bytes();
+            let done = self.in_pool(Length::Short, permit, body, work.clone()).await?;
+            permit = match done {
+                (Done::Made(made, compute), permit) => return Ok((made, compute, permit)),
+                (Done::Outgrown, permit) => permit,
+            };
+            permit.shrink(held);
+        }
+        match self.in_pool(Length::Long, permit, body, work).await? {
+            (Done::Made(made, compute), permit) => Ok((made, compute, permit)),
+            (Done::Outgrown, _) => Err(Error::new(Kind::Internal, "there is no pool for the work")),
+        }
+    }
+
+    async fn in_pool<T: Send + 'static>(
+        &self,
+        length: Length,
         permit: Permit,
         body: usize,
         work: impl FnOnce(&mut Context<'_>) -> Result<T, Error> + Send + 'static,
-    ) -> Result<(T, Duration, Permit), Error> {
-        let limits = Arc::clone(&self.limits);
+    ) -> Result<(Done<T>, Permit), Error> {
+        let (limits, effort) = (Arc::clone(&self.limits), self.compute.effort(length));
         let work = move |cancel: &Cancel, permit: &mut Permit| {
             let started = Instant::now();
             let spare = permit.held_bytes().saturating_sub(body);
             let mut grow = |bytes| permit.grow_by(bytes);
-            let mut context = Context { limits: &limits, cancel, spare, grow: &mut grow };
-            let made = work(&mut context)?;
+            let mut context = Context { limits: &limits, cancel, spare, grow: &mut grow, effort };
+            let made = work(&mut context);
+            if context.effort.is_outgrown() {
+                return Ok(Done::Outgrown);
+            }
+            let made = made?;
             if cancel.is_cancelled() {
                 return Err(Error::new(Kind::Internal, "cancelled"));
             }
-            Ok((made, started.elapsed()))
+            Ok(Done::Made(made, started.elapsed()))
         };
-        let ((made, compute), permit) = self.compute.run(permit, work).await?;
-        Ok((made, compute, permit))
+        self.compute.run(length, permit, work).await
     }
 }

@@ -34,7 +34,7 @@ pub enum Target {
 }
 
 /// A request to a model, nothing of it decoded.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Inference {
     /// The model.
     pub target: Target,
@@ -461,6 +461,7 @@ impl Service {
         let submitted = Instant::now();
         let own = Arc::clone(&statistics);
         if let Target::Layer(hosted) = &inference.target
+            && inference.body.encoding == Encoding::Identity
             && self.goes_together(hosted, body)
         {
             let hosted = Arc::clone(hosted);

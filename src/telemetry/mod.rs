@@ -27,6 +27,7 @@ const INFLIGHT: &str = "quantd_inflight_bytes";
 const INFLIGHT_LIMIT: &str = "quantd_inflight_bytes_limit";
 const REJECTED: &str = "quantd_rejected_total";
 const CANCELLED: &str = "quantd_cancelled_total";
+const OUT_OF_TIME: &str = "quantd_out_of_time_total";
 const LAYERS: &str = "quantd_layers";
 const LAYER_BYTES: &str = "quantd_layer_bytes";
 const LAYER_LIMIT: &str = "quantd_layer_bytes_limit";
@@ -78,6 +79,7 @@ pub fn init_metrics() {
         describe_gauge!(INFLIGHT_LIMIT, "Bytes that requests may hold");
         describe_counter!(REJECTED, "Requests refused for lack of room");
         describe_counter!(CANCELLED, "Requests whose client left before the answer");
+        describe_counter!(OUT_OF_TIME, "Requests whose work was stopped because it took too long");
         describe_gauge!(LAYERS, "Layers in memory");
         describe_gauge!(LAYER_BYTES, "Bytes that layers hold in memory");
         describe_gauge!(LAYER_LIMIT, "Bytes that layers may hold in memory");
@@ -89,7 +91,7 @@ pub fn init_metrics() {
         );
         describe_gauge!(BUILD_INFO, "1, with the version as a label");
         gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
-        for counter in [CANCELLED, LAYERS_EVICTED, LAYERS_REFUSED] {
+        for counter in [CANCELLED, OUT_OF_TIME, LAYERS_EVICTED, LAYERS_REFUSED] {
             counter!(counter).absolute(0);
         }
         let queue_depth = gauge!(QUEUE_DEPTH);
@@ -189,6 +191,11 @@ pub(crate) fn rejected(reason: &'static str) {
 /// A client left before its answer.
 pub(crate) fn cancelled() {
     counter!(CANCELLED).increment(1);
+}
+
+/// Work was stopped because it took too long.
+pub(crate) fn out_of_time() {
+    counter!(OUT_OF_TIME).increment(1);
 }
 
 /// The most bytes that layers may hold.

@@ -10,7 +10,7 @@ const EDGES: [(&str, &[&str]); 11] = [
     ("codec", &["tensor"]),
     ("quant", &["kernels", "tensor"]),
     ("api", &["quant", "codec", "kernels", "tensor"]),
-    ("service", &["api", "quant", "codec", "tensor", "telemetry"]),
+    ("service", &["api", "quant", "codec", "kernels", "tensor", "telemetry"]),
     ("http", &["service", "api", "codec", "kernels", "tensor", "telemetry"]),
     ("config", &["api", "codec", "kernels", "service", "telemetry"]),
     (

@@ -10,6 +10,7 @@ use jsonschema::Validator;
 use quantd::Quantd;
 use quantd::config::Serve;
 use quantd::kernels::Isa;
+use quantd::service::compute::Compute;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -66,6 +67,7 @@ impl Answer {
 /// The service under test.
 pub(crate) struct Client {
     router: axum::Router,
+    pub(crate) compute: Compute,
 }
 
 impl Client {
@@ -79,7 +81,8 @@ impl Client {
             config.isa = isa;
         }
         change(&mut config);
-        Self { router: Quantd::new(&config).unwrap().router() }
+        let quantd = Quantd::new(&config).unwrap();
+        Self { router: quantd.router(), compute: quantd.compute().clone() }
     }
 
     /// Sends a request and checks the answer against the document.

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails that way")]
 
 mod architecture;
+mod busy;
 mod calibrators;
 mod codes;
 mod connections;

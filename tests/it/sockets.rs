@@ -1,7 +1,7 @@
 //! What only a real socket shows: timeouts, overload, the stop.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use quantd::Quantd;
 use quantd::config::Serve;
@@ -62,7 +62,6 @@ async fn slow_heads_are_cut_and_slow_bodies_answered() {
         config.header_timeout_ms = 300;
         config.body_timeout_ms = 300;
     });
-    let begun = Instant::now();
     let mut head = connect(running.address, "GET /livez HTT").await;
     let text = "POST /v1/quantize HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\r\n{\"data\"";
     let mut body = connect(running.address, text).await;
@@ -70,7 +69,6 @@ async fn slow_heads_are_cut_and_slow_bodies_answered() {
     assert!(head.is_empty() || head.starts_with("HTTP/1.1 408"), "{head}");
     assert!(body.starts_with("HTTP/1.1 408"), "{body}");
     assert!(body.contains("urn:quantd:error:timeout"), "{body}");
-    assert!(begun.elapsed() >= Duration::from_millis(290));
 }
 
 #[tokio::test]

@@ -5,6 +5,9 @@
 
 mod counted;
 
+use std::sync::Arc;
+
+use quantd::api::effort::Effort;
 use quantd::api::payload::{Context, Format, Payload};
 use quantd::codec::Limits;
 use quantd::codec::encoding::Encoding;
@@ -41,9 +44,10 @@ fn measure(case: &Case) -> (usize, usize, Option<String>) {
         Ok(())
     };
     let before = counted::begin();
-    let body = Buffer::copy_of(&case.body);
+    let body = Arc::new(Buffer::copy_of(&case.body));
     let spare = reserved - body.bytes().len();
-    let mut context = Context { limits: &limits, cancel: &cancel, spare, grow: &mut grow };
+    let (grow, effort) = (&mut grow, Effort::UNBOUNDED);
+    let mut context = Context { limits: &limits, cancel: &cancel, spare, grow, effort };
     let payload = Payload {
         body,
         format: case.input,

@@ -451,29 +451,33 @@ def test_nobody_waits_while_layers_are_made_and_read(start, tmp_path):
     w = np.random.default_rng(0).standard_normal((1500, 1500)).astype("f4")
     content = ({"weight": w}, {}, w[:1])
     ended = threading.Event()
-    times = []
+    answered = [0, 0, 0]
+    rounds = 0
 
     def work(i):
+        nonlocal rounds
         own = requests.Session()
         try:
             if i == 0:
                 for _ in range(200):
-                    began = time.monotonic()
+                    before = answered[1:]
                     for path in ("/livez", "/v1/layers"):
                         assert own.get(server.url + path, timeout=60).status_code == 200
-                    times.append(time.monotonic() - began)
+                    rounds += answered[1:] == before
                 return
             while not ended.is_set():
                 # There is room for one at a time: whoever comes while it is taken tries again.
                 assert put(server.url, f"large{i}", content, own).status_code in (200, 201, 503)
+                answered[i] += 1
                 assert ask(server.url, f"large{i % 2 + 1}", content[2], own).status_code in (200, 404, 503)
         finally:
             if i == 0:
                 ended.set()
 
     with_threads(3, work)
-    # A layer takes some hundred times as long to make, and its file to be written.
-    assert np.median(times) < 0.02, np.percentile(times, [50, 90, 99])
+    # A layer takes some hundred times as long to make, and its file to be written: most rounds are
+    # over before one is.
+    assert rounds > 50, rounds
 
 
 @pytest.mark.parametrize("scheme", ["int8_per_channel", "int4_per_channel", "int4_g32", "uint4_g128", "whole"])

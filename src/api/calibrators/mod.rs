@@ -1,16 +1,19 @@
 //! Calibrators: how they are asked for, and what is said of them.
 
 mod document;
+mod ranges;
 mod request;
+
+use std::sync::Arc;
 
 use serde::Serialize;
 
 use crate::kernels::real::Real;
 use crate::kernels::scalar::Affine;
+use crate::quant::QuantError;
 use crate::quant::calibrate::{Calibration, Method, Parts, Plan};
 use crate::quant::params::{Numerics, Range};
 use crate::quant::scheme::Granularity;
-use crate::quant::{Cancel, QuantError};
 use crate::tensor::{DType, Shape, Tensor};
 
 use super::answer::{Answer, ObjectWriter};
@@ -20,6 +23,7 @@ use super::name::Name;
 use super::payload::{Context, pointer};
 
 pub use document::export;
+pub use ranges::Ranges;
 pub use request::{Merger, read_batch, read_creation, read_merger, read_query};
 
 /// What a calibrator was created with.
@@ -101,6 +105,14 @@ pub struct Wanted {
     /// Whether ranges are made, which may take a search; where nothing is said,
     /// whether it does.
     pub resolve: Option<bool>,
+}
+
+impl Wanted {
+    /// Whether ranges are made of so many slices.
+    #[must_use]
+    pub fn resolves(&self, plan: &Plan, slices: usize) -> bool {
+        self.resolve.unwrap_or(!plan.method().searches() || slices <= 1)
+    }
 }
 
 /// The members that say how a calibrator learns.
@@ -194,40 +206,52 @@ pub struct List {
     pub calibrators: Vec<Summary>,
 }
 
+/// Gives the ranges for codes of a kind, in f64 or not.
+pub type Find<'a> = &'a dyn Fn(&Numerics, bool, &mut Context<'_>) -> Result<Arc<Ranges>, Error>;
+
 /// What there is to say of a calibrator: how it learns, what it has seen, and
 /// the ranges, scales and zero points that follow.
 ///
 /// # Errors
-/// [`Kind::Conflict`] when codes were named and nothing was seen yet, and
-/// [`Kind::InvalidOption`] when the ends do not fit the type of the scales.
+/// [`Kind::Conflict`] when codes were named and nothing was seen yet, those of `find`, and when there
+/// is no room.
 pub fn describe(
     name: &Name,
     setup: &Setup,
     calibration: &Calibration,
     wanted: &Wanted,
-    context: &mut Context<'_>,
+    (find, context): (Find<'_>, &mut Context<'_>),
 ) -> Result<Answer, Error> {
-    let cancel = context.cancel;
-    Answer::object(&mut |bytes| context.take(bytes), |writer| {
-        write_description(writer, (name, setup), calibration, wanted, cancel)
-    })
-}
-
-fn write_description(
-    writer: &mut ObjectWriter<'_>,
-    (name, setup): (&Name, &Setup),
-    calibration: &Calibration,
-    wanted: &Wanted,
-    cancel: &Cancel,
-) -> Result<(), Error> {
     if calibration.seen().batches == 0 && wanted.numerics.is_some() {
         return Err(Error::new(Kind::Conflict, "no batch was fed to the calibrator yet")
             .at(Place::Parameter("name".to_owned()))
             .cure("feed batches first, or leave the scheme out"));
     }
     let numerics = wanted.numerics.unwrap_or(setup.numerics);
-    writer.value("name", &name.as_str())?;
-    write_setup(writer, &Setup { plan: setup.plan, numerics })?;
+    let overflows = |end: f64| end.abs() > f64::from(f32::MAX);
+    let is_wide = calibration.observed().is_some_and(|ends| ends.into_iter().any(overflows));
+    let wide = wanted.wide.unwrap_or(is_wide);
+    let resolve = wanted.resolves(&setup.plan, calibration.slices());
+    let resolve = resolve && calibration.seen().batches > 0;
+    let ranges = resolve.then(|| find(&numerics, wide, context)).transpose()?;
+    Answer::object(&mut |bytes| context.take(bytes), |writer| {
+        writer.value("name", &name.as_str())?;
+        write_setup(writer, &Setup { plan: setup.plan, numerics })?;
+        write_seen(writer, calibration)?;
+        let is_tensor = setup.plan.granularity() == Granularity::Tensor;
+        match ranges.as_deref() {
+            Some(Ranges::F32(ranges)) => columns(writer, ranges, &numerics, is_tensor)?,
+            Some(Ranges::F64(ranges)) => columns(writer, ranges, &numerics, is_tensor)?,
+            None => ["min", "max", "scale", "zero_point"]
+                .into_iter()
+                .try_for_each(|key| writer.value(key, &None::<f64>))?,
+        }
+        let dtype = if wide { DType::F64 } else { DType::F32 };
+        writer.value("scale_dtype", &dtype.name())
+    })
+}
+
+fn write_seen(writer: &mut ObjectWriter<'_>, calibration: &Calibration) -> Result<(), Error> {
     let seen = calibration.seen();
     writer.value("batches", &seen.batches)?;
     writer.value("elements", &seen.elements)?;
@@ -236,16 +260,7 @@ fn write_description(
     writer.value("slices", &calibration.slices())?;
     let observed = calibration.observed();
     writer.value("observed_min", &observed.map(|ends| ends[0]))?;
-    writer.value("observed_max", &observed.map(|ends| ends[1]))?;
-    let cheap = !setup.plan.method().searches() || calibration.slices() <= 1;
-    let resolve = wanted.resolve.unwrap_or(cheap) && seen.batches > 0;
-    let overflows = |end: f64| end.abs() > f64::from(f32::MAX);
-    let is_wide = observed.is_some_and(|ends| ends.into_iter().any(overflows));
-    if wanted.wide.unwrap_or(is_wide) {
-        resolved::<f64>(writer, DType::F64, calibration, (numerics, resolve), cancel)
-    } else {
-        resolved::<f32>(writer, DType::F32, calibration, (numerics, resolve), cancel)
-    }
+    writer.value("observed_max", &observed.map(|ends| ends[1]))
 }
 
 fn write_setup(writer: &mut ObjectWriter<'_>, setup: &Setup) -> Result<(), Error> {
@@ -260,37 +275,26 @@ fn write_setup(writer: &mut ObjectWriter<'_>, setup: &Setup) -> Result<(), Error
     writer.value("scheme", &doc.scheme)
 }
 
-fn resolved<T: Real>(
+fn columns<T: Real>(
     writer: &mut ObjectWriter<'_>,
-    dtype: DType,
-    calibration: &Calibration,
-    (numerics, resolve): (Numerics, bool),
-    cancel: &Cancel,
+    ranges: &[Range<T>],
+    numerics: &Numerics,
+    is_tensor: bool,
 ) -> Result<(), Error> {
-    if !resolve {
-        for key in ["min", "max", "scale", "zero_point"] {
-            writer.value(key, &None::<f64>)?;
-        }
-        return writer.value("scale_dtype", &dtype.name());
-    }
-    let ranges: Vec<Range<T>> = calibration
-        .ranges(&numerics, cancel)
-        .map_err(|error| Error::of_quant(error, |field| Place::Parameter(field.to_owned())))?;
     let affines: Vec<Affine<T>> = ranges.iter().map(|range| numerics.affine(*range)).collect();
-    let is_tensor = calibration.plan().granularity() == Granularity::Tensor;
-    let mut column = |key: &str, dtype: DType, values: &[T]| -> Result<(), Error> {
+    let dtype = if T::BITS == 64 { DType::F64 } else { DType::F32 };
+    let mut column = |key: &str, values: &[T]| -> Result<(), Error> {
         let shape = if is_tensor { Ok(Shape::scalar()) } else { Shape::vector(values.len()) };
         let tensor = shape.ok().and_then(|shape| Tensor::from_elements(dtype, shape, values));
         let missing = || Error::new(Kind::Internal, "a column without a shape");
         writer.tensor(key, &tensor.ok_or_else(missing)?)
     };
-    column("min", dtype, &ranges.iter().map(|range| range.min).collect::<Vec<_>>())?;
-    column("max", dtype, &ranges.iter().map(|range| range.max).collect::<Vec<_>>())?;
-    column("scale", dtype, &affines.iter().map(|affine| affine.scale).collect::<Vec<_>>())?;
+    column("min", &ranges.iter().map(|range| range.min).collect::<Vec<_>>())?;
+    column("max", &ranges.iter().map(|range| range.max).collect::<Vec<_>>())?;
+    column("scale", &affines.iter().map(|affine| affine.scale).collect::<Vec<_>>())?;
     let zero_points: Vec<i32> = affines.iter().map(|affine| affine.zero_point).collect();
     match zero_points[..] {
-        [zero_point] if is_tensor => writer.value("zero_point", &zero_point)?,
-        _ => writer.value("zero_point", &zero_points)?,
+        [zero_point] if is_tensor => writer.value("zero_point", &zero_point),
+        _ => writer.value("zero_point", &zero_points),
     }
-    writer.value("scale_dtype", &dtype.name())
 }

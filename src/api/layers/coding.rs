@@ -6,6 +6,7 @@ use crate::api::error::{Error, Kind, Place};
 use crate::api::fields::{Fields, Origin};
 use crate::api::name::Name;
 use crate::api::options::{Options, options_of_value};
+use crate::api::payload::Context;
 use crate::kernels::scalar::Affine;
 use crate::quant::layer::{Input, Output, Parameters};
 use crate::quant::matmul::Requantization;
@@ -14,8 +15,14 @@ use crate::quant::scheme::{Granularity, Scheme};
 
 /// Finds the parameters that a calibrator has learnt, for codes of a kind, or of
 /// its own where none is given.
-pub type Calibrated<'a> =
-    &'a dyn Fn(&Name, Option<&Numerics>) -> Result<(Numerics, Affine<f32>), Error>;
+pub type Calibrated<'a> = &'a dyn Fn(
+    &Name,
+    Option<&Numerics>,
+    &mut Context<'_>,
+) -> Result<(Numerics, Affine<f32>), Error>;
+
+/// Who finds them, and what that may take.
+pub(super) type Find<'a, 'c> = (Calibrated<'a>, &'a mut Context<'c>);
 
 /// The options of an input or output, and the name of a calibrator among them.
 fn options(value: Value, pointer: &str) -> Result<(Options, Option<Name>), Error> {
@@ -35,7 +42,7 @@ fn learnt(
     options: &Options,
     name: &Name,
     pointer: &str,
-    calibrated: Calibrated<'_>,
+    (calibrated, context): Find<'_, '_>,
 ) -> Result<(Scheme, Affine<f32>), Error> {
     let place = |field: &str| Place::Pointer(format!("{pointer}/{field}"));
     if options.range.is_some() || options.scale.is_some() || options.min.is_some() {
@@ -49,14 +56,14 @@ fn learnt(
     }
     let beside = Options { granularity: None, nan: None, ..options.clone() };
     let wanted = Some(&scheme.numerics).filter(|_| beside != Options::default());
-    let (numerics, affine) = calibrated(name, wanted)
+    let (numerics, affine) = calibrated(name, wanted, context)
         .map_err(|error| Error { place: Some(place("calibrator")), ..error })?;
     Ok((Scheme { numerics, ..scheme }, affine))
 }
 
 /// How the input becomes codes: where nothing is said, unsigned ones with a
 /// scale and a zero point for each row.
-pub(super) fn input(value: Option<Value>, calibrated: Calibrated<'_>) -> Result<Input, Error> {
+pub(super) fn input(value: Option<Value>, find: Find<'_, '_>) -> Result<Input, Error> {
     let pointer = "/input";
     let origin = Origin::Body(pointer.to_owned());
     let at = |error| Error::of_quant(error, |field| origin.place(field));
@@ -67,7 +74,7 @@ pub(super) fn input(value: Option<Value>, calibrated: Calibrated<'_>) -> Result<
     }
     match name {
         Some(name) => {
-            let (scheme, affine) = learnt(&options, &name, pointer, calibrated)?;
+            let (scheme, affine) = learnt(&options, &name, pointer, find)?;
             let input = Input::new(&scheme).map_err(at)?;
             Ok(Input { parameters: Parameters::Static(affine), ..input })
         }
@@ -76,7 +83,7 @@ pub(super) fn input(value: Option<Value>, calibrated: Calibrated<'_>) -> Result<
 }
 
 /// How the result leaves: as F32 where nothing is said.
-pub(super) fn output(value: Option<Value>, calibrated: Calibrated<'_>) -> Result<Output, Error> {
+pub(super) fn output(value: Option<Value>, find: Find<'_, '_>) -> Result<Output, Error> {
     let pointer = "/output";
     let mut value = match value {
         None => return Ok(Output::F32),
@@ -100,7 +107,7 @@ pub(super) fn output(value: Option<Value>, calibrated: Calibrated<'_>) -> Result
     match name {
         None if requantization.is_none() && options == Options::default() => Ok(Output::F32),
         Some(name) => {
-            let (scheme, affine) = learnt(&options, &name, pointer, calibrated)?;
+            let (scheme, affine) = learnt(&options, &name, pointer, find)?;
             Ok(Output::Codes { numerics: scheme.numerics, affine, requantization })
         }
         None => Output::codes(&options.resolve(&origin)?, requantization).map_err(at),

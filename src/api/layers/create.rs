@@ -14,11 +14,11 @@ use crate::api::options::{Options, options_of_value};
 use crate::api::payload::{self, Context, Format, Payload};
 use crate::codec::json::{self, Member};
 use crate::codec::{Within, npy, safetensors};
-use crate::quant::QuantError;
 use crate::quant::layer::{Activation, Conv, Definition, Geometry, Layer, Order, Weight};
 use crate::quant::matmul::Operand;
 use crate::quant::quantize::working_bytes;
 use crate::quant::scheme::{Granularity, Scheme};
+use crate::quant::{QuantError, cost};
 use crate::tensor::{Buffer, DType, Reals, Tensor};
 
 use super::coding::{self, Calibrated};
@@ -191,8 +191,8 @@ fn layer(
         (_, false) => (Geometry::Linear, Order::Rows),
         (_, true) => (Geometry::Linear, Order::Columns),
     };
-    let input = coding::input(fields.take("input"), calibrated)?;
-    let output = coding::output(fields.take("output"), calibrated)?;
+    let input = coding::input(fields.take("input"), (calibrated, context))?;
+    let output = coding::output(fields.take("output"), (calibrated, context))?;
     let names = Activation::ALL.map(Activation::name);
     let activation = fields.word("activation", &names)?.unwrap_or("none");
     let activation = Activation::ALL.into_iter().find(|one| one.name() == activation);
@@ -211,6 +211,7 @@ fn layer(
     let outputs = dims.get(usize::from(order == Order::Columns)).copied().unwrap_or(1);
     let panel = (elements / outputs.max(1)).saturating_mul(PANEL);
     context.reserve(elements.saturating_mul(1 + 1 + 2 + 12 + 5).saturating_add(panel))?;
+    context.afford(cost::pack(elements))?;
     let (weight, float) = weights(&given, order, keep_float, context)?;
     let bias = bias.map(|bias| real(&bias));
     let activation = activation.unwrap_or(Activation::None);
@@ -246,6 +247,7 @@ fn weights(
     let (weight, real_weight) = match given {
         Given::Real(tensor, scheme) => {
             let scheme = weight_scheme(scheme.clone(), order)?;
+            context.afford(cost::quantize(tensor.shape(), &scheme))?;
             let operand = Operand::Real { tensor, scheme: &scheme };
             context.reserve(working_bytes(tensor, &scheme).map_err(at)?)?;
             let weight = Weight::new(&operand, order, context.cancel).map_err(at)?;

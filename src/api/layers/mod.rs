@@ -9,7 +9,10 @@ pub mod stored;
 use std::sync::{Arc, Weak};
 
 use crate::quant::Cancel;
-use crate::quant::layer::{ChainError, Geometry, Layer, chain_forward, chain_shape};
+use crate::quant::cost::Cost;
+use crate::quant::layer::{
+    ChainError, Geometry, Layer, Price, chain_cost, chain_forward, chain_shape,
+};
 use crate::tensor::{DType, Shape, Tensor};
 
 use super::error::{Error, Place};
@@ -122,6 +125,14 @@ impl Hosted {
     /// [`Error`] about `/shape` when they are not taken.
     pub fn shape(&self, dims: &[usize]) -> Result<(Shape, usize), Error> {
         chain_shape(&self.layers(), dims).map_err(|error| self.located(error))
+    }
+
+    /// What a run on an input of those dimensions costs, by the cost of a product.
+    ///
+    /// # Errors
+    /// As [`shape`](Self::shape).
+    pub fn cost(&self, dims: &[usize], product: Price) -> Result<Cost, Error> {
+        chain_cost(&self.layers(), dims, product).map_err(|error| self.located(error))
     }
 
     /// Runs it, on the pool that it is called in.

@@ -8,8 +8,8 @@ use crate::api::documents::ProductReportDoc;
 use crate::api::error::{Error, Kind, Place};
 use crate::api::payload::{Context, Format, Payload};
 use crate::codec::json;
-use crate::quant::QuantError;
 use crate::quant::layer::{ChainError, Comparison, chain_float};
+use crate::quant::{QuantError, cost};
 use crate::tensor::{Shape, Tensor};
 
 use super::Hosted;
@@ -58,6 +58,7 @@ pub fn reserve(
     let checked = context.limits.check(&shape);
     checked.map_err(|error| Error::from(error.cure("send fewer rows at once")))?;
     context.reserve(bytes)?;
+    context.afford(hosted.cost(x.shape().dims(), cost::product)?)?;
     if format == Format::Json {
         let one = json::text_of_one(hosted.output().dtype);
         context.foresee(shape.len().saturating_mul(one))?;
@@ -142,6 +143,7 @@ pub fn evaluate(
     reserve(hosted, &x, Format::Raw, context)?;
     let cells = reserve(hosted, &x, Format::Raw, context)?.len();
     context.reserve(cells.saturating_mul(2 * size_of::<f32>()))?;
+    context.afford(hosted.cost(x.shape().dims(), cost::real_product)?)?;
     let layers = hosted.layers();
     let mut best = [f64::INFINITY; 2];
     let (started, mut runs) = (now(), 0);

@@ -14,6 +14,7 @@ use crate::api::quantize;
 use crate::codec::Limits;
 use crate::codec::oip::{Input, Output};
 use crate::quant::codes::Stated;
+use crate::quant::cost;
 use crate::quant::matmul::Report as ProductReport;
 use crate::tensor::{DType, Reals, Shape, Tensor};
 
@@ -84,6 +85,7 @@ fn run_quantize(
             field => origin.place(field),
         })
     };
+    context.afford(cost::quantize(tensor.shape(), &scheme))?;
     let format = (call.format(), &mut *context);
     let made = quantize::quantize_one(tensor, &scheme, false, format, located)?;
     context.release(made.text);

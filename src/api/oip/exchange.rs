@@ -10,7 +10,7 @@ use crate::api::answer::Answer;
 use crate::api::error::{Error, Kind, Place};
 use crate::api::fields::{Fields, Origin};
 use crate::api::payload::{Context, Format};
-use crate::codec::encoding::{self, Encoding};
+use crate::codec::encoding::Encoding;
 use crate::codec::json::Text;
 use crate::codec::oip::{self, Head, Input, Output, Wanted};
 use crate::codec::{Reason, Within};
@@ -25,10 +25,10 @@ const IGNORED: [&str; 1] = ["priority"];
 const SEQUENCES: [&str; 3] = ["sequence_id", "sequence_start", "sequence_end"];
 
 /// A body that nothing has looked into yet.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Body {
     /// The bytes.
-    pub bytes: Buffer,
+    pub bytes: Arc<Buffer>,
     /// Bytes before the body, that let its binary part start at an aligned address.
     pub lead: usize,
     /// Bytes of the JSON header, once decompressed: all when `None`; with 0 the
@@ -60,10 +60,9 @@ pub fn decode(body: Body, inputs: &[Spec], context: &mut Context<'_>) -> Result<
     let Body { mut bytes, mut lead, header, encoding } = body;
     if encoding != Encoding::Identity {
         let coded = bytes.bytes().get(lead..).unwrap_or_default();
-        bytes = encoding::decode(encoding, coded, context.limits.max_bytes, context.grow)?;
+        bytes = Arc::new(context.inflate(encoding, coded)?);
         lead = 0;
     }
-    let bytes = Arc::new(bytes);
     if header == Some(0) {
         return decode_raw(&bytes, lead, inputs, context);
     }

@@ -47,7 +47,7 @@ pub(super) enum Problems {
     /// The body is of a type or coding that is not read.
     #[response(status = 415, content_type = "application/problem+json")]
     UnsupportedMediaType(Problem),
-    /// The tensor holds NaN or is of a kind that is not read.
+    /// The tensor holds NaN or is of a kind that is not read, or the work cannot end in time.
     #[response(status = 422, content_type = "application/problem+json")]
     Unprocessable(Problem),
     /// A defect of the server.
@@ -56,6 +56,9 @@ pub(super) enum Problems {
     /// No room at the moment, or stopping; try again after `Retry-After`.
     #[response(status = 503, content_type = "application/problem+json")]
     Unavailable(Problem),
+    /// The work did not end in time, and was stopped.
+    #[response(status = 504, content_type = "application/problem+json")]
+    OutOfTime(Problem),
 }
 
 /// Further failures of the routes that keep things under names.

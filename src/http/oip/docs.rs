@@ -234,7 +234,7 @@ pub(super) enum Failures {
     /// The body is in a coding that is not read.
     #[response(status = 415, content_type = "application/json")]
     UnsupportedMediaType(ProtocolError),
-    /// An input holds NaN, or an output that was asked for as JSON an infinity.
+    /// An input holds NaN, or an output that was asked for as JSON an infinity, or the work cannot end in time.
     #[response(status = 422, content_type = "application/json")]
     Unprocessable(ProtocolError),
     /// A defect of the server.
@@ -246,6 +246,9 @@ pub(super) enum Failures {
     /// No room at the moment, or stopping; try again after `Retry-After`.
     #[response(status = 503, content_type = "application/json")]
     Unavailable(ProtocolError),
+    /// The work did not end in time, and was stopped.
+    #[response(status = 504, content_type = "application/json")]
+    OutOfTime(ProtocolError),
     /// No room for the layer in memory, or its file cannot be read.
     #[response(status = 507, content_type = "application/json")]
     Storage(ProtocolError),

@@ -1,5 +1,6 @@
 //! Inference.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::{Request, State};
@@ -62,7 +63,7 @@ async fn carry_out(
     let (bytes, permit) = exchange::receive_bytes(app, headers, body, lead, &cost).await?;
     let inference = Inference {
         target,
-        body: Received { bytes, lead, header, encoding },
+        body: Received { bytes: Arc::new(bytes), lead, header, encoding },
         encoding: negotiate::asked_encoding(headers),
         received,
     };

@@ -7,10 +7,11 @@
 use crate::tensor::{DType, Shape, Tensor};
 
 use super::super::codes::Stated;
+use super::super::cost::Cost;
 use super::super::dequantize::{Codes, dequantize};
 use super::super::scheme::Granularity;
 use super::super::{Cancel, QuantError};
-use super::{Geometry, Layer};
+use super::{Geometry, Layer, Price};
 
 /// A layer of a chain that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +72,21 @@ pub fn chain_shape(links: &[&Layer], dims: &[usize]) -> Result<(Shape, usize), C
         let own = layer.working_bytes(&dims).map_err(at)?;
         Ok((layer.output_shape(&dims).map_err(at)?, bytes.saturating_add(own)))
     })
+}
+
+/// What a run costs, by the cost of a product.
+///
+/// # Errors
+/// As [`chain_forward`].
+pub fn chain_cost(links: &[&Layer], dims: &[usize], product: Price) -> Result<Cost, ChainError> {
+    let start = (dims.to_vec(), Cost::default());
+    let end = links.iter().enumerate().try_fold(start, |(dims, cost), (link, layer)| {
+        let dims = fitting_dims(layer, &dims);
+        let at = |error| ChainError { link, error };
+        let own = layer.cost(&dims, product).map_err(at)?;
+        Ok((layer.output_shape(&dims).map_err(at)?.dims().to_vec(), cost + own))
+    })?;
+    Ok(end.1)
 }
 
 /// The result of a layer in F32.

@@ -18,14 +18,18 @@ use crate::kernels::real::Real;
 use crate::tensor::{Shape, Tensor};
 
 use super::QuantError;
+use super::cost::Cost;
 use super::matmul::Requantization;
 use weight::Packed;
 
-pub use chain::{ChainError, chain_float, chain_forward, chain_shape, passes_codes};
+pub use chain::{ChainError, chain_cost, chain_float, chain_forward, chain_shape, passes_codes};
 pub use conv::Conv;
 pub use float::Comparison;
 pub use form::{Activation, Input, Output, Parameters};
 pub use weight::{Order, Weight};
+
+/// The cost of a product of so many cells and of that depth.
+pub type Price = fn(usize, usize) -> Cost;
 
 /// What a layer does with its weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -307,6 +311,15 @@ impl Layer {
         };
         Shape::new(out)
             .map_err(|error| QuantError::field("shape", format!("the result has {error}")))
+    }
+
+    /// What a run costs, by the cost of a product of so many cells and of that depth.
+    ///
+    /// # Errors
+    /// As [`output_shape`](Self::output_shape).
+    pub fn cost(&self, dims: &[usize], product: Price) -> Result<Cost, QuantError> {
+        let cells = self.output_shape(dims)?.len();
+        Ok(product(cells, self.weight_dims.iter().skip(1).product()))
     }
 
     /// Bytes that a run may need beside the input, the result included.

@@ -21,12 +21,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::compute::Compute;
 use crate::api::error::{Error, Kind};
 use crate::api::layers::documents::{LayerDoc, LayersDoc};
 use crate::api::layers::stored::{self, Content as Restored};
 use crate::api::layers::{Hosted, Link};
 use crate::api::name::Name;
+
+use super::compute::Compute;
+use super::pools::Length;
 use files::Directory;
 use keeper::{Commit, Job};
 use registry::{File, Found, Registry};
@@ -171,7 +173,7 @@ impl Layers {
                     .cure("make the layer again")
             })
         };
-        let (restored, _permit) = self.compute.run(permit, read).await?;
+        let (restored, _permit) = self.compute.run(Length::of_body(file.len), permit, read).await?;
         let Restored::Layer(layer) = restored.content else { return Ok(()) };
         let link = Link { name: restored.name, version: restored.version, layer: layer.0 };
         let (reply, answer) = oneshot::channel();

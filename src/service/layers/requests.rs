@@ -13,7 +13,6 @@ use crate::api::name::Name;
 use crate::api::oip;
 use crate::api::payload::{Context, Format, Payload};
 use crate::codec::encoding::Encoding;
-use crate::quant::Cancel;
 use crate::quant::calibrate::Affine;
 use crate::quant::params::Numerics;
 use crate::service::admission::Permit;
@@ -44,10 +43,10 @@ impl Service {
         let body = payload.body.bytes().len();
         let (layers, calibrators) = (self.layers().clone(), self.calibrators().clone());
         let work = move |context: &mut Context<'_>| {
-            let cancel = context.cancel;
-            let calibrated = |name: &Name, numerics: Option<&Numerics>| {
-                learnt(&calibrators, name, numerics, cancel)
-            };
+            let calibrated =
+                |name: &Name, numerics: Option<&Numerics>, context: &mut Context<'_>| {
+                    learnt(&calibrators, name, numerics, context)
+                };
             let mut request = create::read(payload, context)?;
             let name = agreed(name, request.name()?)?;
             if !replaces {
@@ -89,7 +88,8 @@ impl Service {
         (format, encoding): (Format, Encoding),
     ) -> Result<Outcome, Error> {
         let body = payload.body.bytes().len();
-        if self.goes_together(&hosted, body) && !says_alone(&payload.query) {
+        let is_plain = payload.encoding == Encoding::Identity && !says_alone(&payload.query);
+        if is_plain && self.goes_together(&hosted, body) {
             let part =
                 Forward { payload: Some(payload), hosted: Arc::clone(&hosted), format, encoding };
             return self.run_together(permit, body, hosted, Box::new(part)).await;
@@ -124,7 +124,7 @@ fn learnt(
     calibrators: &Calibrators,
     name: &Name,
     numerics: Option<&Numerics>,
-    cancel: &Cancel,
+    context: &mut Context<'_>,
 ) -> Result<(Numerics, Affine<f32>), Error> {
     let calibrator = calibrators.get(name).map_err(|error| Error {
         // The path names a layer; what the body names is an option.
@@ -132,15 +132,7 @@ fn learnt(
         ..error
     })?;
     let numerics = *numerics.unwrap_or(&calibrator.setup().numerics);
-    let affines = calibrator.parameters(&numerics, cancel).map_err(|error| Error {
-        kind: if error.field == "calibrator" { Kind::Conflict } else { Kind::InvalidOption },
-        ..Error::of_quant(error, |field| Place::Pointer(field.to_owned()))
-    })?;
-    match affines.as_slice() {
-        &[affine] => Ok((numerics, affine)),
-        _ => Err(Error::new(Kind::InvalidOption, "the calibrator has a range for each channel")
-            .cure("use one of granularity tensor")),
-    }
+    Ok((numerics, calibrator.parameters(&numerics, context)?))
 }
 
 /// Whether a query asks for a run without others.

@@ -15,7 +15,7 @@ pub(in crate::quant) mod tensorrt;
 
 use crate::kernels::real::Real;
 
-const BINS: usize = 2048;
+pub(in crate::quant) const BINS: usize = 2048;
 /// Quantized bins of ONNX Runtime; first candidate of TensorRT.
 const QUANTIZED: usize = 128;
 

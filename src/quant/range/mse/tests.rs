@@ -14,7 +14,8 @@ fn exhaustive<T: Real>(values: &[T], whole: Range<T>, numerics: &Numerics) -> Ra
     let mut best = (f64::INFINITY, whole);
     for range in candidates(whole, numerics).iter() {
         let affine = numerics.affine(range);
-        let sum = bounded_sum(values, f64::INFINITY, |x| error(x, affine, numerics));
+        let sum =
+            bounded_sum(values, f64::INFINITY, |x| error(x, affine, numerics), &Cancel::default());
         if sum < best.0 {
             best = (sum, range);
         }
@@ -52,7 +53,8 @@ fn check_bounds<T: Real>(name: &str, values: &[T], numerics: &Numerics) {
     let (mut low, mut high) = (0.0_f64, f64::INFINITY);
     for range in candidates(whole(values), numerics).iter() {
         let affine = numerics.affine(range);
-        let sum = bounded_sum(values, f64::INFINITY, |x| error(x, affine, numerics));
+        let sum =
+            bounded_sum(values, f64::INFINITY, |x| error(x, affine, numerics), &Cancel::default());
         let sum = sum * summary.scale() * summary.scale();
         for bounds in [summary.coarse(affine, codes), summary.fine(affine, codes)] {
             let Bounds { least, most } = bounds;

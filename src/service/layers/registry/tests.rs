@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::api::effort::Effort;
 use crate::api::layers::create::{self, Made};
 use crate::api::payload::{Context, Format, Payload};
 use crate::codec::Limits;
@@ -22,15 +23,21 @@ fn names(texts: &[&str]) -> Vec<Name> {
 fn layer(own: &str, outputs: usize, inputs: usize, bytes: usize) -> Entry {
     let text = format!(r#"{{"weight": {{"data": {:?}}}}}"#, vec![vec![1.0; inputs]; outputs]);
     let payload = Payload {
-        body: Buffer::copy_of(text.as_bytes()),
+        body: Arc::new(Buffer::copy_of(text.as_bytes())),
         format: Format::Json,
         encoding: Encoding::Identity,
         query: String::new(),
     };
     let (limits, cancel) = (Limits::default(), Cancel::default());
-    let mut context = Context { limits: &limits, cancel: &cancel, spare: 0, grow: &mut |_| Ok(()) };
+    let mut context = Context {
+        limits: &limits,
+        cancel: &cancel,
+        effort: Effort::UNBOUNDED,
+        spare: 0,
+        grow: &mut |_| Ok(()),
+    };
     let request = create::read(payload, &mut context).unwrap();
-    let made = request.make(&|_, _| unreachable!(), &mut context).unwrap();
+    let made = request.make(&|_, _, _| unreachable!(), &mut context).unwrap();
     let Made::Layer(made) = made else { panic!("no layer") };
     let (definition, layer) = *made;
     let doc = LayerDoc::of_layer(&definition, &layer);

@@ -9,13 +9,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::api::answer::Answer;
-use crate::api::calibrators::{self as api, Batch, Creation, List, Merger, Setup, Summary, Wanted};
+use crate::api::calibrators::{
+    self as api, Batch, Creation, List, Merger, Ranges, Setup, Summary, Wanted,
+};
 use crate::api::error::{Error, Kind, Place};
 use crate::api::name::Name;
 use crate::api::payload::{Context, Format, Payload};
 use crate::quant::calibrate::{Affine, Calibration};
 use crate::quant::params::Numerics;
-use crate::quant::{Cancel, QuantError};
+use crate::quant::{QuantError, cost};
+
+mod found;
+
+use found::Found;
 
 /// Bytes of a calibrator apart from what it has learnt.
 const OVERHEAD: usize = 1 << 10;
@@ -48,6 +54,8 @@ pub struct Calibrator {
 #[derive(Debug)]
 struct State {
     learnt: Arc<Calibration>,
+    /// What was found of that.
+    found: Found,
     room: Room,
 }
 
@@ -129,24 +137,89 @@ impl Calibrator {
         Arc::clone(&lock(&self.state).learnt)
     }
 
-    /// Scale and zero point of each slice for codes of `numerics`: one for
-    /// granularity tensor, one a channel otherwise. May take a search: run it
-    /// on the compute pool.
+    /// Ranges of all slices for codes of `numerics`, in f64 where they are to be `wide`: found once
+    /// where that takes a search.
     ///
     /// # Errors
-    /// [`QuantError`] when nothing was fed yet (field `calibrator`), or f32 does
-    /// not hold the range (field `scale_dtype`).
+    /// [`Kind::Conflict`] when nothing was fed yet, [`Kind::InvalidOption`] when f32 does not hold
+    /// the range, and when the search would take too long.
+    fn ranges(
+        &self,
+        learnt: &Arc<Calibration>,
+        wanted: (&Numerics, bool),
+        context: &mut Context<'_>,
+    ) -> Result<Arc<Ranges>, Error> {
+        let is_current = |state: &State| Arc::ptr_eq(&state.learnt, learnt);
+        let known = lock(&self.state);
+        if is_current(&known)
+            && let Some(ranges) = known.found.get(wanted)
+        {
+            return Ok(ranges);
+        }
+        drop(known);
+        let seen = learnt.seen().elements;
+        context.afford(cost::resolve(learnt.plan(), learnt.slices(), seen, wanted.0))?;
+        let ranges = Ranges::of(learnt, wanted, context.cancel).map_err(|error| {
+            let kind =
+                if error.field == "calibrator" { Kind::Conflict } else { Kind::InvalidOption };
+            let error = Error::of_quant(error, |field| Place::Parameter(field.to_owned()));
+            Error { kind, ..error }
+        })?;
+        let ranges = Arc::new(ranges);
+        let mut known = lock(&self.state);
+        // What is fed while somebody holds what was learnt goes to a copy.
+        if is_current(&known)
+            && self.setup.plan.method().searches()
+            && !context.cancel.is_cancelled()
+        {
+            known.found.keep(wanted, Arc::clone(&ranges));
+        }
+        Ok(ranges)
+    }
+
+    /// Scale and zero point for codes of `numerics`.
+    ///
+    /// # Errors
+    /// Those of its ranges, and [`Kind::InvalidOption`] when there is one for each channel.
     pub fn parameters(
         &self,
         numerics: &Numerics,
-        cancel: &Cancel,
-    ) -> Result<Vec<Affine<f32>>, QuantError> {
-        self.learnt().parameters(numerics, cancel)
+        context: &mut Context<'_>,
+    ) -> Result<Affine<f32>, Error> {
+        let learnt = self.learnt();
+        if learnt.slices() <= 1
+            && let Ranges::F32(ranges) = &*self.ranges(&learnt, (numerics, false), context)?
+            && let &[range] = ranges.as_slice()
+        {
+            return Ok(numerics.affine(range));
+        }
+        Err(Error::new(Kind::InvalidOption, "the calibrator has a range for each channel")
+            .cure("use one of granularity tensor"))
     }
 
     /// Bytes that so many slices of it take.
     fn bytes(&self, slices: usize) -> usize {
-        self.setup.plan.bytes(slices).saturating_add(OVERHEAD)
+        let found = if self.setup.plan.method().searches() { Found::bytes(slices) } else { 0 };
+        self.setup.plan.bytes(slices).saturating_add(found).saturating_add(OVERHEAD)
+    }
+
+    /// Takes up all that is to be said once `other` is taken in: after that it is too late to refuse it,
+    /// and to begin anew.
+    fn commit(
+        &self,
+        other: &Calibration,
+        wanted: &Wanted,
+        context: &mut Context<'_>,
+    ) -> Result<(), Error> {
+        let (plan, slices) = (&self.setup.plan, other.slices());
+        context.afford(cost::text(slices.saturating_mul(4)))?;
+        if wanted.resolves(plan, slices) {
+            let numerics = wanted.numerics.unwrap_or(self.setup.numerics);
+            let seen = self.learnt().seen().elements.saturating_add(other.seen().elements);
+            context.afford(cost::resolve(plan, slices, seen, &numerics))?;
+        }
+        context.effort.commit();
+        Ok(())
     }
 
     /// Takes something of `slices` slices in, if there is room for it.
@@ -161,18 +234,23 @@ impl Calibrator {
         }
         // Copied only while somebody reads it.
         take_in(Arc::make_mut(&mut state.learnt)).map_err(TakeIn::Fit)?;
+        state.found = Found::default();
         Ok(Arc::clone(&state.learnt))
     }
 
     fn describe(
         &self,
-        learnt: &Calibration,
+        learnt: &Arc<Calibration>,
         wanted: &Wanted,
         context: &mut Context<'_>,
     ) -> Result<Answer, Error> {
         // Four columns, twice as numbers and once as text.
         context.reserve(learnt.slices().saturating_mul(256))?;
-        api::describe(&self.name, &self.setup, learnt, wanted, context)
+        context.afford(cost::text(learnt.slices().saturating_mul(4)))?;
+        let find = |numerics: &Numerics, wide: bool, context: &mut Context<'_>| {
+            self.ranges(learnt, (numerics, wide), context)
+        };
+        api::describe(&self.name, &self.setup, learnt, wanted, (&find, context))
     }
 }
 
@@ -239,7 +317,8 @@ impl Calibrators {
         let room = self.budget.take(bytes)?;
         context.reserve(bytes)?;
         let learnt = Arc::new(import.calibration()?);
-        let state = Mutex::new(State { learnt: Arc::clone(&learnt), room });
+        let state =
+            Mutex::new(State { learnt: Arc::clone(&learnt), found: Found::default(), room });
         let calibrator = Arc::new(Calibrator { name: name.clone(), setup: import.setup, state });
         let mut answer = calibrator.describe(&learnt, &Wanted::default(), context)?;
         answer.facts.push(("location", format!("/v1/calibrators/{name}")));
@@ -312,11 +391,13 @@ impl Calibrators {
         // batch teaches, and a copy of what was known for those who read it.
         let elements = batch.tensor.shape().len().saturating_mul(24);
         context.reserve(bytes.saturating_mul(2).saturating_add(elements))?;
+        context.afford(cost::learn(batch.tensor.shape(), &plan))?;
         let learnt = Calibration::of_batch(plan, &batch.tensor, context.cancel)
             .map_err(|error| batch.error(error))?;
         if context.cancel.is_cancelled() {
             return Err(Error::new(Kind::Internal, "cancelled"));
         }
+        calibrator.commit(&learnt, &batch.wanted, context)?;
         calibrator
             .take_in(slices, |known| known.feed(&learnt))
             .map_err(|error| error.error(|error| batch.error(error)))
@@ -357,6 +438,7 @@ impl Calibrators {
             }
             Error::of_quant(error, |field| Place::Pointer(format!("/document/{field}")))
         };
+        calibrator.commit(&other, &Wanted::default(), context)?;
         let learnt = calibrator
             .take_in(other.slices(), |known| known.merge(&other))
             .map_err(|error| error.error(misfit))?;
@@ -391,6 +473,7 @@ impl Calibrators {
         let bytes = calibrator.setup.plan.bytes(learnt.slices());
         // What it knows, its columns, and one of them as a tensor.
         context.reserve(bytes.saturating_mul(3))?;
+        context.afford(cost::bytes(bytes))?;
         api::export(&calibrator.setup, &learnt, context)
     }
 }

@@ -1,0 +1,31 @@
+//! The ranges that follow from what a calibrator knows.
+
+use crate::quant::calibrate::Calibration;
+use crate::quant::params::{Numerics, Range};
+use crate::quant::{Cancel, QuantError};
+
+/// One range a slice, in the type that they were asked for in.
+#[derive(Debug)]
+pub enum Ranges {
+    /// In f32.
+    F32(Vec<Range<f32>>),
+    /// In f64.
+    F64(Vec<Range<f64>>),
+}
+
+impl Ranges {
+    /// Those for codes of `numerics`, in f64 where they are to be `wide`.
+    ///
+    /// # Errors
+    /// Those of [`Calibration::ranges`].
+    pub fn of(
+        learnt: &Calibration,
+        (numerics, wide): (&Numerics, bool),
+        cancel: &Cancel,
+    ) -> Result<Self, QuantError> {
+        if wide {
+            return learnt.ranges(numerics, cancel).map(Self::F64);
+        }
+        learnt.ranges(numerics, cancel).map(Self::F32)
+    }
+}
