@@ -1,5 +1,3 @@
-use std::time::{Duration, Instant};
-
 use proptest::prelude::*;
 
 use super::*;
@@ -93,8 +91,7 @@ fn malformed_objects_are_refused() {
 }
 
 #[test]
-fn hostile_documents_take_no_time_and_no_stack() {
-    let started = Instant::now();
+fn hostile_documents_take_no_stack() {
     let deep = "[".repeat(200_000);
     assert!(members(format!("{{\"a\":{deep}").as_bytes()).is_err());
     assert!(members(format!("{{\"a\":{deep}{}}}", "]".repeat(200_000)).as_bytes()).is_ok());
@@ -114,7 +111,6 @@ fn hostile_documents_take_no_time_and_no_stack() {
         read_tensor(found[0].value, DType::F32, None, "/a", (&Limits::default(), &mut |_| Ok(())))
             .unwrap_err();
     assert_eq!(error.reason, Reason::Malformed);
-    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
 }
 
 #[test]
