@@ -28,6 +28,20 @@ pub const FACTS: [&str; 10] = [
     "quantd-layer-version",
 ];
 
+/// How the text of an answer leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Style {
+    /// Laid out for people.
+    pub pretty: bool,
+    /// In that content coding, where it pays.
+    pub encoding: Encoding,
+}
+
+impl Style {
+    /// As it is written.
+    pub const PLAIN: Self = Self { pretty: false, encoding: Encoding::Identity };
+}
+
 /// A complete answer, in pieces so that no tensor is copied into it.
 #[derive(Debug)]
 pub struct Answer {
@@ -58,9 +72,18 @@ impl Answer {
         Self { segments, format, encoding: Encoding::Identity, facts: Vec::new() }
     }
 
-    /// A JSON text.
+    /// A JSON text, and a line end behind it.
+    ///
+    /// # Errors
+    /// There is no room.
+    pub fn json(mut text: Text<'_>) -> Result<Self, Error> {
+        text.push(b"\n")?;
+        Ok(Self::head(text))
+    }
+
+    /// A JSON text that is not all of an answer.
     #[must_use]
-    pub fn json(text: Text<'_>) -> Self {
+    pub fn head(text: Text<'_>) -> Self {
         Self::new(text.finish().into_iter().map(Bytes::from).collect(), Format::Json)
     }
 
@@ -71,7 +94,7 @@ impl Answer {
     pub fn document(document: &impl Serialize, room: Room<'_>) -> Result<Self, Error> {
         let mut text = Text::new(room);
         write_value(&mut text, document)?;
-        Ok(Self::json(text))
+        Self::json(text)
     }
 
     /// A JSON object written by `write`, whose text takes of that room.
@@ -84,7 +107,7 @@ impl Answer {
     ) -> Result<Self, Error> {
         let mut writer = ObjectWriter { text: Text::new(room), first: true };
         writer.braces(write)?;
-        Ok(Self::json(writer.text))
+        Self::json(writer.text)
     }
 
     /// A safetensors file.
@@ -134,6 +157,36 @@ impl Answer {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// The same answer in that style.
+    ///
+    /// # Errors
+    /// There is no room for it.
+    pub fn styled(self, style: Style, context: &mut Context<'_>) -> Result<Self, Error> {
+        let answer = match style.pretty {
+            true => self.laid_out(&mut |bytes| context.take(bytes))?,
+            false => self,
+        };
+        answer.compressed(style.encoding, context)
+    }
+
+    /// The same answer laid out for people, if it is JSON, with text of that room.
+    ///
+    /// # Errors
+    /// There is no room for it.
+    pub fn laid_out(self, room: Room<'_>) -> Result<Self, Error> {
+        if self.format != Format::Json {
+            return Ok(self);
+        }
+        // One piece for as long as it is read: a row is looked at to its end.
+        room(self.len())?;
+        let Self { segments, format, encoding, facts } = self;
+        let whole = segments.concat();
+        drop(segments);
+        let mut text = Text::new(room);
+        json::write_pretty(&mut text, &whole)?;
+        Ok(Self { encoding, facts, format, ..Self::head(text) })
     }
 
     /// The same answer compressed, where that pays: codes are noise to a

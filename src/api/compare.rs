@@ -14,13 +14,15 @@ use crate::tensor::Tensor;
 use super::answer::Answer;
 use super::documents::{CompareDoc, ComparedDoc, ReportDoc, SchemeDoc};
 use super::error::{Error, Kind, Place};
-use super::fields::{Fields, Origin};
+use super::fields::Fields;
 use super::options::scheme_of_value;
 use super::payload::{Context, Payload};
 use super::shorthand;
 
 /// Most schemes of one comparison.
 const MAX_SCHEMES: usize = 256;
+/// Members of a JSON request.
+const MEMBERS: [&str; 6] = ["data", "data_b64", "shape", "dtype", "schemes", "sort"];
 const SORTS: [&str; 4] = ["sqnr", "bits", "mse", "cosine"];
 
 /// Compares the schemes of the request, or a sweep of common ones, on its tensor.
@@ -28,7 +30,7 @@ const SORTS: [&str; 4] = ["sqnr", "bits", "mse", "cosine"];
 /// # Errors
 /// [`Error`] names the field or the scheme at fault.
 pub fn run(payload: Payload, context: &mut Context<'_>) -> Result<Answer, Error> {
-    let mut request = payload.decode(context)?;
+    let mut request = payload.decode(&MEMBERS, context)?;
     let fields = &mut request.fields;
     let sort = fields.word("sort", &SORTS)?.unwrap_or("sqnr");
     let tensor = only(request.tensors)?;
@@ -36,9 +38,9 @@ pub fn run(payload: Payload, context: &mut Context<'_>) -> Result<Answer, Error>
         Some(schemes) => listed(schemes, fields)?,
         None => sweep(&tensor)?,
     };
-    let place = |fields: &Fields, i: usize| match fields.origin() {
-        Origin::Query => Place::Parameter("schemes".to_owned()),
-        Origin::Body(_) => Place::Pointer(format!("/schemes/{i}")),
+    let place = |fields: &Fields, i: usize| match fields.place("schemes") {
+        Place::Pointer(list) => Place::Pointer(format!("{list}/{i}")),
+        place => place,
     };
     let mut working = 0;
     for (i, scheme) in schemes.iter().enumerate() {
@@ -53,7 +55,7 @@ pub fn run(payload: Payload, context: &mut Context<'_>) -> Result<Answer, Error>
         let at = if field == "data" { fields.origin().place("data") } else { place(fields, i) };
         Error::of_quant(error, |_| at)
     })?;
-    request.fields.finish(&["data", "data_b64", "shape", "dtype", "schemes", "sort"])?;
+    request.fields.finish(&MEMBERS)?;
     let front = pareto_front(&reports);
     let mut rows: Vec<(Report, ComparedDoc)> = names
         .into_iter()
@@ -125,9 +127,9 @@ fn listed(schemes: Value, fields: &Fields) -> Result<(Vec<String>, Vec<Scheme>),
         let given = value.as_str().map(str::to_owned);
         let scheme =
             scheme_of_value(value, &format!("/schemes/{i}")).map_err(|error| {
-                match fields.origin() {
-                    Origin::Query => error.at(Place::Parameter("schemes".to_owned())),
-                    Origin::Body(_) => error,
+                match fields.place("schemes") {
+                    Place::Pointer(_) => error,
+                    place => error.at(place),
                 }
             })?;
         names.push(given.unwrap_or_else(|| shorthand::name(&scheme)));

@@ -28,10 +28,8 @@ pub fn run(payload: Payload, format: Format, context: &mut Context<'_>) -> Resul
     let mut fields = Fields::from_query(&query)?;
     let (items, dtype) = match input {
         Format::Json => {
-            fields
-                .finish(&[])
-                .map_err(|error| error.cure("put the options of a JSON request into its body"))?;
-            decode_json(body.bytes(), context)?
+            fields.gather("scheme", &SCHEME_FIELDS);
+            decode_json(body.bytes(), fields, context)?
         }
         Format::Safetensors => {
             let dtype = output_dtype(&mut fields)?;
@@ -140,8 +138,7 @@ fn write(
 }
 
 pub(super) fn output_dtype(fields: &mut Fields) -> Result<Option<DType>, Error> {
-    let names = ["F32", "F64", "F16", "BF16"];
-    Ok(fields.word("output_dtype", &names)?.and_then(DType::from_name))
+    fields.dtype("output_dtype", &[DType::F32, DType::F64, DType::F16, DType::BF16])
 }
 
 /// Members of one quantized tensor; of the report nothing is needed.
@@ -159,6 +156,7 @@ const JSON_FIELDS: [&str; 9] = [
 
 fn decode_json(
     text: &[u8],
+    mut query: Fields,
     context: &mut Context<'_>,
 ) -> Result<(Vec<Item>, Option<DType>), Error> {
     let mut members = json::members(text)?;
@@ -167,22 +165,26 @@ fn decode_json(
     if let Some(member) = members.iter().find(|member| member.key == "output_dtype") {
         top.insert("output_dtype", context.read_option(member.value, "/output_dtype")?);
     }
+    top.merge(query.split(&["output_dtype"]))?;
     let dtype = output_dtype(&mut top)?;
     let Some(tensors) = members.iter().find(|member| member.key == "tensors") else {
-        return Ok((vec![json_item(&members, "", context)?], dtype));
+        return Ok((vec![json_item(&members, "", &query, context)?], dtype));
     };
     if let Some(other) = members.iter().find(|m| m.key != "tensors" && m.key != "output_dtype") {
         return Err(top.error(&other.key, "given beside tensors").cure("put it into each tensor"));
     }
-    let items = payload::named(tensors.value, context, json_item)?;
+    let items = payload::named(tensors.value, context, |members, base, context| {
+        json_item(members, base, &query, context)
+    })?;
     let items = items.into_iter().map(|(name, item)| Item { name, ..item }).collect();
     Ok((items, dtype))
 }
 
-/// Reads one quantized tensor as `quantize` answers it.
+/// Reads one quantized tensor as `quantize` answers it; what it does not say, `query` may.
 pub(super) fn json_item(
     members: &[Member<'_>],
     base: &str,
+    query: &Fields,
     context: &mut Context<'_>,
 ) -> Result<Item, Error> {
     let origin = Origin::Body(base.to_owned());
@@ -199,10 +201,9 @@ pub(super) fn json_item(
         }
     }
     if let Some(other) = members.iter().find(|m| !JSON_FIELDS.contains(&m.key.as_ref())) {
-        return Err(fields
-            .error(&other.key, "unknown field")
-            .cure(format!("known here: {}", JSON_FIELDS.join(", "))));
+        return Err(payload::unknown_member(other, base, &JSON_FIELDS));
     }
+    fields.merge(query.clone())?;
     let scheme_pointer = pointer(base, "scheme");
     let options = match fields.take("scheme") {
         Some(scheme) => options_of_value(scheme, &scheme_pointer)?,
@@ -213,6 +214,7 @@ pub(super) fn json_item(
     let limits = context.limits;
     let shape = payload::shape(&mut fields, limits)?;
     let scale_dtype = scale_dtype(&mut fields)?;
+    fields.finish(&JSON_FIELDS)?;
     let mut read = |key: &str, dtype: DType, shape: Option<&Shape>| {
         let text = find(key).ok_or_else(|| missing(key))?;
         let within: Within<'_> = (limits, &mut |bytes| context.take(bytes));
@@ -221,9 +223,14 @@ pub(super) fn json_item(
     // Packed codes are a flat list of bytes; the shape is that of the tensor.
     let own_shape = if coding.packed.is_some() { None } else { shape.as_ref() };
     let codes = read("codes", dtype, own_shape)?;
-    let zero_point =
-        find("zero_point").map(|_| read("zero_point", DType::I32, None)).transpose()?;
-    let scale = find("scale").map(|_| read("scale", scale_dtype, None)).transpose()?;
+    let zero_point = match find("zero_point") {
+        Some(_) => Some(read("zero_point", DType::I32, None)?),
+        None => options.zero_point.as_deref().and_then(zero_point_tensor),
+    };
+    let scale = match find("scale") {
+        Some(_) => Some(read("scale", scale_dtype, None)?),
+        None => options.scale.as_deref().and_then(|scale| scale_tensor(scale, scale_dtype)),
+    };
     let codes = unpacked(codes, shape, &coding, &origin.place("codes"), context)?;
     let Coding { granularity, stated, .. } = coding;
     Ok(Item { name: String::new(), codes, scale, zero_point, granularity, stated, place: origin })
@@ -265,14 +272,14 @@ fn decode_bare(
     };
     let scale = scale_tensor(scale, scale_dtype)
         .ok_or_else(|| Error::new(Kind::TooLarge, "too many scales"))?;
-    let zero_point = options.zero_point.as_deref().map(|zero_point| {
-        let shape = Shape::vector(zero_point.len()).ok()?;
-        Tensor::from_elements(DType::I64, shape, zero_point)
-    });
-    let zero_point = zero_point.flatten();
+    let zero_point = options.zero_point.as_deref().and_then(zero_point_tensor);
     let (name, scale, place) = (String::new(), Some(scale), Origin::Query);
     let Coding { granularity, stated, .. } = coding;
     Ok(Item { name, codes, scale, zero_point, granularity, stated, place })
+}
+
+fn zero_point_tensor(zero_point: &[i64]) -> Option<Tensor> {
+    Tensor::from_elements(DType::I64, Shape::vector(zero_point.len()).ok()?, zero_point)
 }
 
 fn scale_tensor(scale: &[f64], dtype: DType) -> Option<Tensor> {
@@ -287,8 +294,8 @@ fn scale_tensor(scale: &[f64], dtype: DType) -> Option<Tensor> {
 
 /// Type of the scales that stand as numbers, and of the arithmetic.
 fn scale_dtype(fields: &mut Fields) -> Result<DType, Error> {
-    let word = fields.word("scale_dtype", &["F32", "F64"])?;
-    Ok(if word == Some("F64") { DType::F64 } else { DType::F32 })
+    let dtype = fields.dtype("scale_dtype", &[DType::F32, DType::F64])?;
+    Ok(dtype.unwrap_or(DType::F32))
 }
 
 /// `codes`, `scale`, `zero_point` (or `w.codes`, ..) with the scheme in the

@@ -69,6 +69,27 @@ pub enum Place {
     Header(&'static str),
 }
 
+impl Place {
+    /// What a sentence calls the place: the last name of it, with what counts elements behind.
+    fn subject(&self) -> Option<String> {
+        let pointer = match self {
+            Self::Parameter(name) => return Some(name.clone()),
+            Self::Header(name) => return Some((*name).to_owned()),
+            Self::Pointer(pointer) => pointer,
+        };
+        let is_index = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+        let mut subject = String::new();
+        for part in pointer.split('/').skip(1) {
+            if is_index(part) && !subject.is_empty() {
+                subject.push_str(&format!("[{part}]"));
+            } else {
+                subject = part.replace("~1", "/").replace("~0", "~");
+            }
+        }
+        Some(subject).filter(|subject| !subject.is_empty())
+    }
+}
+
 /// A request that was not carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
@@ -101,6 +122,30 @@ impl Error {
     pub fn cure(mut self, cure: impl Into<String>) -> Self {
         self.cure = cure.into();
         self
+    }
+
+    /// What is wrong as a sentence that names the field. Details are written without it: as
+    /// predicates (`missing`, `not a preset`, `does not go with ..`) or as sentences of their own.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let detail = &self.detail;
+        let names_resource = matches!(self.kind, Kind::NotFound | Kind::Conflict | Kind::Storage);
+        let Some(subject) = self.place.as_ref().and_then(Place::subject) else {
+            return detail.clone();
+        };
+        let mut words = detail.split(|c: char| !c.is_alphanumeric() && !"_-.".contains(c));
+        let base = subject.split('[').next();
+        if names_resource || words.any(|word| Some(word) == base) {
+            return detail.clone();
+        }
+        match detail.split([' ', ';', ',']).next().unwrap_or_default() {
+            "missing" | "not" | "given" | "above" | "beyond" | "explicit" => {
+                format!("{subject} is {detail}")
+            }
+            "unknown" => format!("{subject} is an {detail}"),
+            "does" | "needs" | "contradicts" | "differs" => format!("{subject} {detail}"),
+            _ => format!("{subject}: {detail}"),
+        }
     }
 
     /// The same error about the tensor of that name.
@@ -151,5 +196,34 @@ impl Error {
         let kind = if non_finite { Kind::NonFinite } else { Kind::InvalidOption };
         let detail = error.detail.into_owned();
         Self { kind, place: Some(place(error.field)), detail, cure: error.cure.into_owned() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_sentence_names_its_field() {
+        let sentence = |pointer: &str, detail: &str| {
+            let place = Place::Pointer(pointer.to_owned());
+            Error::new(Kind::InvalidOption, detail).at(place).sentence()
+        };
+        for (pointer, detail, expect) in [
+            ("/shape", "missing", "shape is missing"),
+            ("/scheme/bits", "unknown option", "bits is an unknown option"),
+            ("/scheme", "not a preset", "scheme is not a preset"),
+            ("/scheme/axis", "does not go with range mse", "axis does not go with range mse"),
+            ("/scheme/scale", "4 values for 3 slices", "scale: 4 values for 3 slices"),
+            ("/data/1/2", "null is not a number", "data[1][2]: null is not a number"),
+            ("/packed", "only codes below 8 bits are packed", "only codes below 8 bits are packed"),
+            ("/tensors/a~1b", "not an object", "a/b is not an object"),
+            ("", "not an object", "not an object"),
+        ] {
+            assert_eq!(sentence(pointer, detail), expect);
+        }
+        let gone = Error::new(Kind::NotFound, "no such layer").at(Place::Parameter("name".into()));
+        assert_eq!(gone.sentence(), "no such layer");
+        assert_eq!(Error::new(Kind::TooLarge, "too large").sentence(), "too large");
     }
 }

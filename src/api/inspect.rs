@@ -42,7 +42,7 @@ const FIELDS: [&str; 11] = [
 /// # Errors
 /// [`Error`] names the field at fault.
 pub fn run(payload: Payload, context: &mut Context<'_>) -> Result<Answer, Error> {
-    let mut request = payload.decode(context)?;
+    let mut request = payload.decode(&FIELDS, context)?;
     let fields = &mut request.fields;
     let bins = fields.integer("bins", 1, MAX_BINS)?.unwrap_or(64);
     let bins = usize::try_from(bins).unwrap_or(1);

@@ -19,7 +19,7 @@ use super::coded::Item;
 use super::dequantize::{Metadata, json_item, safetensors_item};
 use super::documents::{ProductReportDoc, SchemeDoc};
 use super::error::{Error, Kind, Place};
-use super::fields::{Fields, Origin};
+use super::fields::{Fields, Origin, merge_schemes};
 use super::options::{Options, options_of_value};
 use super::payload::{self, Context, Format, Payload};
 
@@ -34,6 +34,12 @@ pub const OPTIONS: [&str; 7] = [
     "report",
 ];
 const SIDES: [&str; 2] = ["a", "b"];
+/// What a query calls the schemes of the operands.
+const SCHEMES: [&str; 2] = ["a_scheme", "b_scheme"];
+/// Members of an operand of real numbers, and what others begin with.
+pub(super) const REAL: [&str; 6] = ["data", "data_b64", "shape", "dtype", "scheme", "codes"];
+/// Types of products.
+const PRODUCTS: [DType; 4] = [DType::I32, DType::F32, DType::U8, DType::I8];
 
 /// An operand as it came in.
 pub(super) enum Side {
@@ -97,13 +103,9 @@ struct Settings {
 pub fn run(payload: Payload, format: Format, context: &mut Context<'_>) -> Result<Answer, Error> {
     let (body, input, query) = payload.inflate(context)?;
     let mut fields = Fields::from_query(&query)?;
+    SCHEMES.into_iter().try_for_each(|name| fields.nest(name))?;
     let mut request = match input {
-        Format::Json => {
-            fields
-                .finish(&[])
-                .map_err(|error| error.cure("put the options of a JSON request into its body"))?;
-            decode_json(body.bytes(), context)?
-        }
+        Format::Json => decode_json(body.bytes(), fields, context)?,
         Format::Safetensors => {
             let transpose_b = transpose_b(&mut fields)?;
             decode_safetensors(body, fields, transpose_b, context)?
@@ -191,13 +193,11 @@ fn settings(request: &mut Request, origin: &Origin) -> Result<Settings, Error> {
     };
     let scaled = real(&request.a) && real(&request.b);
     let fields = &mut request.fields;
-    let words = ["I32", "F32", "U8", "I8"];
-    let default = if scaled { "F32" } else { "I32" };
-    let output = fields.word("output_dtype", &words)?.unwrap_or(default);
-    let form = match output {
-        "I32" => Form::I32,
-        "F32" => Form::F32,
-        output => codes_form(fields, output == "U8", origin)?,
+    let default = if scaled { DType::F32 } else { DType::I32 };
+    let form = match fields.dtype("output_dtype", &PRODUCTS)?.unwrap_or(default) {
+        DType::I32 => Form::I32,
+        DType::F32 => Form::F32,
+        output => codes_form(fields, output == DType::U8, origin)?,
     };
     let settings = Settings {
         transpose_b: transpose_b(fields)?,
@@ -259,22 +259,28 @@ const fn columns(transpose_b: bool) -> Granularity {
     Granularity::Channel { axis: if transpose_b { -2 } else { -1 } }
 }
 
-fn decode_json(text: &[u8], context: &mut Context<'_>) -> Result<Request, Error> {
+fn decode_json(
+    text: &[u8],
+    mut query: Fields,
+    context: &mut Context<'_>,
+) -> Result<Request, Error> {
     let members = json::members(text)?;
     let mut fields = Fields::new(Map::new(), Origin::Body(String::new()));
     for member in members.iter().filter(|m| ![SIDES[0], SIDES[1], "bias"].contains(&&*m.key)) {
         let value = context.read_option(member.value, &payload::pointer("", &member.key))?;
         fields.insert(&member.key, value);
     }
+    let schemes = SCHEMES.map(|name| query.take(name));
+    fields.merge(query)?;
     let transposed = transpose_b(&mut fields.clone())?;
     let mut sides = Vec::with_capacity(2);
-    for side in SIDES {
+    for (side, scheme) in SIDES.into_iter().zip(schemes) {
         let Some(member) = json::find(&members, side) else {
-            return Err(fields
-                .error(side, "missing")
-                .cure("send a tensor, such as {\"data\": [[1, 2]]}, or codes"));
+            let error = fields.missing(side, &[SIDES.as_slice(), &["bias"], &OPTIONS].concat());
+            let cure = "send a tensor, such as {\"data\": [[1, 2]]}, or codes";
+            return Err(if error.cure.is_empty() { error.cure(cure) } else { error });
         };
-        sides.push(json_side(side, member, transposed, context)?);
+        sides.push(json_side(side, member, (transposed, scheme), context)?);
     }
     let bias = json::find(&members, "bias");
     let bias = bias.map(|member| json_bias(member, &fields, context)).transpose()?;
@@ -283,30 +289,34 @@ fn decode_json(text: &[u8], context: &mut Context<'_>) -> Result<Request, Error>
     Ok(Request { a, b, bias, fields })
 }
 
-/// An operand: a tensor with a scheme, or what `quantize` answered.
+/// An operand: a tensor with a scheme, its own or one of the query, or what `quantize` answered.
 fn json_side(
     side: &str,
     member: &Member<'_>,
-    transpose_b: bool,
+    (transpose_b, query): (bool, Option<Value>),
     context: &mut Context<'_>,
 ) -> Result<Side, Error> {
     let base = payload::pointer("", side);
     let members = json::members(member.value)
         .map_err(|error| Error::from(error).at(Place::Pointer(base.clone())))?;
     if members.iter().any(|member| member.key == "codes") {
-        return Ok(Side::coded(side, json_item(&members, &base, context)?, transpose_b));
+        let mut fields = Fields::default();
+        if let Some(scheme) = query {
+            fields.insert("scheme", scheme);
+        }
+        let item = json_item(&members, &base, &fields, context)?;
+        return Ok(Side::coded(side, item, transpose_b));
     }
     let (tensor, rest) = payload::tensor_of_members(&members, &base, context)?;
     let mut scheme = None;
     for member in rest {
-        let at = payload::pointer(&base, &member.key);
         if member.key != "scheme" {
-            return Err(Error::new(Kind::InvalidOption, "unknown field")
-                .at(Place::Pointer(at))
-                .cure("known here: data, data_b64, shape, dtype, scheme, or codes with scale and zero_point"));
+            return Err(payload::unknown_member(member, &base, &REAL));
         }
+        let at = payload::pointer(&base, &member.key);
         scheme = Some(context.read_option(member.value, &at)?).filter(|scheme| !scheme.is_null());
     }
+    let scheme = merge_schemes(scheme, query)?;
     let scheme = scheme_or_default(side, scheme, transpose_b, &payload::pointer(&base, "scheme"))?;
     Ok(Side::Real { tensor, scheme: Box::new(scheme) })
 }
@@ -317,8 +327,8 @@ fn json_bias(
     fields: &Fields,
     context: &mut Context<'_>,
 ) -> Result<Tensor, Error> {
-    let output = fields.clone().take("output_dtype");
-    let is_codes = output.is_some_and(|output| output == "U8" || output == "I8");
+    let output = fields.clone().dtype("output_dtype", &PRODUCTS)?;
+    let is_codes = matches!(output, Some(DType::U8 | DType::I8));
     let dtype = if is_codes { DType::I32 } else { DType::F32 };
     payload::numbers_or_tensor(member, dtype, context)
 }
@@ -337,8 +347,7 @@ fn decode_safetensors(
     let mut parts: BTreeMap<String, Tensor> = document.tensors.into_iter().collect();
     let mut sides = Vec::with_capacity(2);
     for side in SIDES {
-        let name = format!("{side}_scheme");
-        let given = fields.take(&name);
+        let given = fields.take(&format!("{side}_scheme"));
         sides.push(match parts.remove(side) {
             Some(tensor) => {
                 let scheme = given.or_else(|| metadata.scheme(side));

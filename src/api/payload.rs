@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use percent_encoding::NON_ALPHANUMERIC;
 use serde_json::Value;
 
 use crate::codec::encoding::{self, Encoding};
 use crate::codec::json::{self, Member};
-use crate::codec::{CodecError, Limits, Reason, Within, names, npy, safetensors, sniff};
+use crate::codec::{CodecError, Limits, Reason, Within, multipart, names, npy, safetensors, sniff};
 use crate::quant::Cancel;
 use crate::quant::cost::Cost;
 use crate::tensor::{Buffer, DType, Shape, Tensor};
@@ -14,6 +15,8 @@ use crate::tensor::{Buffer, DType, Shape, Tensor};
 use super::effort::Effort;
 use super::error::{Error, Kind, Place};
 use super::fields::{Fields, Origin};
+use super::guess::hint;
+use super::options::SCHEME_FIELDS;
 
 /// How a body or an answer is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +40,8 @@ pub struct Payload {
     pub format: Format,
     /// How they are compressed.
     pub encoding: Encoding,
+    /// What parts it, once decompressed, where it is a form and the format is that of the file in it.
+    pub boundary: Option<String>,
     /// The query string.
     pub query: String,
 }
@@ -157,43 +162,43 @@ pub struct Request {
 }
 
 impl Payload {
-    /// The body, decompressed.
+    /// The body, decompressed, and of a form the file in it; its fields are added to the query.
     ///
     /// # Errors
-    /// [`Error`] when the content coding is broken or the limits are exceeded.
+    /// [`Error`] when the content coding or the form is broken or the limits are exceeded.
     pub fn inflate(
         self,
         context: &mut Context<'_>,
     ) -> Result<(Arc<Buffer>, Format, String), Error> {
-        let Self { body, format, encoding, query } = self;
-        let body = match encoding {
+        let Self { body, format, encoding, boundary, query } = self;
+        let mut body = match encoding {
             Encoding::Identity => body,
             Encoding::Gzip | Encoding::Deflate | Encoding::Zstd => {
                 Arc::new(context.inflate(encoding, body.bytes())?)
             }
         };
+        let query = match boundary {
+            Some(boundary) => open_form(&mut body, &boundary, query, context)?,
+            None => query,
+        };
         Ok((body, format, query))
     }
 
-    /// Decodes tensors and options.
+    /// Decodes tensors and options; `known` are the members that a JSON request may have. What it may
+    /// have, the query may say for it.
     ///
     /// # Errors
     /// [`Error`] names the field or offset at fault.
-    pub fn decode(self, context: &mut Context<'_>) -> Result<Request, Error> {
+    pub fn decode(self, known: &[&str], context: &mut Context<'_>) -> Result<Request, Error> {
         let (body, format, query) = self.inflate(context)?;
         let limits = context.limits;
         let mut fields = Fields::from_query(&query)?;
         match format {
             Format::Json => {
-                let output = fields.take("output");
-                fields.finish(&["output"]).map_err(|error| {
-                    error.cure("put the options of a JSON request into its body")
-                })?;
-                let mut request = decode_json(body.bytes(), context)?;
-                if let Some(output) = output {
-                    request.fields.insert("output", output);
+                if known.contains(&"scheme") {
+                    fields.gather("scheme", &SCHEME_FIELDS);
                 }
-                Ok(request)
+                decode_json(body.bytes(), fields, known, context)
             }
             Format::Npy => {
                 let tensor = npy::read(body, (limits, &mut |bytes| context.take(bytes)))?;
@@ -210,6 +215,32 @@ impl Payload {
             }
         }
     }
+}
+
+/// Leaves of a form the file in it, and gives the query with the fields of the form.
+fn open_form(
+    body: &mut Arc<Buffer>,
+    boundary: &str,
+    mut query: String,
+    context: &mut Context<'_>,
+) -> Result<String, Error> {
+    let form = multipart::read(body.bytes(), boundary)?;
+    for (name, value) in &form.fields {
+        for (before, text) in [('&', name), ('=', value)] {
+            query.push(before);
+            query.extend(percent_encoding::utf8_percent_encode(text, NON_ALPHANUMERIC));
+        }
+    }
+    // Elements are read where they start at an aligned address. A body that may be read once more is left as it is.
+    match Arc::get_mut(body) {
+        Some(own) => own.keep(form.content),
+        None => {
+            context.reserve(form.content.len())?;
+            let content = body.bytes().get(form.content).unwrap_or_default();
+            *body = Arc::new(Buffer::copy_of(content));
+        }
+    }
+    Ok(query)
 }
 
 /// A tensor whose type and shape stand in the query.
@@ -258,8 +289,7 @@ pub fn raw_view(
 /// # Errors
 /// [`Kind::InvalidOption`] for a name that is none.
 pub fn dtype(fields: &mut Fields, name: &str) -> Result<Option<DType>, Error> {
-    let names = DType::ALL.map(DType::name);
-    Ok(fields.word(name, &names)?.and_then(DType::from_name))
+    fields.dtype(name, &DType::ALL)
 }
 
 /// The field `shape`.
@@ -274,21 +304,34 @@ pub fn shape(fields: &mut Fields, limits: &Limits) -> Result<Option<Shape>, Erro
     Ok(Some(shape))
 }
 
-fn decode_json(text: &[u8], context: &mut Context<'_>) -> Result<Request, Error> {
+fn decode_json(
+    text: &[u8],
+    mut query: Fields,
+    known: &[&str],
+    context: &mut Context<'_>,
+) -> Result<Request, Error> {
     let members = json::members(text)?;
     let mut fields = Fields::new(serde_json::Map::new(), Origin::Body(String::new()));
-    let mut parts = TensorParts::default();
+    let mut parts = TensorParts::below("");
     let mut tensors = None;
     for member in &members {
         match member.key.as_ref() {
             "tensors" if member.is_null() => {}
             "tensors" => tensors = Some(member.value),
-            key if parts.take(key, member, context, "")? => {}
+            key if parts.take(key, member, context)? => {}
             key => fields.insert(key, context.read_option(member.value, &pointer("", key))?),
         }
     }
     let tensors = match tensors {
-        None => vec![(String::new(), parts.read(DType::F32, "", context)?)],
+        None if parts.has_no_data() => {
+            let error = fields.missing("data", known);
+            let cure = if error.cure.is_empty() { NO_DATA.to_owned() } else { error.cure.clone() };
+            return Err(error.cure(cure));
+        }
+        None => {
+            parts.small.merge(query.split(&["dtype", "shape"]))?;
+            vec![(String::new(), parts.read(DType::F32, context)?)]
+        }
         Some(_) if !parts.is_empty() => {
             return Err(fields
                 .error("tensors", "given beside a single tensor")
@@ -298,6 +341,7 @@ fn decode_json(text: &[u8], context: &mut Context<'_>) -> Result<Request, Error>
             tensor_alone(members, DType::F32, base, context)
         })?,
     };
+    fields.merge(query)?;
     Ok(Request { tensors, fields })
 }
 
@@ -333,13 +377,13 @@ pub fn tensor_of_members<'a, 'm>(
     base: &str,
     context: &mut Context<'_>,
 ) -> Result<(Tensor, Vec<&'m Member<'a>>), Error> {
-    let (mut parts, mut rest) = (TensorParts::default(), Vec::new());
+    let (mut parts, mut rest) = (TensorParts::below(base), Vec::new());
     for member in members {
-        if !parts.take(&member.key, member, context, base)? {
+        if !parts.take(&member.key, member, context)? {
             rest.push(member);
         }
     }
-    Ok((parts.read(DType::F32, base, context)?, rest))
+    Ok((parts.read(DType::F32, context)?, rest))
 }
 
 /// The tensor that members describe, of type `dtype` unless they say so.
@@ -349,15 +393,13 @@ fn tensor_alone(
     base: &str,
     context: &mut Context<'_>,
 ) -> Result<Tensor, Error> {
-    let mut parts = TensorParts::default();
+    let mut parts = TensorParts::below(base);
     for member in members {
-        if !parts.take(&member.key, member, context, base)? {
-            return Err(Error::new(Kind::InvalidOption, "unknown field")
-                .at(Place::Pointer(pointer(base, &member.key)))
-                .cure("known here: data, data_b64, shape, dtype"));
+        if !parts.take(&member.key, member, context)? {
+            return Err(unknown_member(member, base, &TENSOR));
         }
     }
-    parts.read(dtype, base, context)
+    parts.read(dtype, context)
 }
 
 /// What a field of the body holds: numbers of type `dtype`, or a tensor.
@@ -386,62 +428,83 @@ pub fn pointer(base: &str, key: &str) -> String {
     format!("{base}/{}", key.replace('~', "~0").replace('/', "~1"))
 }
 
+/// The members of a tensor.
+pub const TENSOR: [&str; 4] = ["data", "data_b64", "shape", "dtype"];
+/// How a tensor is sent that was not.
+const NO_DATA: &str = "send numbers as \"data\": [..]";
+
+/// The error about a member that nothing below `base` is called.
+#[must_use]
+pub fn unknown_member(member: &Member<'_>, base: &str, known: &[&str]) -> Error {
+    Error::new(Kind::InvalidOption, "unknown field")
+        .at(Place::Pointer(pointer(base, &member.key)))
+        .cure(hint(&member.key, known, "known here"))
+}
+
 /// The members that make up one tensor.
 #[derive(Debug, Default)]
 struct TensorParts<'a> {
+    base: String,
     data: Option<&'a [u8]>,
     base64: Option<&'a [u8]>,
-    small: serde_json::Map<String, Value>,
+    small: Fields,
 }
 
 impl<'a> TensorParts<'a> {
+    /// None yet, of a tensor at `base`.
+    fn below(base: &str) -> Self {
+        let small = Fields::new(serde_json::Map::new(), Origin::Body(base.to_owned()));
+        Self { small, base: base.to_owned(), ..Self::default() }
+    }
+
     /// Takes a member that belongs to a tensor; whether it was one.
     fn take(
         &mut self,
         key: &str,
         member: &Member<'a>,
         context: &mut Context<'_>,
-        base: &str,
     ) -> Result<bool, Error> {
         match key {
             "data" | "data_b64" if member.is_null() => {}
             "data" => self.data = Some(member.value),
             "data_b64" => self.base64 = Some(member.value),
             "dtype" | "shape" => {
-                let value = context.read_option(member.value, &pointer(base, key))?;
-                self.small.insert(key.to_owned(), value);
+                let value = context.read_option(member.value, &pointer(&self.base, key))?;
+                self.small.insert(key, value);
             }
             _ => return Ok(false),
         }
         Ok(true)
     }
 
-    fn is_empty(&self) -> bool {
-        self.data.is_none() && self.base64.is_none() && self.small.is_empty()
+    const fn has_no_data(&self) -> bool {
+        self.data.is_none() && self.base64.is_none()
     }
 
-    fn read(self, default: DType, base: &str, context: &mut Context<'_>) -> Result<Tensor, Error> {
-        let mut fields = Fields::new(self.small, Origin::Body(base.to_owned()));
+    fn is_empty(&self) -> bool {
+        self.has_no_data() && self.small.is_empty()
+    }
+
+    fn read(self, default: DType, context: &mut Context<'_>) -> Result<Tensor, Error> {
+        let Self { base, data, base64, small: mut fields } = self;
         let dtype = dtype(&mut fields, "dtype")?.unwrap_or(default);
         let limits = context.limits;
         let shape = shape(&mut fields, limits)?;
         let within: Within<'_> = (limits, &mut |bytes| context.take(bytes));
-        match (self.data, self.base64) {
+        match (data, base64) {
             (Some(data), None) => {
-                let place = pointer(base, "data");
+                let place = pointer(&base, "data");
                 Ok(json::read_tensor(data, dtype, shape.as_ref(), &place, within)?)
             }
             (None, Some(data)) => {
                 let Some(shape) = shape else {
                     return Err(fields.error("shape", "missing beside data_b64"));
                 };
-                let place = pointer(base, "data_b64");
+                let place = pointer(&base, "data_b64");
                 Ok(json::read_base64(data, dtype, &shape, &place, within)?)
             }
             (Some(_), Some(_)) => Err(fields.error("data_b64", "given beside data")),
-            (None, None) => {
-                Err(fields.error("data", "missing").cure("send numbers as \"data\": [..]"))
-            }
+            (None, None) => Err(fields.error("data", "missing").cure(NO_DATA)),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::error::{Error, Kind, Place};
 use super::fields::Fields;
+use super::guess::hint;
 use super::options::Options;
 use super::shorthand;
 
@@ -104,16 +105,17 @@ pub fn find(name: &str) -> Option<Options> {
 /// # Errors
 /// [`Kind::InvalidOption`] for a name that is none.
 pub(super) fn take(fields: &mut Fields, field: &str) -> Result<Option<Options>, Error> {
-    let Some(value) = fields.take(field) else { return Ok(None) };
-    match value.as_str().and_then(find) {
+    let Some(value) = fields.scalar(field)? else { return Ok(None) };
+    let name = value.as_str().unwrap_or_default();
+    match find(name) {
         Some(options) => Ok(Some(options)),
-        None => Err(unknown(fields.origin().place(field))),
+        None => Err(unknown(fields.place(field), name)),
     }
 }
 
 /// The error for a name that is no preset.
 #[must_use]
-pub fn unknown(place: Place) -> Error {
-    let names = PRESETS.map(|preset| preset.name).join(", ");
-    Error::new(Kind::InvalidOption, "not a preset").at(place).cure(format!("use one of: {names}"))
+pub fn unknown(place: Place, name: &str) -> Error {
+    let names = PRESETS.map(|preset| preset.name);
+    Error::new(Kind::InvalidOption, "not a preset").at(place).cure(hint(name, &names, "use one of"))
 }

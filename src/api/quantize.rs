@@ -17,7 +17,7 @@ use super::answer::{Answer, ObjectWriter, dims_text, to_json_text};
 use super::documents::{ReportDoc, SchemeDoc};
 use super::error::{Error, Kind, Place};
 use super::fields::{Fields, Origin};
-use super::options::{Options, SCHEME_FIELDS, scheme_of_value};
+use super::options::{Options, SCHEME_FIELDS, scheme_at};
 use super::payload::{Context, Format, Payload};
 
 /// Most slices that one report lists.
@@ -34,6 +34,9 @@ const REPEATED: usize = 8;
 
 /// Numbers of a report.
 const REPORT_NUMBERS: usize = 16;
+/// Members of a JSON request.
+const MEMBERS: [&str; 8] =
+    ["data", "data_b64", "shape", "dtype", "tensors", "scheme", "per_slice", "output"];
 
 /// What `output` may name when the answer is one bare tensor.
 const OUTPUTS: [&str; 3] = ["codes", "scale", "zero_point"];
@@ -56,12 +59,13 @@ pub(super) struct Item {
 /// # Errors
 /// [`Error`] names the field, the tensor or the offset at fault.
 pub fn run(payload: Payload, format: Format, context: &mut Context<'_>) -> Result<Answer, Error> {
-    let mut request = payload.decode(context)?;
+    let mut request = payload.decode(&MEMBERS, context)?;
     let fields = &mut request.fields;
     let per_slice = fields.bool("per_slice")?.unwrap_or(false);
     let output = fields.word("output", &OUTPUTS)?;
     let (scheme, place) = scheme(fields)?;
-    request.fields.finish(&known_fields(&place)).map_err(misplaced)?;
+    let origin = request.fields.origin().clone();
+    request.fields.finish(&known_fields(&origin)).map_err(misplaced)?;
     let one = matches!(request.tensors.as_slice(), [(name, _)] if name.is_empty());
     let cost = request.tensors.iter().map(|(_, tensor)| cost::quantize(tensor.shape(), &scheme));
     context.afford(cost.sum())?;
@@ -71,13 +75,13 @@ pub fn run(payload: Payload, format: Format, context: &mut Context<'_>) -> Resul
             break;
         }
         let located = |error| {
-            let error = Error::of_quant(error, |field| locate(field, &name, &place));
+            let error = Error::of_quant(error, |field| locate(field, &name, &origin, &place));
             if name.is_empty() { error } else { error.about(&name) }
         };
         if per_slice {
             let layout = Layout::new(scheme.granularity, tensor.shape()).map_err(located)?;
             if layout.slices() > MAX_SLICE_REPORTS {
-                return Err(too_many_reports(layout.slices(), &place));
+                return Err(too_many_reports(layout.slices(), &origin));
             }
             context.afford(cost::text(REPORT_NUMBERS * layout.slices()))?;
         }
@@ -133,22 +137,23 @@ pub fn scheme(fields: &mut Fields) -> Result<(Scheme, Origin), Error> {
             Ok((scheme, Origin::Query))
         }
         Origin::Body(base) => {
-            let pointer = format!("{base}/scheme");
-            let scheme = scheme_of_value(fields.take("scheme").unwrap_or(Value::Null), &pointer)?;
-            Ok((scheme, Origin::Body(pointer)))
+            let origin = match fields.is_asked("scheme") {
+                true => Origin::Query,
+                false => Origin::Body(format!("{base}/scheme")),
+            };
+            let scheme = scheme_at(fields.take("scheme").unwrap_or(Value::Null), &origin)?;
+            Ok((scheme, origin))
         }
     }
 }
 
-fn known_fields(place: &Origin) -> Vec<&'static str> {
-    match place {
+fn known_fields(origin: &Origin) -> Vec<&'static str> {
+    match origin {
         Origin::Query => {
             let own = ["per_slice", "output", "dtype", "shape"];
             own.into_iter().chain(SCHEME_FIELDS).collect()
         }
-        Origin::Body(_) => {
-            vec!["data", "data_b64", "shape", "dtype", "tensors", "scheme", "per_slice"]
-        }
+        Origin::Body(_) => MEMBERS.to_vec(),
     }
 }
 
@@ -167,8 +172,8 @@ fn misplaced(error: Error) -> Error {
 }
 
 /// Where the caller wrote what the core calls `field`.
-fn locate(field: &str, tensor: &str, scheme: &Origin) -> Place {
-    match (field, scheme) {
+fn locate(field: &str, tensor: &str, origin: &Origin, scheme: &Origin) -> Place {
+    match (field, origin) {
         ("data", Origin::Body(_)) if tensor.is_empty() => Place::Pointer("/data".to_owned()),
         ("data", Origin::Body(_)) => {
             let base = super::payload::pointer("/tensors", tensor);
@@ -178,13 +183,11 @@ fn locate(field: &str, tensor: &str, scheme: &Origin) -> Place {
     }
 }
 
-fn too_many_reports(slices: usize, scheme: &Origin) -> Error {
+fn too_many_reports(slices: usize, origin: &Origin) -> Error {
     let detail = format!("{slices} slices, reports list at most {MAX_SLICE_REPORTS}");
-    let place = match scheme {
-        Origin::Query => Place::Parameter("per_slice".to_owned()),
-        Origin::Body(_) => Place::Pointer("/per_slice".to_owned()),
-    };
-    Error::new(Kind::InvalidOption, detail).at(place).cure("leave per_slice out")
+    Error::new(Kind::InvalidOption, detail)
+        .at(origin.place("per_slice"))
+        .cure("leave per_slice out")
 }
 
 /// Bytes of codes and parameters, and of the text they become as JSON.

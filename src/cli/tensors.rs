@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::api::answer::Answer;
+use crate::api::answer::{Answer, Style};
 use crate::api::effort::Effort;
 use crate::api::error::Error;
 use crate::api::payload::{Context, Format, Payload};
@@ -99,9 +99,14 @@ fn carry_out(
     let body = files::read(&input.input, progress)?;
     let has_dtype = input.set.iter().any(|pair| pair.starts_with("dtype="));
     let from = files::format_in(&input.input, body.bytes(), has_dtype);
-    let payload =
-        Payload { body: Arc::new(body), format: from, encoding: Encoding::Identity, query };
-    let command = Command { operation, payload, format, encoding: Encoding::Identity };
+    let payload = Payload {
+        body: Arc::new(body),
+        format: from,
+        encoding: Encoding::Identity,
+        boundary: None,
+        query,
+    };
+    let command = Command { operation, payload, format, style: Style::PLAIN };
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(config::threads(input.threads))
         .build()

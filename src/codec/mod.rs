@@ -21,6 +21,7 @@
 
 pub mod encoding;
 pub mod json;
+pub mod multipart;
 pub mod names;
 pub mod npy;
 pub mod oip;

@@ -42,7 +42,8 @@ pub(super) fn instead_of(head: &[u8], has_line: bool) -> Option<Bytes> {
     let status = problem.status;
     tracing::info!(id, status, detail = problem.detail, "refused");
     telemetry::request("OTHER", "other", status, Duration::ZERO);
-    let body = serde_json::to_string(&problem).ok()?;
+    let mut body = serde_json::to_string(&problem).ok()?;
+    body.push('\n');
     let reason = StatusCode::from_u16(status).ok()?.canonical_reason().unwrap_or_default();
     let length = body.len();
     let answer = format!(

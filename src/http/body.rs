@@ -17,13 +17,14 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::api::error::{Error, Kind, Place};
+use crate::api::payload::Format;
 use crate::codec::encoding::Encoding;
 use crate::service::Outcome;
 use crate::service::admission::Permit;
 use crate::service::compute::Compute;
 use crate::tensor::Buffer;
 
-use super::negotiate::media_type;
+use super::negotiate::{extension, media_type};
 
 /// Answers leave in frames of this size, so that a permit is not given back
 /// while most of its answer still waits for the client.
@@ -242,6 +243,11 @@ impl hyper::body::Body for Segments {
     }
 }
 
+/// A file of elements is one to be saved: browsers would read it as text.
+fn attachment(name: &str, format: Format) -> String {
+    format!("attachment; filename=\"{name}.{}\"", extension(format))
+}
+
 /// The answer of the operation `name` as a response.
 pub(super) fn respond(name: &str, outcome: Outcome, waited: Duration) -> Response {
     let Outcome { answer, compute, permit } = outcome;
@@ -257,6 +263,11 @@ pub(super) fn respond(name: &str, outcome: Outcome, waited: Duration) -> Respons
     if answer.encoding != Encoding::Identity {
         let name = HeaderValue::from_static(answer.encoding.name());
         headers.insert(header::CONTENT_ENCODING, name);
+    }
+    if answer.format != Format::Json
+        && let Ok(value) = HeaderValue::from_str(&attachment(name, answer.format))
+    {
+        headers.insert(header::CONTENT_DISPOSITION, value);
     }
     for (name, value) in answer.facts {
         if let Ok(value) = HeaderValue::from_str(&value) {

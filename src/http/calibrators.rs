@@ -2,16 +2,16 @@
 
 use std::time::Instant;
 
-use axum::Json;
 use axum::extract::{RawQuery, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 
-use crate::api::answer::Answer;
+use crate::api::answer::{Answer, Style};
 use crate::api::error::Error;
 use crate::api::payload::{Context, Format, Payload};
 use crate::service::calibrators::Calibrators;
 
+use super::document::Document;
 use super::exchange::{self, Named, Received, Terms};
 use super::{App, body, docs, negotiate};
 
@@ -31,32 +31,35 @@ async fn receive(
     + 'static,
 ) -> Result<Response, Error> {
     let terms = Terms { formats: FORMATS, cost: &Calibrators::cost };
-    let Received { payload, encoding, permit, .. } =
-        exchange::receive(&app, request, terms).await?;
+    let Received { payload, style, permit, .. } = exchange::receive(&app, request, terms).await?;
     let calibrators = app.service.calibrators().clone();
     let length = payload.body.bytes().len();
     let started = Instant::now();
     let work = move |context: &mut Context<'_>| {
-        work(&calibrators, payload, context)?.compressed(encoding, context)
+        work(&calibrators, payload, context)?.styled(style, context)
     };
     let outcome = app.service.work(permit, operation, length, work).await?;
     Ok(body::respond(operation, outcome, started.elapsed()))
+}
+
+/// What a request without a body asks for, and how its answer is to leave.
+fn asked(headers: &HeaderMap, query: Option<String>) -> Result<(String, Style), Error> {
+    negotiate::reply_format(headers, FORMATS, Format::Json)?;
+    let (query, pretty) = negotiate::take_pretty(&query.unwrap_or_default())?;
+    Ok((query, Style { pretty, encoding: negotiate::reply_encoding(headers) }))
 }
 
 /// Does work that needs no body on the compute pool.
 async fn read(
     app: App,
     operation: &'static str,
-    headers: HeaderMap,
+    style: Style,
     work: impl FnOnce(&Calibrators, &mut Context<'_>) -> Result<Answer, Error> + Clone + Send + 'static,
 ) -> Result<Response, Error> {
-    negotiate::reply_format(&headers, FORMATS, Format::Json)?;
-    let encoding = negotiate::reply_encoding(&headers);
     let permit = app.service.admit(SMALL).await?;
     let calibrators = app.service.calibrators().clone();
     let started = Instant::now();
-    let work =
-        move |context: &mut Context<'_>| work(&calibrators, context)?.compressed(encoding, context);
+    let work = move |context: &mut Context<'_>| work(&calibrators, context)?.styled(style, context);
     let outcome = app.service.work(permit, operation, 0, work).await?;
     Ok(body::respond(operation, outcome, started.elapsed()))
 }
@@ -68,7 +71,9 @@ async fn read(
 #[utoipa::path(
     post, path = "/v1/calibrators", operation_id = "create_calibrator", tag = "calibrators",
     request_body(description = "How it learns.", content(
-        (docs::CalibratorRequest = "application/json", example = json!(docs::calibrator_example())))),
+        (docs::CalibratorRequest = "application/json", examples(
+                    ("percentile" = (summary = "A percentile over all batches", value = json!(docs::calibrator_example()))),
+                    ("channels" = (summary = "A range for each channel", value = json!(docs::calibrator_channels()))))))),
     responses(
         (status = 201, description = "It is there, at `Location`.", body = docs::CalibratorAnswer,
             headers(("location" = String, description = "Path of the calibrator."))),
@@ -87,10 +92,15 @@ pub(super) async fn create(State(app): State<App>, request: Request) -> Result<R
     get, path = "/v1/calibrators", operation_id = "list_calibrators", tag = "calibrators",
     responses((status = 200, description = "In the order of their names.", body = docs::CalibratorList),
         docs::Problems))]
-pub(super) async fn list(State(app): State<App>) -> Result<Response, Error> {
+pub(super) async fn list(
+    State(app): State<App>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Error> {
     let entries = app.service.calibrators().len();
-    exchange::document(&app, "list_calibrators", entries, |service| service.calibrators().list())
-        .await
+    exchange::document(&app, "list_calibrators", entries, query.as_deref(), |service| {
+        service.calibrators().list()
+    })
+    .await
 }
 
 /// What a calibrator has learnt.
@@ -108,8 +118,8 @@ pub(super) async fn describe(
     headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Error> {
-    let query = query.unwrap_or_default();
-    read(app, "calibrator", headers, move |calibrators, context| {
+    let (query, style) = asked(&headers, query)?;
+    read(app, "calibrator", style, move |calibrators, context| {
         calibrators.describe(&name, &query, context)
     })
     .await
@@ -123,7 +133,7 @@ pub(super) async fn describe(
         docs::Problems, docs::NamedProblems))]
 pub(super) async fn delete(State(app): State<App>, Named(name): Named) -> Result<Response, Error> {
     app.service.calibrators().remove(&name)?;
-    Ok(Json(docs::Deleted { deleted: name.as_str().to_owned() }).into_response())
+    Ok(Document(docs::Deleted { deleted: name.as_str().to_owned() }).into_response())
 }
 
 /// Feed a batch to a calibrator.
@@ -137,7 +147,8 @@ pub(super) async fn delete(State(app): State<App>, Named(name): Named) -> Result
         (docs::BatchRequest = "application/json", example = json!(docs::batch_example())),
         (docs::BinaryBody = "application/octet-stream"),
         (docs::BinaryBody = "application/x-npy"),
-        (docs::BinaryBody = "application/x-safetensors"))),
+        (docs::BinaryBody = "application/x-safetensors"),
+        (docs::FileForm = "multipart/form-data"))),
     responses((status = 200, description = "What it knows now.", body = docs::CalibratorAnswer),
         docs::Problems, docs::NamedProblems, docs::StorageProblems))]
 pub(super) async fn feed(
@@ -188,7 +199,9 @@ pub(super) async fn export(
     State(app): State<App>,
     Named(name): Named,
     headers: HeaderMap,
+    RawQuery(query): RawQuery,
 ) -> Result<Response, Error> {
-    read(app, "calibrator", headers, move |calibrators, context| calibrators.export(&name, context))
+    let (_, style) = asked(&headers, query)?;
+    read(app, "calibrator", style, move |calibrators, context| calibrators.export(&name, context))
         .await
 }

@@ -11,11 +11,12 @@ use axum::http::request::Parts;
 use axum::response::Response;
 use serde::Serialize;
 
-use crate::api::answer::Answer;
+use crate::api::answer::{Answer, Style};
 use crate::api::error::{Error, Kind, Place};
 use crate::api::name::Name;
 use crate::api::payload::{Format, Payload};
 use crate::codec::encoding::{self, Encoding};
+use crate::codec::multipart;
 use crate::service::admission::Permit;
 use crate::service::{Outcome, Service};
 use crate::tensor::Buffer;
@@ -40,8 +41,8 @@ pub(super) struct Received {
     pub(super) payload: Payload,
     /// Format of the answer.
     pub(super) format: Format,
-    /// Content coding of the answer, where it pays.
-    pub(super) encoding: Encoding,
+    /// How the text of the answer leaves.
+    pub(super) style: Style,
     /// The right to hold what the request needs.
     pub(super) permit: Permit,
 }
@@ -87,25 +88,35 @@ pub(super) async fn receive(
     // Whole, and not by extractors: those would copy all headers.
     let (Parts { headers, uri, .. }, body) = request.into_parts();
     let headers = &headers;
-    let query = uri.query().unwrap_or_default();
-    let body_type = negotiate::body_type(headers, query)?;
+    let (query, pretty) = negotiate::take_pretty(uri.query().unwrap_or_default())?;
+    let body_type = negotiate::body_type(headers, &query)?;
     let encoding = negotiate::body_encoding(headers)?;
-    let assumed = match body_type {
-        BodyType::Known(format) => format,
-        BodyType::Unnamed | BodyType::Form => Format::Json,
+    let assumed = match &body_type {
+        BodyType::Known(format) => *format,
+        BodyType::Unnamed | BodyType::Form | BodyType::Multipart(_) => Format::Json,
     };
     negotiate::reply_format(headers, terms.formats, assumed)?;
     let cost = |bytes: usize| (terms.cost)(assumed, bytes);
     let (buffer, permit) = receive_bytes(app, headers, body, 0, &cost).await?;
-    let format = match (body_type, encoding) {
-        (BodyType::Known(format), _) => format,
-        (_, Encoding::Identity) => negotiate::sniff(body_type, buffer.bytes())?,
-        (_, encoding) => negotiate::sniff(body_type, &encoding::start(encoding, buffer.bytes())?)?,
+    let format = match (&body_type, encoding) {
+        (BodyType::Known(format), _) => *format,
+        (_, Encoding::Identity) => {
+            let start = buffer.bytes();
+            negotiate::sniff(&body_type, start.get(..multipart::MAX_HEAD).unwrap_or(start))?
+        }
+        (_, encoding) => {
+            let start = encoding::start(encoding, buffer.bytes(), multipart::MAX_HEAD)?;
+            negotiate::sniff(&body_type, &start)?
+        }
+    };
+    let boundary = match body_type {
+        BodyType::Multipart(boundary) => Some(boundary),
+        BodyType::Known(_) | BodyType::Unnamed | BodyType::Form => None,
     };
     Ok(Received {
-        payload: Payload { body: Arc::new(buffer), format, encoding, query: query.to_owned() },
+        payload: Payload { body: Arc::new(buffer), format, encoding, boundary, query },
         format: negotiate::reply_format(headers, terms.formats, format)?,
-        encoding: negotiate::reply_encoding(headers),
+        style: Style { pretty, encoding: negotiate::reply_encoding(headers) },
         permit,
     })
 }
@@ -118,12 +129,17 @@ pub(super) async fn document<T: Serialize>(
     app: &App,
     name: &'static str,
     entries: usize,
+    query: Option<&str>,
     make: impl FnOnce(&Service) -> T,
 ) -> Result<Response, Error> {
     let received = Instant::now();
     let mut permit = app.service.admit(entries.saturating_add(1).saturating_mul(ENTRY)).await?;
     let started = Instant::now();
     let answer = Answer::document(&make(&app.service), &mut |bytes| permit.grow_by(bytes))?;
+    let answer = match super::document::is_pretty(query) {
+        true => answer.laid_out(&mut |bytes| permit.grow_by(bytes))?,
+        false => answer,
+    };
     permit.shrink(answer.len());
     let outcome = Outcome { answer, compute: started.elapsed(), permit: Arc::new(permit) };
     Ok(body::respond(name, outcome, received.elapsed()))

@@ -2,16 +2,18 @@
 
 use std::time::Instant;
 
-use axum::Json;
-use axum::extract::{Request, State};
+use axum::extract::{RawQuery, Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 
+use crate::api::answer::Style;
 use crate::api::error::Error;
 use crate::api::layers::documents::{EvaluationDoc, LayerDoc, LayersDoc};
 use crate::api::name::Name;
 use crate::api::payload::Format;
+use crate::codec::encoding::Encoding;
 
+use super::document::Document;
 use super::exchange::{self, Named, Received, Terms};
 use super::{App, body, docs};
 
@@ -31,9 +33,10 @@ const fn cost(format: Format, body: usize) -> usize {
 
 async fn make(app: App, name: Option<Name>, request: Request) -> Result<Response, Error> {
     let terms = Terms { formats: DOCUMENTS, cost: &cost };
-    let Received { payload, permit, .. } = exchange::receive(&app, request, terms).await?;
+    let Received { payload, style, permit, .. } = exchange::receive(&app, request, terms).await?;
     let started = Instant::now();
-    let (outcome, is_new) = app.service.make_layer(permit, name, payload).await?;
+    let style = Style { encoding: Encoding::Identity, ..style };
+    let (outcome, is_new) = app.service.make_layer(permit, name, payload, style).await?;
     let mut response = body::respond("make_layer", outcome, started.elapsed());
     if is_new {
         *response.status_mut() = StatusCode::CREATED;
@@ -51,10 +54,13 @@ async fn make(app: App, name: Option<Name>, request: Request) -> Result<Response
     params(docs::LayerQuery),
     request_body(description = "Weight and bias: in JSON, or as the tensors weight and bias of a safetensors file, or as what quantize answered; in the other formats the weight alone.",
         content(
-            (docs::LayerRequest = "application/json", example = json!(docs::layer_example())),
+            (docs::LayerRequest = "application/json", examples(
+                    ("real" = (summary = "Real numbers, quantized here", value = json!(docs::layer_real()))),
+                    ("codes" = (summary = "Codes, and a static input", value = json!(docs::layer_codes()))))),
             (docs::BinaryBody = "application/octet-stream"),
             (docs::BinaryBody = "application/x-npy"),
-            (docs::BinaryBody = "application/x-safetensors"))),
+            (docs::BinaryBody = "application/x-safetensors"),
+            (docs::FileForm = "multipart/form-data"))),
     responses(
         (status = 201, description = "The layer, which is there, at `Location`, and saved.", body = LayerDoc,
             headers(("location" = String, description = "Path of the layer."))),
@@ -72,10 +78,13 @@ pub(super) async fn create(State(app): State<App>, request: Request) -> Result<R
     params(docs::NamePath, docs::LayerQuery),
     request_body(description = "As for POST; the name may be left out.",
         content(
-            (docs::LayerRequest = "application/json", example = json!(docs::layer_example())),
+            (docs::LayerRequest = "application/json", examples(
+                    ("real" = (summary = "Real numbers, quantized here", value = json!(docs::layer_real()))),
+                    ("codes" = (summary = "Codes, and a static input", value = json!(docs::layer_codes()))))),
             (docs::BinaryBody = "application/octet-stream"),
             (docs::BinaryBody = "application/x-npy"),
-            (docs::BinaryBody = "application/x-safetensors"))),
+            (docs::BinaryBody = "application/x-safetensors"),
+            (docs::FileForm = "multipart/form-data"))),
     responses(
         (status = 200, description = "The layer, which is in place of the one before and saved.", body = LayerDoc),
         (status = 201, description = "The layer, which is there, at `Location`, and saved.", body = LayerDoc,
@@ -93,9 +102,15 @@ pub(super) async fn replace(
 #[utoipa::path(get, path = "/v1/layers", operation_id = "list_layers", tag = "layers",
     responses((status = 200, description = "In the order of their names.", body = LayersDoc),
         docs::Problems))]
-pub(super) async fn list(State(app): State<App>) -> Result<Response, Error> {
+pub(super) async fn list(
+    State(app): State<App>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Error> {
     let entries = app.service.layers().len();
-    exchange::document(&app, "list_layers", entries, |service| service.layers().list()).await
+    exchange::document(&app, "list_layers", entries, query.as_deref(), |service| {
+        service.layers().list()
+    })
+    .await
 }
 
 /// Describe a layer.
@@ -106,8 +121,8 @@ pub(super) async fn list(State(app): State<App>) -> Result<Response, Error> {
 pub(super) async fn describe(
     State(app): State<App>,
     Named(name): Named,
-) -> Result<Json<LayerDoc>, Error> {
-    app.service.layers().describe(&name).map(Json)
+) -> Result<Document<LayerDoc>, Error> {
+    app.service.layers().describe(&name).map(Document)
 }
 
 /// Remove a layer, its file included.
@@ -118,8 +133,8 @@ pub(super) async fn describe(
 pub(super) async fn delete(
     State(app): State<App>,
     Named(name): Named,
-) -> Result<Json<LayerDoc>, Error> {
-    app.service.layers().delete(&name).await.map(Json)
+) -> Result<Document<LayerDoc>, Error> {
+    app.service.layers().delete(&name).await.map(Document)
 }
 
 /// Run a layer.
@@ -131,10 +146,12 @@ pub(super) async fn delete(
     params(docs::NamePath, docs::TensorQuery, docs::RunQuery),
     request_body(description = "One tensor.",
         content(
-            (docs::RunRequest = "application/json", example = json!({"data": [[0.5, -1.0]]})),
+            (docs::RunRequest = "application/json", examples(("row" = (summary = "One row", value = json!({"data": [[0.5, -1.0]]}))),
+                ("rows" = (summary = "Two rows", value = json!({"data": [[0.5, -1.0], [2.0, 0.25]]}))))),
             (docs::BinaryBody = "application/octet-stream"),
             (docs::BinaryBody = "application/x-npy"),
-            (docs::BinaryBody = "application/x-safetensors"))),
+            (docs::BinaryBody = "application/x-safetensors"),
+            (docs::FileForm = "multipart/form-data"))),
     responses(
         (status = 200, description = "The result.",
             content(
@@ -150,10 +167,10 @@ pub(super) async fn forward(
 ) -> Result<Response, Error> {
     let hosted = app.service.layers().get(&name, None).await?;
     let terms = Terms { formats: TENSORS, cost: &cost };
-    let Received { payload, format, encoding, permit } =
+    let Received { payload, format, style, permit } =
         exchange::receive(&app, request, terms).await?;
     let started = Instant::now();
-    let outcome = app.service.run_layer(permit, hosted, payload, (format, encoding)).await?;
+    let outcome = app.service.run_layer(permit, hosted, payload, (format, style)).await?;
     Ok(body::respond("forward", outcome, started.elapsed()))
 }
 
@@ -166,10 +183,12 @@ pub(super) async fn forward(
     params(docs::NamePath, docs::TensorQuery),
     request_body(description = "One tensor.",
         content(
-            (docs::TensorBody = "application/json", example = json!({"data": [[0.5, -1.0]]})),
+            (docs::TensorBody = "application/json", examples(("row" = (summary = "One row", value = json!({"data": [[0.5, -1.0]]}))),
+                ("rows" = (summary = "Two rows", value = json!({"data": [[0.5, -1.0], [2.0, 0.25]]}))))),
             (docs::BinaryBody = "application/octet-stream"),
             (docs::BinaryBody = "application/x-npy"),
-            (docs::BinaryBody = "application/x-safetensors"))),
+            (docs::BinaryBody = "application/x-safetensors"),
+            (docs::FileForm = "multipart/form-data"))),
     responses(
         (status = 200, description = "Errors, memory and times.", body = EvaluationDoc),
         docs::Problems, docs::NamedProblems, docs::StorageProblems))]
@@ -180,8 +199,8 @@ pub(super) async fn evaluate(
 ) -> Result<Response, Error> {
     let hosted = app.service.layers().get(&name, None).await?;
     let terms = Terms { formats: DOCUMENTS, cost: &cost };
-    let Received { payload, permit, .. } = exchange::receive(&app, request, terms).await?;
+    let Received { payload, style, permit, .. } = exchange::receive(&app, request, terms).await?;
     let started = Instant::now();
-    let outcome = app.service.evaluate_layer(permit, hosted, payload).await?;
+    let outcome = app.service.evaluate_layer(permit, hosted, payload, style).await?;
     Ok(body::respond("evaluate", outcome, started.elapsed()))
 }

@@ -29,9 +29,10 @@ use crate::telemetry;
 use super::App;
 use super::body::{self, Rest};
 use super::connection::Link;
+use super::document;
 use super::guard::Access;
 use super::negotiate;
-use super::problem::{self, Problem};
+use super::problem::{self, Form, Problem};
 
 /// Health of the server, for anyone.
 const HEALTH: [&str; 5] = ["/livez", "/readyz", "/health", "/v2/health/live", "/v2/health/ready"];
@@ -122,7 +123,10 @@ where
             id: request_id(request.headers()),
             matched: request.extensions().get().cloned(),
             method: method_name(request.method()),
-            protocol: problem::speaks_protocol(request.uri().path()),
+            form: Form {
+                protocol: problem::speaks_protocol(request.uri().path()),
+                pretty: document::is_pretty(request.uri().query()),
+            },
         };
         let span = seen.span();
         let expects = request.headers().contains_key(header::EXPECT);
@@ -153,7 +157,7 @@ struct Seen {
     id: HeaderValue,
     matched: Option<MatchedPath>,
     method: &'static str,
-    protocol: bool,
+    form: Form,
 }
 
 impl Seen {
@@ -168,12 +172,15 @@ impl Seen {
 
     fn attend(self, mut response: Response, took: Duration, span: &tracing::Span) -> Response {
         let status = response.status();
-        let problem = response.extensions_mut().remove::<Problem>();
+        let mut problem = response.extensions_mut().remove::<Problem>();
+        if let Some(problem) = &mut problem {
+            problem.name_methods(self.method, response.headers());
+        }
         span.in_scope(|| log(status, took, problem.as_ref(), is_probe(self.route())));
         telemetry::request(self.method, self.route(), status.as_u16(), took);
-        let Self { id, protocol, .. } = self;
+        let Self { id, form, .. } = self;
         if let Some(problem) = problem {
-            problem::finish(problem, id.to_str().ok(), protocol, &mut response);
+            problem::finish(problem, id.to_str().ok(), form, &mut response);
         }
         let headers = response.headers_mut();
         headers.insert(&REQUEST_ID, id);
@@ -265,10 +272,8 @@ async fn authenticate(State(expected): State<[u8; 32]>, request: Request, next: 
 /// What pages may read of an answer: all that answers say beside their bodies.
 fn exposed() -> Vec<HeaderName> {
     let facts = answer::FACTS.map(HeaderName::from_static);
-    [REQUEST_ID.clone(), super::oip::HEADER_LENGTH, header::LOCATION, header::RETRY_AFTER]
-        .into_iter()
-        .chain(facts)
-        .collect()
+    let own = [header::CONTENT_DISPOSITION, header::LOCATION, header::RETRY_AFTER];
+    [REQUEST_ID.clone(), super::oip::HEADER_LENGTH].into_iter().chain(own).chain(facts).collect()
 }
 
 /// None by default: then no page of another origin may call.

@@ -5,6 +5,7 @@ mod body;
 mod calibrators;
 mod connection;
 mod docs;
+mod document;
 mod exchange;
 mod guard;
 mod layers;
@@ -24,7 +25,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::http::{StatusCode, Uri};
-use axum::middleware::map_response;
+use axum::middleware::{from_fn, map_response};
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter, UtoipaMethodRouterExt};
@@ -91,11 +92,16 @@ impl App {
     }
 }
 
-/// A route whose answers are compressed where that pays. Those of tensors are
-/// compressed on the compute pool instead, and those of `/v2` only for clients
-/// that can undo it.
+/// A route of documents: they are laid out where the query asks for it. Answers of tensors are on
+/// the compute pool instead.
+fn documents(route: UtoipaMethodRouter<App>) -> UtoipaMethodRouter<App> {
+    route.layer(from_fn(document::lay_out))
+}
+
+/// The same of answers that are compressed where that pays: those of `/v2` are only for clients that
+/// can undo it.
 fn compressed(route: UtoipaMethodRouter<App>) -> UtoipaMethodRouter<App> {
-    route.layer(middleware::compression())
+    documents(route).layer(middleware::compression())
 }
 
 /// Every documented route: one exists if and only if it is documented.
@@ -126,10 +132,16 @@ fn routes() -> OpenApiRouter<App> {
         .merge(oip::routes())
 }
 
-fn not_found() -> Response {
+fn not_found(path: &str) -> Error {
+    let guess = match openapi::meant(path) {
+        None => String::new(),
+        Some(meant) if path.strip_suffix('/') == Some(&meant) => {
+            "leave out the slash at the end; ".to_owned()
+        }
+        Some(meant) => format!("did you mean {meant}? "),
+    };
     Error::new(Kind::NotFound, "no such resource")
-        .cure("see GET / for what there is")
-        .into_response()
+        .cure(format!("{guess}see GET / for what there is"))
 }
 
 /// The whole surface: the routes above, Swagger UI, and an answer for
@@ -138,17 +150,18 @@ pub fn router(app: App, access: &Access) -> Router {
     let (router, _) = routes().split_for_parts();
     let pages = openapi::swagger_ui().layer(map_response(async |response: Response| {
         // The pages know of no problem documents.
-        if response.status() == StatusCode::NOT_FOUND { not_found() } else { response }
+        if response.status() == StatusCode::NOT_FOUND {
+            not_found("").into_response()
+        } else {
+            openapi::entitle(response).await
+        }
     }));
     let router = router
         .merge(pages.layer(middleware::compression()))
-        .fallback(async |uri: Uri| match oip::not_found(&uri) {
-            Some(error) => error.into_response(),
-            None => not_found(),
-        })
+        .fallback(async |uri: Uri| oip::not_found(&uri).unwrap_or_else(|| not_found(uri.path())))
+        // Which methods there are is known when the answer has its headers.
         .method_not_allowed_fallback(async || {
             Error::new(Kind::MethodNotAllowed, "the resource has no such method")
-                .cure("see the Allow header")
         });
     middleware::wrap(router, &app, access).with_state(app)
 }

@@ -4,8 +4,10 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, header};
 
 use crate::api::error::{Error, Kind, Place};
+use crate::api::fields::Fields;
 use crate::api::payload::Format;
 use crate::codec::encoding::Encoding;
+use crate::codec::multipart;
 use crate::codec::sniff::{self, Known};
 
 /// Media types read and written.
@@ -13,6 +15,7 @@ pub(super) const JSON: &str = "application/json";
 pub(super) const NPY: &str = "application/x-npy";
 pub(super) const SAFETENSORS: &str = "application/x-safetensors";
 pub(super) const RAW: &str = "application/octet-stream";
+pub(super) const MULTIPART: &str = "multipart/form-data";
 /// Longest header that is looked into.
 const MAX_HEADER: usize = 4096;
 
@@ -26,15 +29,35 @@ pub(super) const fn media_type(format: Format) -> &'static str {
     }
 }
 
+/// The option that says how the text of an answer is laid out.
+const PRETTY: &str = "pretty";
+
+/// The query without that option, and whether it is set; any answer of JSON can be had so.
+pub(super) fn take_pretty(query: &str) -> Result<(String, bool), Error> {
+    let is_own = |pair: &&str| pair.split('=').next() == Some(PRETTY);
+    if !query.split('&').any(|pair| is_own(&pair)) {
+        return Ok((query.to_owned(), false));
+    }
+    let own: Vec<_> = query.split('&').filter(is_own).collect();
+    let pretty = match Fields::from_query(&own.join("&"))?.bool(PRETTY) {
+        _ if own == [PRETTY] || own == ["pretty="] => true,
+        pretty => pretty?.unwrap_or_default(),
+    };
+    let rest: Vec<_> = query.split('&').filter(|pair| !is_own(pair)).collect();
+    Ok((rest.join("&"), pretty))
+}
+
 /// What a request says that its body is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum BodyType {
     /// That format.
     Known(Format),
     /// Nothing: the first bytes decide.
     Unnamed,
-    /// A form, as `curl -d` says of anything; JSON is taken for what it is.
+    /// A form, as `curl -d` says of anything: what it holds is told as if nothing were said.
     Form,
+    /// A form of parts behind that boundary, one of which is a file.
+    Multipart(String),
 }
 
 fn text(headers: &HeaderMap, name: &'static str) -> Result<Option<String>, Error> {
@@ -61,7 +84,9 @@ fn essence(value: &str) -> String {
 fn unsupported() -> Error {
     Error::new(Kind::UnsupportedMediaType, "the body is of a type that is not read")
         .at(Place::Header("content-type"))
-        .cure(format!("send -H 'content-type: {JSON}', or {NPY}, {SAFETENSORS} or {RAW}"))
+        .cure(format!(
+            "send -H 'content-type: {JSON}', or {NPY}, {SAFETENSORS} or {RAW}, or one file as {MULTIPART}"
+        ))
 }
 
 /// What the body is, by `Content-Type`. Elements without a type and shape in
@@ -70,40 +95,82 @@ pub(super) fn body_type(headers: &HeaderMap, query: &str) -> Result<BodyType, Er
     let Some(value) = text(headers, "content-type")? else { return Ok(BodyType::Unnamed) };
     let has = |name: &str| query.split('&').any(|pair| pair.split('=').next() == Some(name));
     match essence(&value).as_str() {
-        JSON | "text/json" => Ok(BodyType::Known(Format::Json)),
-        NPY => Ok(BodyType::Known(Format::Npy)),
-        SAFETENSORS | "application/vnd.docker.ai.safetensors" => {
-            Ok(BodyType::Known(Format::Safetensors))
-        }
         RAW if has("dtype") || has("shape") => Ok(BodyType::Known(Format::Raw)),
         RAW => Ok(BodyType::Unnamed),
         "application/x-www-form-urlencoded" => Ok(BodyType::Form),
-        _ => Err(unsupported()),
+        MULTIPART => match multipart::parameter(&value, "boundary") {
+            Some(boundary) => Ok(BodyType::Multipart(boundary)),
+            None => Err(unsupported().cure("say the boundary of the parts, as clients do")),
+        },
+        name => format_named(name).map(BodyType::Known).ok_or_else(unsupported),
+    }
+}
+
+/// The format of that media type.
+fn format_named(essence: &str) -> Option<Format> {
+    match essence {
+        JSON | "text/json" => Some(Format::Json),
+        NPY => Some(Format::Npy),
+        SAFETENSORS | "application/vnd.docker.ai.safetensors" => Some(Format::Safetensors),
+        _ => None,
     }
 }
 
 /// The format of a body by its first bytes.
-pub(super) fn sniff(body_type: BodyType, body: &[u8]) -> Result<Format, Error> {
-    if let BodyType::Known(format) = body_type {
-        return Ok(format);
+pub(super) fn sniff(body_type: &BodyType, start: &[u8]) -> Result<Format, Error> {
+    match body_type {
+        BodyType::Known(format) => Ok(*format),
+        BodyType::Unnamed | BodyType::Form => {
+            by_magic(start).ok_or_else(|| unread(body_type, start))
+        }
+        BodyType::Multipart(boundary) => {
+            let file = multipart::file_in(start, boundary)?;
+            let named = file.content_type.as_deref().and_then(|name| format_named(&essence(name)));
+            let file_name = file.file_name.as_deref().unwrap_or_default();
+            let extension =
+                |format: &Format| file_name.ends_with(&format!(".{}", extension(*format)));
+            let known = [Format::Json, Format::Npy, Format::Safetensors];
+            let content = start.get(file.content).unwrap_or_default();
+            // What is none of these can only be elements, whose type and shape the query says.
+            Ok(named
+                .or_else(|| by_magic(content))
+                .or_else(|| known.into_iter().find(extension))
+                .unwrap_or(Format::Raw))
+        }
     }
-    let look = sniff::look(body);
-    match (body_type, look.and_then(|look| look.known)) {
-        (_, Some(Known::Json)) => return Ok(Format::Json),
-        (BodyType::Unnamed, Some(Known::Npy)) => return Ok(Format::Npy),
-        (BodyType::Unnamed, Some(Known::Safetensors)) => return Ok(Format::Safetensors),
-        _ => {}
-    }
-    Err(match look {
-        _ if body_type == BodyType::Form => unsupported().cure(format!(
-            "curl -d sends a form: add -H 'content-type: {JSON}', or {RAW} with dtype= and shape= in the query"
-        )),
+}
+
+/// The format of what begins with those bytes.
+fn by_magic(start: &[u8]) -> Option<Format> {
+    sniff::look(start)?.known.map(|known| match known {
+        Known::Json => Format::Json,
+        Known::Npy => Format::Npy,
+        Known::Safetensors => Format::Safetensors,
+    })
+}
+
+/// The error for a body of no known kind: what it looks like, where that can be told.
+fn unread(body_type: &BodyType, start: &[u8]) -> Error {
+    match sniff::look(start) {
         Some(look) => Error {
             detail: format!("the body is {}, which is not read", look.what),
             ..unsupported().cure(look.cure)
         },
+        None if *body_type == BodyType::Form => unsupported().cure(format!(
+            "curl -d sends a form: add -H 'content-type: {JSON}', or {RAW} with dtype= and shape= in the query"
+        )),
         None => unsupported(),
-    })
+    }
+}
+
+/// How the names of files of that format end.
+pub(super) const fn extension(format: Format) -> &'static str {
+    match format {
+        Format::Json => "json",
+        Format::Npy => "npy",
+        Format::Safetensors => "safetensors",
+        Format::Raw => "bin",
+    }
 }
 
 /// The content coding of the body.
@@ -283,14 +350,42 @@ mod tests {
         assert_eq!(named(RAW, "dtype=F32&shape=1"), Ok(BodyType::Known(Format::Raw)));
         assert_eq!(named(RAW, "x=dtype"), Ok(BodyType::Unnamed));
         assert_eq!(named("text/html", ""), Err(Kind::UnsupportedMediaType));
-        let sniffed = |body_type, body: &[u8]| sniff(body_type, body).map_err(|error| error.kind);
+        let sniffed =
+            |body_type: BodyType, body: &[u8]| sniff(&body_type, body).map_err(|error| error.kind);
         assert_eq!(sniffed(BodyType::Form, b" {\"data\": 1}"), Ok(Format::Json));
         assert_eq!(sniffed(BodyType::Form, b"data=1"), Err(Kind::UnsupportedMediaType));
+        assert_eq!(sniffed(BodyType::Form, b"\x93NUMPY\x01\x00"), Ok(Format::Npy));
         assert_eq!(sniffed(BodyType::Unnamed, b"\x93NUMPY\x01\x00"), Ok(Format::Npy));
         assert_eq!(
             sniffed(BodyType::Unnamed, b"\x08\0\0\0\0\0\0\0{}      "),
             Ok(Format::Safetensors)
         );
         assert_eq!(sniffed(BodyType::Unnamed, b""), Err(Kind::UnsupportedMediaType));
+        let form = |head: &str, content: &str| {
+            let body = format!("--b\r\ncontent-disposition: form-data; {head}\r\n\r\n{content}");
+            sniffed(BodyType::Multipart("b".to_owned()), body.as_bytes())
+        };
+        assert_eq!(named("multipart/form-data; boundary=\"b\"", ""), {
+            Ok(BodyType::Multipart("b".to_owned()))
+        });
+        assert_eq!(named("multipart/form-data", ""), Err(Kind::UnsupportedMediaType));
+        assert_eq!(form("name=f; filename=w.npy", "x"), Ok(Format::Npy));
+        assert_eq!(form("name=f; filename=w", "{}"), Ok(Format::Json));
+        assert_eq!(form("name=f; filename=w", "xyz"), Ok(Format::Raw));
+        let typed = "name=f; filename=w\r\ncontent-type: application/x-safetensors";
+        assert_eq!(form(typed, "x"), Ok(Format::Safetensors));
+        assert_eq!(form("name=bits", "4"), Err(Kind::MalformedBody));
+    }
+
+    #[test]
+    fn how_an_answer_looks_is_no_option_of_an_operation() {
+        let taken = |query: &str| take_pretty(query).map_err(|error| error.place);
+        assert_eq!(taken("a=1&b=2"), Ok(("a=1&b=2".to_owned(), false)));
+        assert_eq!(taken("a=1&pretty=true&b=2"), Ok(("a=1&b=2".to_owned(), true)));
+        assert_eq!(taken("pretty"), Ok((String::new(), true)));
+        assert_eq!(taken("pretty=False&a"), Ok(("a".to_owned(), false)));
+        let place = Some(Place::Parameter("pretty".to_owned()));
+        assert_eq!(taken("pretty=maybe"), Err(place.clone()));
+        assert_eq!(taken("pretty=1&pretty=1"), Err(place));
     }
 }

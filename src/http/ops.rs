@@ -1,6 +1,5 @@
 //! Health, metrics and self-description.
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -13,6 +12,7 @@ use crate::telemetry;
 
 use super::App;
 use super::docs::ReadProblems;
+use super::document::Document;
 use super::openapi;
 
 /// Where things are.
@@ -37,8 +37,8 @@ pub(super) struct Index {
 /// Links to everything else and one call that works.
 #[utoipa::path(get, path = "/", operation_id = "index", tag = "operations",
     responses((status = 200, description = "Links.", body = Index), ReadProblems))]
-pub(super) async fn index() -> Json<Index> {
-    Json(Index {
+pub(super) async fn index() -> Document<Index> {
+    Document(Index {
         name: env!("CARGO_PKG_NAME"),
         version: env!("CARGO_PKG_VERSION"),
         docs: "/docs/",
@@ -105,10 +105,10 @@ pub(super) struct Info {
 /// What a client may want to know before it sends anything.
 #[utoipa::path(get, path = "/info", operation_id = "info", tag = "operations",
     responses((status = 200, description = "Version, limits, presets.", body = Info), ReadProblems))]
-pub(super) async fn info(State(app): State<App>) -> Json<Info> {
+pub(super) async fn info(State(app): State<App>) -> Document<Info> {
     let limits = app.service.limits();
     let compute = app.service.compute().settings();
-    Json(Info {
+    Document(Info {
         name: env!("CARGO_PKG_NAME"),
         version: env!("CARGO_PKG_VERSION"),
         isa: Isa::current().name(),
@@ -140,14 +140,14 @@ pub(super) struct Health {
 /// Whether the process answers.
 #[utoipa::path(get, path = "/livez", operation_id = "livez", tag = "operations",
     responses((status = 200, description = "It does.", body = Health), ReadProblems))]
-pub(super) async fn livez(State(app): State<App>) -> Json<Health> {
-    Json(Health { live: true, ready: app.is_ready() })
+pub(super) async fn livez(State(app): State<App>) -> Document<Health> {
+    Document(Health { live: true, ready: app.is_ready() })
 }
 
 fn readiness(app: &App) -> Response {
     let ready = app.is_ready();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(Health { live: true, ready })).into_response()
+    (status, Document(Health { live: true, ready })).into_response()
 }
 
 /// Whether new work is taken.

@@ -1,12 +1,14 @@
 //! Failures as RFC 9457 problem documents: the only place with their statuses.
 
 use axum::body::Body;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::api::error::{Error, Kind, Place};
+
+use super::document;
 
 /// A field at fault and what to do about it.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -53,6 +55,9 @@ pub struct Problem {
     /// The fields at fault.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<FieldProblem>,
+    /// `detail` for those who name the place before it.
+    #[serde(skip)]
+    bare: String,
 }
 
 /// A stable identifier of a kind of failure.
@@ -114,7 +119,8 @@ const fn describe(kind: Kind) -> (&'static str, &'static str, StatusCode) {
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         let (kind, title, status) = describe(error.kind);
-        let Error { place, detail, cure, .. } = error;
+        let detail = error.sentence();
+        let Error { place, detail: bare, cure, .. } = error;
         let errors = place.map(|place| {
             let mut field = FieldProblem {
                 pointer: None,
@@ -139,6 +145,7 @@ impl From<Error> for Problem {
             cure,
             instance: None,
             errors: errors.into_iter().collect(),
+            bare,
         }
     }
 }
@@ -159,7 +166,7 @@ impl From<&Problem> for ProtocolError {
             field.pointer.as_deref().or(other)
         });
         let mut error = match place {
-            Some(place) => format!("{place}: {}", problem.detail),
+            Some(place) => format!("{place}: {}", problem.bare),
             None => problem.detail.clone(),
         };
         if !problem.cure.is_empty() {
@@ -175,22 +182,41 @@ pub(super) fn speaks_protocol(path: &str) -> bool {
     path.strip_prefix("/v2").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
+/// What a failure of a request looks like.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Form {
+    /// That of the inference protocol.
+    pub(super) protocol: bool,
+    /// Laid out for people.
+    pub(super) pretty: bool,
+}
+
+impl Problem {
+    /// Says which methods there are, where the request was of another one.
+    pub(super) fn name_methods(&mut self, method: &str, headers: &HeaderMap) {
+        let allowed = headers.get(header::ALLOW).and_then(|value| value.to_str().ok());
+        let (405, Some(allowed)) = (self.status, allowed) else { return };
+        let allowed = allowed.replace(',', ", ");
+        self.detail = format!("{method} is no method of the resource, it has {allowed}");
+        self.cure = format!("use {allowed}");
+        self.error.clone_from(&self.detail);
+        self.bare.clone_from(&self.detail);
+    }
+}
+
 /// Puts the document of a failure into its response: the problem with the id
 /// of the request, or the protocol's form.
-pub(super) fn finish(
-    mut problem: Problem,
-    id: Option<&str>,
-    protocol: bool,
-    response: &mut Response,
-) {
+pub(super) fn finish(mut problem: Problem, id: Option<&str>, form: Form, response: &mut Response) {
     problem.instance = id.map(str::to_owned);
     let headers = response.headers_mut();
     headers.remove(header::CONTENT_LENGTH);
-    let body = if protocol {
+    // Of the document before, which another one takes the place of.
+    headers.remove(header::CONTENT_ENCODING);
+    let body = if form.protocol {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        serde_json::to_vec(&ProtocolError::from(&problem))
+        document::text(&ProtocolError::from(&problem), form.pretty)
     } else {
-        serde_json::to_vec(&problem)
+        document::text(&problem, form.pretty)
     };
     *response.body_mut() = Body::from(body.unwrap_or_default());
 }
@@ -198,7 +224,7 @@ pub(super) fn finish(
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let body = serde_json::to_vec(&self).unwrap_or_default();
+        let body = document::text(&self, false).unwrap_or_default();
         let mut response = (status, body).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));

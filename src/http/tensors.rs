@@ -17,9 +17,9 @@ use super::{App, body, docs};
 async fn handle(app: App, operation: Operation, request: Request) -> Result<Response, Error> {
     let terms =
         Terms { formats: operation.formats(), cost: &|format, body| operation.cost(format, body) };
-    let Received { payload, format, encoding, permit } =
+    let Received { payload, format, style, permit } =
         exchange::receive(&app, request, terms).await?;
-    let command = Command { operation, payload, format, encoding };
+    let command = Command { operation, payload, format, style };
     let started = Instant::now();
     let outcome = app.service.run(permit, command).await?;
     Ok(body::respond(operation.name(), outcome, started.elapsed()))
@@ -33,12 +33,18 @@ async fn handle(app: App, operation: Operation, request: Request) -> Result<Resp
 #[utoipa::path(
     post, path = "/v1/quantize", operation_id = "quantize", tag = "tensors",
     params(docs::SchemeQuery, docs::QuantizeQuery),
-    request_body(description = "The tensors. Options stand in the body for JSON and in the query for everything else.",
+    request_body(description = "The tensors. Options stand in the body for JSON and in the query for everything else; what JSON does not say may stand in the query too.",
         content(
-            (docs::QuantizeRequest = "application/json", example = json!(docs::quantize_example())),
+            (docs::QuantizeRequest = "application/json", examples(
+                    ("plain" = (summary = "No scheme: int8, or what the form says", value = json!(docs::quantize_plain()))),
+                    ("rows" = (summary = "A scale for each row", value = json!(docs::quantize_rows()))),
+                    ("groups" = (summary = "Groups of 4 bits, packed", value = json!(docs::quantize_groups()))),
+                    ("percentile" = (summary = "A range without the extremes", value = json!(docs::quantize_percentile()))),
+                    ("several" = (summary = "Several tensors", value = json!(docs::quantize_several()))))),
             (docs::BinaryBody = "application/octet-stream"),
             (docs::BinaryBody = "application/x-npy"),
-            (docs::BinaryBody = "application/x-safetensors"))),
+            (docs::BinaryBody = "application/x-safetensors"),
+            (docs::FileForm = "multipart/form-data"))),
     responses(
         (status = 200, description = "Codes, parameters and report.",
             content(
@@ -59,10 +65,13 @@ pub(super) async fn quantize(State(app): State<App>, request: Request) -> Result
     params(docs::SchemeQuery, docs::DequantizeQuery),
     request_body(description = "An answer of quantize. For npy and bare elements, which are codes alone, scale and zero point stand in the query.",
         content(
-            (docs::DequantizeRequest = "application/json", example = json!(docs::dequantize_example())),
+            (docs::DequantizeRequest = "application/json", examples(
+                    ("rows" = (summary = "A scale for each row", value = json!(docs::dequantize_rows()))),
+                    ("packed" = (summary = "4-bit codes, two a byte", value = json!(docs::dequantize_packed()))))),
             (docs::BinaryBody = "application/octet-stream"),
             (docs::BinaryBody = "application/x-npy"),
-            (docs::BinaryBody = "application/x-safetensors"))),
+            (docs::BinaryBody = "application/x-safetensors"),
+            (docs::FileForm = "multipart/form-data"))),
     responses(
         (status = 200, description = "The restored tensors.",
             content(
@@ -87,10 +96,13 @@ pub(super) async fn dequantize(
     params(docs::TensorQuery, docs::CompareQuery),
     request_body(description = "One tensor.",
         content(
-            (docs::CompareRequest = "application/json", example = json!(docs::compare_example())),
+            (docs::CompareRequest = "application/json", examples(
+                    ("sweep" = (summary = "A sweep of common schemes", value = json!(docs::compare_sweep()))),
+                    ("listed" = (summary = "A list of schemes", value = json!(docs::compare_listed()))))),
             (docs::BinaryBody = "application/octet-stream"),
             (docs::BinaryBody = "application/x-npy"),
-            (docs::BinaryBody = "application/x-safetensors"))),
+            (docs::BinaryBody = "application/x-safetensors"),
+            (docs::FileForm = "multipart/form-data"))),
     responses(
         (status = 200, description = "The table.", body = crate::api::documents::CompareDoc),
         docs::Problems))]
@@ -107,10 +119,13 @@ pub(super) async fn compare(State(app): State<App>, request: Request) -> Result<
     params(docs::TensorQuery, docs::InspectQuery),
     request_body(description = "One tensor.",
         content(
-            (docs::InspectRequest = "application/json", example = json!(docs::inspect_example())),
+            (docs::InspectRequest = "application/json", examples(
+                    ("whole" = (summary = "The tensor as a whole", value = json!(docs::inspect_whole()))),
+                    ("rows" = (summary = "Each row too", value = json!(docs::inspect_rows()))))),
             (docs::BinaryBody = "application/octet-stream"),
             (docs::BinaryBody = "application/x-npy"),
-            (docs::BinaryBody = "application/x-safetensors"))),
+            (docs::BinaryBody = "application/x-safetensors"),
+            (docs::FileForm = "multipart/form-data"))),
     responses(
         (status = 200, description = "The statistics.", body = crate::api::documents::InspectDoc),
         docs::Problems))]
@@ -129,8 +144,11 @@ pub(super) async fn inspect(State(app): State<App>, request: Request) -> Result<
     params(docs::MatmulQuery),
     request_body(description = "Both operands: in JSON, or as the tensors a and b of a safetensors file.",
         content(
-            (docs::MatmulRequest = "application/json", example = json!(docs::matmul_example())),
-            (docs::BinaryBody = "application/x-safetensors"))),
+            (docs::MatmulRequest = "application/json", examples(
+                    ("real" = (summary = "Real numbers, quantized on the way", value = json!(docs::matmul_real()))),
+                    ("codes" = (summary = "Codes, a bias and a ReLU", value = json!(docs::matmul_codes()))))),
+            (docs::BinaryBody = "application/x-safetensors"),
+            (docs::FileForm = "multipart/form-data"))),
     responses(
         (status = 200, description = "The product.",
             content(

@@ -459,7 +459,7 @@ mod tests {
         let mut room = |_| Ok(());
         let mut text = Text::new(&mut room);
         text.push(&vec![b' '; bytes]).unwrap();
-        Answer::json(text)
+        Answer::json(text).unwrap()
     }
 
     #[tokio::test]

@@ -14,12 +14,11 @@ mod pools;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::api::answer::Answer;
+use crate::api::answer::{Answer, Style};
 use crate::api::error::{Error, Kind};
 use crate::api::payload::{Context, Format, Payload};
 use crate::api::{compare, dequantize, inspect, matmul, quantize};
 use crate::codec::Limits;
-use crate::codec::encoding::Encoding;
 use crate::quant::Cancel;
 
 use admission::Permit;
@@ -95,8 +94,8 @@ pub struct Command {
     pub payload: Payload,
     /// Format of the answer.
     pub format: Format,
-    /// Content coding of the answer, where it pays.
-    pub encoding: Encoding,
+    /// How its text leaves.
+    pub style: Style,
 }
 
 /// Carries a command out on the thread that calls.
@@ -104,7 +103,7 @@ pub struct Command {
 /// # Errors
 /// [`Error`] of the operation.
 pub fn execute(command: Command, context: &mut Context<'_>) -> Result<Answer, Error> {
-    let Command { operation, payload, format, encoding } = command;
+    let Command { operation, payload, format, style } = command;
     let answer = match operation {
         Operation::Quantize => quantize::run(payload, format, context),
         Operation::Dequantize => dequantize::run(payload, format, context),
@@ -112,7 +111,7 @@ pub fn execute(command: Command, context: &mut Context<'_>) -> Result<Answer, Er
         Operation::Inspect => inspect::run(payload, context),
         Operation::Matmul => matmul::run(payload, format, context),
     }?;
-    answer.compressed(encoding, context)
+    answer.styled(style, context)
 }
 
 /// An answer, how long it took, and the bytes it may hold until it is written.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::api::answer::{Answer, Encoding};
+use crate::api::answer::{Answer, Encoding, Style};
 use crate::api::error::{Error, Kind, Place};
 use crate::api::layers::Hosted;
 use crate::api::name::Name;
@@ -41,7 +41,7 @@ pub struct Inference {
     /// The body.
     pub body: Body,
     /// Content coding that the client asked for.
-    pub encoding: Encoding,
+    pub style: Style,
     /// When the request came.
     pub received: Instant,
 }
@@ -228,7 +228,7 @@ impl Inference {
         statistics: &Statistics,
         context: &mut Context<'_>,
     ) -> Result<Answer, Error> {
-        let Self { target, body, encoding, received } = self;
+        let Self { target, body, style, received } = self;
         let started = Instant::now();
         let layer_input;
         let inputs = match &target {
@@ -253,7 +253,11 @@ impl Inference {
         let computed = Instant::now();
         let version = target.version().to_string();
         let answer = oip::encode(&call, (target.name(), &version), outputs, context)?;
-        let answer = answer.compressed_as(encoding, context)?;
+        let answer = match style.pretty {
+            true => answer.laid_out(&mut |bytes| context.take(bytes))?,
+            false => answer,
+        };
+        let answer = answer.compressed_as(style.encoding, context)?;
         let phases = Phases {
             queue: started - submitted,
             input: decoded - started,
@@ -283,7 +287,7 @@ impl Together {
         submitted: Instant,
         statistics: Arc<Statistics>,
     ) -> Self {
-        let Inference { body, encoding, received, .. } = inference;
+        let Inference { body, style: Style { encoding, .. }, received, .. } = inference;
         let call = Call::default();
         Self { body: Some(body), call, encoding, received, hosted, submitted, statistics }
     }
@@ -462,6 +466,8 @@ impl Service {
         let own = Arc::clone(&statistics);
         if let Target::Layer(hosted) = &inference.target
             && inference.body.encoding == Encoding::Identity
+            // What is laid out takes room that is not known before the run.
+            && !inference.style.pretty
             && self.goes_together(hosted, body)
         {
             let hosted = Arc::clone(hosted);

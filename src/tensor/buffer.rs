@@ -1,5 +1,7 @@
 //! Byte storage aligned for every element type.
 
+use std::ops::Range;
+
 use bytemuck::{Pod, Zeroable};
 use memmap2::MmapMut;
 
@@ -154,6 +156,15 @@ impl Buffer {
         self.len = self.len.min(len);
     }
 
+    /// Drops all bytes but those of a range, which move to the start; does nothing when the buffer
+    /// has not all of them.
+    pub fn keep(&mut self, range: Range<usize>) {
+        if self.bytes().get(range.clone()).is_some() {
+            self.bytes_mut().copy_within(range.clone(), 0);
+            self.truncate(range.len());
+        }
+    }
+
     /// Bytes that fit without another allocation.
     #[must_use]
     pub fn capacity(&self) -> usize {
@@ -211,6 +222,11 @@ mod tests {
         assert_eq!(buffer.bytes().as_ptr().align_offset(64), 0);
         buffer.truncate(2);
         assert_eq!(buffer.bytes(), &[1, 2]);
+        buffer.extend(&[3, 4, 5]);
+        buffer.keep(1..4);
+        assert_eq!(buffer.bytes(), &[2, 3, 4]);
+        buffer.keep(2..4);
+        assert_eq!(buffer.bytes(), &[2, 3, 4]);
     }
 
     #[test]

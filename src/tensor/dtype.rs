@@ -31,6 +31,26 @@ pub enum DType {
     U8,
 }
 
+/// What else the types are called, in lower case: by `NumPy` (also `arr.dtype.str`) and by
+/// `PyTorch`, whose words for C types are not those of `NumPy`.
+const ALIASES: [(DType, &[&str]); 12] = [
+    (DType::F64, &["float64", "double", "<f8"]),
+    (DType::F32, &["float32", "single", "torch.float", "<f4"]),
+    (DType::F16, &["float16", "half", "<f2"]),
+    (DType::BF16, &["bfloat16"]),
+    (DType::I64, &["int64", "torch.long", "<i8"]),
+    (DType::I32, &["int32", "torch.int", "<i4"]),
+    (DType::I16, &["int16", "torch.short", "<i2"]),
+    (DType::I8, &["int8", "|i1"]),
+    (DType::U64, &["uint64", "<u8"]),
+    (DType::U32, &["uint32", "<u4"]),
+    (DType::U16, &["uint16", "<u2"]),
+    (DType::U8, &["uint8", "|u1"]),
+];
+
+/// Modules whose names may stand before those of types.
+const MODULES: [&str; 3] = ["torch.", "numpy.", "np."];
+
 impl DType {
     /// Every type, in the order in which messages list them.
     pub const ALL: [Self; 12] = [
@@ -73,6 +93,19 @@ impl DType {
         Self::ALL.into_iter().find(|dtype| dtype.name() == name)
     }
 
+    /// The type of that name, in any case, or of one of its aliases.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        let name = name.to_ascii_lowercase();
+        let own = Self::ALL.into_iter().find(|dtype| dtype.name().eq_ignore_ascii_case(&name));
+        let alias = |name: &str| {
+            let found = ALIASES.iter().find(|(_, names)| names.contains(&name));
+            found.map(|(dtype, _)| *dtype)
+        };
+        let module = |name: &str| MODULES.iter().find_map(|m| alias(name.strip_prefix(m)?));
+        own.or_else(|| alias(&name)).or_else(|| module(&name))
+    }
+
     /// Bytes of one element.
     #[must_use]
     pub const fn size(self) -> usize {
@@ -94,5 +127,42 @@ impl DType {
 impl fmt::Display for DType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_have_the_names_that_libraries_give_them() {
+        for (name, expect) in [
+            ("F32", Some(DType::F32)),
+            ("f32", Some(DType::F32)),
+            ("Float32", Some(DType::F32)),
+            ("torch.float16", Some(DType::F16)),
+            ("torch.half", Some(DType::F16)),
+            ("torch.long", Some(DType::I64)),
+            ("np.uint8", Some(DType::U8)),
+            ("bfloat16", Some(DType::BF16)),
+            ("<f4", Some(DType::F32)),
+            // As Rust says it, not NumPy's type code for eight bytes.
+            ("i8", Some(DType::I8)),
+            ("<i8", Some(DType::I64)),
+            // Of four bytes in PyTorch, of eight in Python.
+            ("float", None),
+            ("np.float", None),
+            (">f4", None),
+            ("FP32", None),
+            ("torch.", None),
+            ("torch.torch.int8", None),
+            ("", None),
+        ] {
+            assert_eq!(DType::parse(name), expect, "{name}");
+        }
+        for (dtype, names) in ALIASES {
+            assert_eq!(DType::parse(dtype.name()), Some(dtype));
+            assert!(names.iter().all(|name| DType::parse(name) == Some(dtype)), "{dtype}");
+        }
     }
 }

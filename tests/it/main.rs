@@ -2,6 +2,7 @@
 //! [`harness`] is checked against the `OpenAPI` document.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails that way")]
 
+mod answers;
 mod architecture;
 mod busy;
 mod calibrators;
@@ -11,6 +12,7 @@ mod contract;
 mod document;
 mod errors;
 mod foreign;
+mod forms;
 mod harness;
 mod layers;
 mod names;
@@ -18,4 +20,5 @@ mod notebook;
 mod oip;
 mod pieces;
 mod products;
+mod queries;
 mod sockets;

@@ -165,8 +165,12 @@ async fn what_cannot_be_multiplied_is_named() {
     };
     let codes = |codes: Value, dims: [usize; 2]| json!({"codes": codes, "shape": dims, "scale": 1});
     for (request, pointer, detail) in [
-        (json!({"a": a}), "/b", "missing"),
-        (with("a", json!({"codes": [1, 2]})), "/a/shape", "a matrix has two dimensions or more"),
+        (json!({"a": a}), "/b", "b is missing"),
+        (
+            with("a", json!({"codes": [1, 2]})),
+            "/a/shape",
+            "shape: a matrix has two dimensions or more",
+        ),
         (
             with("a", codes(json!([1, 2, 3]), [1, 3])),
             "/b/shape",
@@ -175,28 +179,28 @@ async fn what_cannot_be_multiplied_is_named() {
         (
             with("b", json!({"codes": [[1], [2]], "zero_point": 200})),
             "/b/zero_point",
-            "element 0 is no code",
+            "zero_point: element 0 is no code",
         ),
         (
             with("b", json!({"codes": [[1], [2]], "scale": [1, 2, 3]})),
             "/b/scale",
-            "3 values for 1 slices",
+            "scale: 3 values for 1 slices",
         ),
         (
             with("b", json!({"data": [[1], [2]], "scheme": {"granularity": "channel", "axis": 0}})),
             "/b/scheme/granularity",
-            "not one that columns of a product have",
+            "granularity is not one that columns of a product have",
         ),
         (
             with("a", json!({"data": [[1, 2]], "scheme": {"bits": 16}})),
             "/a/scheme/bits",
             "products are of codes of up to 8 bits",
         ),
-        (with("a", json!({"data": [[1, "NaN"]]})), "/a/data", "element 1 is NaN"),
-        (with("bias", json!([1, 2])), "/bias", "2 values for 1 columns"),
-        (with("output_dtype", json!("U8")), "/output_scale", "missing"),
-        (with("report", json!(true)), "/report", "needs both operands as real numbers"),
-        (with("colour", json!(1)), "/colour", "unknown option"),
+        (with("a", json!({"data": [[1, "NaN"]]})), "/a/data", "data: element 1 is NaN"),
+        (with("bias", json!([1, 2])), "/bias", "bias: 2 values for 1 columns"),
+        (with("output_dtype", json!("U8")), "/output_scale", "output_scale is missing"),
+        (with("report", json!(true)), "/report", "report needs both operands as real numbers"),
+        (with("colour", json!(1)), "/colour", "colour is an unknown option"),
     ] {
         let answer = client.post(MATMUL, &request).await;
         let kind =
@@ -215,7 +219,7 @@ async fn what_is_too_deep_or_too_wide_is_refused() {
         "b": {"codes": vec![255; 40_000], "shape": [40_000, 1], "dtype": "U8"}
     });
     let problem = client.post(MATMUL, &deep).await.problem("invalid-option", 400);
-    assert_eq!(problem["detail"], "a K of 40000 may overflow sums of 32 bits");
+    assert_eq!(problem["detail"], "shape: a K of 40000 may overflow sums of 32 bits");
     let wide = json!({
         "a": {"codes": vec![1; 100_000], "shape": [100_000, 1]},
         "b": {"codes": vec![1; 100_000], "shape": [1, 100_000]}

@@ -4,6 +4,7 @@ import base64
 import gzip
 import itertools
 import json
+import subprocess
 import zlib
 
 import ml_dtypes
@@ -428,3 +429,21 @@ def test_media_types_are_guessed_where_none_is_named(client):
     check_problem(client.post("/v1/quantize", b"x", kind="text/html"), "unsupported-media-type", 415)
     vendor = "application/vnd.docker.ai.safetensors"
     assert client.post("/v1/quantize", write_safetensors({"w": X}), kind=vendor).status_code == 200
+
+
+def test_what_libraries_send_by_themselves(client, tmp_path):
+    expect = client.post("/v1/quantize", npy_bytes(X), kind=NPY, params={"bits": 4, "signed": False}).content
+    file = tmp_path / "w.npy"
+    file.write_bytes(npy_bytes(X))
+    for fields in ({"params": {"bits": 4, "signed": False}}, {"data": {"bits": 4, "signed": False}}):
+        with file.open("rb") as upload:
+            answer = client.request("POST", "/v1/quantize", files={"upload": upload}, **fields)
+        assert answer.content == expect
+    url = f"{client.url}/v1/quantize?bits=4&signed=False"
+    for options in (["-F", f"file=@{file}"], ["--data-binary", f"@{file}"]):
+        assert subprocess.run(["curl", "-sf", url, *options], capture_output=True, check=True).stdout == expect
+    saved = subprocess.run(["curl", "-sfOJ", url, "-F", f"file=@{file}"], cwd=tmp_path, check=True)
+    assert saved.returncode == 0 and (tmp_path / "quantize.safetensors").read_bytes() == expect
+    params = {"dtype": str(X.dtype), "shape": X.shape, "scheme.bits": 4, "signed": False}
+    raw = client.request("POST", "/v1/quantize", data=X.tobytes(), params=params, headers={"content-type": RAW})
+    assert raw.content == expect

@@ -7,10 +7,11 @@ use crate::api::error::{Error, Kind, Place};
 use crate::api::fields::{Fields, Origin};
 use crate::api::name::Name;
 use crate::api::options::{Options, SCHEME_FIELDS, scheme_of_value};
-use crate::api::payload::{Context, Format, Payload, pointer};
+use crate::api::payload::{Context, Format, Payload, TENSOR, pointer};
 use crate::codec::json;
 use crate::quant::calibrate::{Method, Parts, Plan};
 use crate::quant::params::Numerics;
+use crate::tensor::DType;
 
 use super::document;
 use super::{Batch, Creation, Import, Setup, Wanted};
@@ -59,9 +60,8 @@ fn read_object<T>(
             .at(Place::Header("content-type"))
             .cure("send application/json; only batches are tensors"));
     }
-    Fields::from_query(&query)?
-        .finish(&[])
-        .map_err(|error| error.cure("put the options of a JSON request into its body"))?;
+    let mut query = Fields::from_query(&query)?;
+    query.gather("scheme", &NUMERICS);
     let mut fields = Fields::new(Map::new(), Origin::Body(String::new()));
     let mut document = None;
     for member in &json::members(body.bytes())? {
@@ -72,6 +72,7 @@ fn read_object<T>(
             }
         }
     }
+    fields.merge(query)?;
     read(fields, document, context)
 }
 
@@ -82,7 +83,7 @@ fn read_object<T>(
 pub fn read_creation(payload: Payload, context: &mut Context<'_>) -> Result<Creation, Error> {
     read_object(payload, context, |mut fields, document, context| {
         let Some(name) = name(&mut fields, "name")? else {
-            return Err(fields.error("name", "missing").cure("for instance \"activations\""));
+            return Err(or_instance(fields.missing("name", &CREATION), "\"activations\""));
         };
         let replace = fields.bool("replace")?.unwrap_or(false);
         let import = match document {
@@ -100,8 +101,14 @@ pub fn read_creation(payload: Payload, context: &mut Context<'_>) -> Result<Crea
     })
 }
 
+/// An error about what is missing, with an example of it where nothing else helps.
+fn or_instance(error: Error, example: &str) -> Error {
+    let cure = format!("for instance {example}");
+    if error.cure.is_empty() { error.cure(cure) } else { error }
+}
+
 fn name(fields: &mut Fields, field: &str) -> Result<Option<Name>, Error> {
-    let place = fields.origin().place(field);
+    let place = fields.place(field);
     let Some(value) = fields.take(field) else { return Ok(None) };
     Name::new(value.as_str().unwrap_or_default(), place).map(Some)
 }
@@ -187,10 +194,11 @@ fn numerics_of_value(value: Value, at: &str) -> Result<Numerics, Error> {
 /// # Errors
 /// [`Error`] names the member or offset at fault.
 pub fn read_batch(payload: Payload, context: &mut Context<'_>) -> Result<Batch, Error> {
-    let mut request = payload.decode(context)?;
+    let known = [TENSOR.as_slice(), &["resolve"]].concat();
+    let mut request = payload.decode(&known, context)?;
     let origin = request.fields.origin().clone();
     let resolve = request.fields.bool("resolve")?;
-    request.fields.finish(&["data", "data_b64", "dtype", "shape", "resolve"])?;
+    request.fields.finish(&known)?;
     let tensor = only(request.tensors)?;
     Ok(Batch { tensor, wanted: Wanted { resolve, ..Wanted::default() }, origin })
 }
@@ -202,7 +210,8 @@ pub fn read_batch(payload: Payload, context: &mut Context<'_>) -> Result<Batch, 
 pub fn read_query(query: &str) -> Result<Wanted, Error> {
     let mut fields = Fields::from_query(query)?;
     let resolve = fields.bool("resolve")?.unwrap_or(true);
-    let wide = fields.word("scale_dtype", &["F32", "F64"])?.map(|name| name == "F64");
+    let wide = fields.dtype("scale_dtype", &[DType::F32, DType::F64])?;
+    let wide = wide.map(|dtype| dtype == DType::F64);
     let mut codes = Fields::from_query("")?;
     let mut is_named = false;
     for field in NUMERICS {

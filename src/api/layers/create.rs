@@ -8,9 +8,10 @@ use serde_json::{Map, Value};
 use crate::api::coded::Item;
 use crate::api::dequantize::{Metadata, json_item, safetensors_item};
 use crate::api::error::{Error, Kind, Place};
-use crate::api::fields::{Fields, Origin};
+use crate::api::fields::{Fields, Origin, merge_schemes};
+use crate::api::matmul::REAL;
 use crate::api::name::Name;
-use crate::api::options::{Options, options_of_value};
+use crate::api::options::{Options, SCHEME_FIELDS, options_of_value};
 use crate::api::payload::{self, Context, Format, Payload};
 use crate::codec::json::{self, Member};
 use crate::codec::{Within, npy, safetensors};
@@ -79,26 +80,16 @@ pub struct Request {
 pub fn read(payload: Payload, context: &mut Context<'_>) -> Result<Request, Error> {
     let (body, input, query) = payload.inflate(context)?;
     let mut fields = Fields::from_query(&query)?;
+    fields.gather("scheme", &SCHEME_FIELDS);
+    ["input", "output"].into_iter().try_for_each(|name| fields.nest(name))?;
     match input {
-        Format::Json => {
-            fields
-                .finish(&[])
-                .map_err(|error| error.cure("put the options of a JSON request into its body"))?;
-            decode_json(body.bytes(), context)
-        }
-        Format::Safetensors => {
-            nest(&mut fields)?;
-            decode_safetensors(body, fields, context)
-        }
+        Format::Json => decode_json(body.bytes(), fields, context),
+        Format::Safetensors => decode_safetensors(body, fields, context),
         Format::Npy => {
-            nest(&mut fields)?;
             let within: Within<'_> = (context.limits, &mut |bytes| context.take(bytes));
             Ok(alone(npy::read(body, within)?, fields))
         }
-        Format::Raw => {
-            nest(&mut fields)?;
-            Ok(alone(payload::raw_tensor(body, &mut fields, context.limits)?, fields))
-        }
+        Format::Raw => Ok(alone(payload::raw_tensor(body, &mut fields, context.limits)?, fields)),
     }
 }
 
@@ -108,7 +99,7 @@ impl Request {
     /// # Errors
     /// When it is none.
     pub fn name(&mut self) -> Result<Option<Name>, Error> {
-        let place = self.fields.origin().place("name");
+        let place = self.fields.place("name");
         let name = self.fields.take("name");
         name.map(|name| Name::new(name.as_str().unwrap_or_default(), place)).transpose()
     }
@@ -139,13 +130,8 @@ fn alone(tensor: Tensor, mut fields: Fields) -> Request {
     Request { weight: Some(Given::Real(tensor, scheme)), bias: None, fields }
 }
 
-/// Gathers the fields that stand in a query as `input.scale` and so on.
-fn nest(fields: &mut Fields) -> Result<(), Error> {
-    ["scheme", "input", "output"].into_iter().try_for_each(|name| fields.nest(name))
-}
-
 fn chain(fields: &mut Fields) -> Result<Option<Vec<Name>>, Error> {
-    let place = fields.origin().place("chain");
+    let place = fields.place("chain");
     let kind = fields.clone().take("kind");
     let Some(value) = fields.take("chain") else {
         if kind.is_some_and(|kind| kind == "chain") {
@@ -176,9 +162,9 @@ fn layer(
 ) -> Result<(Definition, Layer), Error> {
     let Request { weight, bias, mut fields } = request;
     let Some(given) = weight else {
-        return Err(fields
-            .error("weight", "missing")
-            .cure("send a tensor, such as {\"data\": [[1, 2]]}, or codes; or a chain"));
+        let error = fields.missing("weight", &OPTIONS);
+        let cure = "send a tensor, such as {\"data\": [[1, 2]]}, or codes; or a chain";
+        return Err(if error.cure.is_empty() { error.cure(cure) } else { error });
     };
     let origin = fields.origin().clone();
     let kind = fields.word("kind", &["linear", "conv2d"])?.unwrap_or("linear");
@@ -346,7 +332,11 @@ fn conv(fields: &mut Fields) -> Result<Conv, Error> {
     })
 }
 
-fn decode_json(text: &[u8], context: &mut Context<'_>) -> Result<Request, Error> {
+fn decode_json(
+    text: &[u8],
+    mut query: Fields,
+    context: &mut Context<'_>,
+) -> Result<Request, Error> {
     let members = json::members(text)?;
     let mut fields = Fields::new(Map::new(), Origin::Body(String::new()));
     for member in members.iter().filter(|m| !["weight", "bias"].contains(&&*m.key)) {
@@ -354,7 +344,9 @@ fn decode_json(text: &[u8], context: &mut Context<'_>) -> Result<Request, Error>
         fields.insert(&member.key, value);
     }
     let [weight, bias] = ["weight", "bias"].map(|key| json::find(&members, key));
-    let weight = weight.map(|member| json_weight(member, context)).transpose()?;
+    let scheme = query.take("scheme");
+    fields.merge(query)?;
+    let weight = weight.map(|member| json_weight(member, scheme, context)).transpose()?;
     let bias =
         bias.map(|member| payload::numbers_or_tensor(member, DType::F32, context)).transpose()?;
     // The scheme of weights stands beside them; in a query there is no such place.
@@ -364,21 +356,29 @@ fn decode_json(text: &[u8], context: &mut Context<'_>) -> Result<Request, Error>
     Ok(Request { weight, bias, fields })
 }
 
-fn json_weight(member: &Member<'_>, context: &mut Context<'_>) -> Result<Given, Error> {
+/// A weight with a scheme, its own or one of the query, or what `quantize` answered.
+fn json_weight(
+    member: &Member<'_>,
+    query: Option<Value>,
+    context: &mut Context<'_>,
+) -> Result<Given, Error> {
     let base = "/weight";
     let members = json::members(member.value)
         .map_err(|error| Error::from(error).at(Place::Pointer(base.to_owned())))?;
     if members.iter().any(|member| member.key == "codes") {
-        return Ok(Given::Coded(Box::new(json_item(&members, base, context)?)));
+        let mut fields = Fields::default();
+        if let Some(scheme) = query {
+            fields.insert("scheme", scheme);
+        }
+        return Ok(Given::Coded(Box::new(json_item(&members, base, &fields, context)?)));
     }
     let scheme = json::find(&members, "scheme");
     let scheme = scheme.map(|m| context.read_option(m.value, "/weight/scheme")).transpose()?;
+    let scheme = merge_schemes(scheme, query)?;
     let (tensor, rest) = payload::tensor_of_members(&members, base, context)?;
     match rest.iter().find(|member| member.key != "scheme") {
         None => Ok(Given::Real(tensor, scheme)),
-        Some(member) => Err(Error::new(Kind::InvalidOption, "unknown field")
-            .at(Place::Pointer(payload::pointer(base, &member.key)))
-            .cure("known here: data, data_b64, shape, dtype, scheme, or codes with scale and zero_point")),
+        Some(member) => Err(payload::unknown_member(member, base, &REAL)),
     }
 }
 

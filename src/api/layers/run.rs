@@ -6,7 +6,7 @@ use crate::api::answer::Answer;
 use crate::api::compare::only;
 use crate::api::documents::ProductReportDoc;
 use crate::api::error::{Error, Kind, Place};
-use crate::api::payload::{Context, Format, Payload};
+use crate::api::payload::{Context, Format, Payload, TENSOR};
 use crate::codec::json;
 use crate::quant::layer::{ChainError, Comparison, chain_float};
 use crate::quant::{QuantError, cost};
@@ -15,8 +15,6 @@ use crate::tensor::{Shape, Tensor};
 use super::Hosted;
 use super::documents::{EvaluationDoc, MemoryDoc, TimeDoc};
 
-/// What a request of one tensor may have beside it.
-const FIELDS: [&str; 4] = ["data", "data_b64", "shape", "dtype"];
 /// Runs of an evaluation.
 const MAX_RUNS: u32 = 20;
 /// Time after which no further run is begun, seconds.
@@ -27,8 +25,8 @@ const ENOUGH: f64 = 0.5;
 /// # Errors
 /// [`Error`] names the field at fault.
 pub fn input(payload: Payload, context: &mut Context<'_>) -> Result<Tensor, Error> {
-    let request = payload.decode(context)?;
-    request.fields.finish(&FIELDS)?;
+    let request = payload.decode(&TENSOR, context)?;
+    request.fields.finish(&TENSOR)?;
     only(request.tensors)
 }
 
@@ -38,9 +36,10 @@ pub fn input(payload: Payload, context: &mut Context<'_>) -> Result<Tensor, Erro
 /// # Errors
 /// [`Error`] names the field at fault.
 pub fn input_of_run(payload: Payload, context: &mut Context<'_>) -> Result<(Tensor, bool), Error> {
-    let mut request = payload.decode(context)?;
+    let known = [TENSOR.as_slice(), &["batch"]].concat();
+    let mut request = payload.decode(&known, context)?;
     let batch = request.fields.bool("batch")?.unwrap_or(true);
-    request.fields.finish(&[FIELDS.as_slice(), &["batch"]].concat())?;
+    request.fields.finish(&known)?;
     Ok((only(request.tensors)?, batch))
 }
 

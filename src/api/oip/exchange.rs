@@ -202,13 +202,15 @@ pub fn encode(
         };
         Error { kind, ..Error::from(error) }.at(Place::Pointer("/outputs".to_owned()))
     })?;
-    let mut answer = Answer::json(text);
-    if outputs.iter().any(|output| output.binary) {
-        answer.format = Format::Raw;
-        answer.facts.push(("inference-header-content-length", answer.len().to_string()));
-        let binary = outputs.into_iter().filter(|output| output.binary);
-        answer.segments.extend(binary.map(|output| Bytes::from_owner(output.tensor)));
+    if outputs.iter().all(|output| !output.binary) {
+        return Answer::json(text);
     }
+    // Without a line end: clients take what the length below says for JSON, and the rest for elements.
+    let mut answer = Answer::head(text);
+    answer.format = Format::Raw;
+    answer.facts.push(("inference-header-content-length", answer.len().to_string()));
+    let binary = outputs.into_iter().filter(|output| output.binary);
+    answer.segments.extend(binary.map(|output| Bytes::from_owner(output.tensor)));
     Ok(answer)
 }
 

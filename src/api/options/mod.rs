@@ -409,15 +409,23 @@ fn block_shape(fields: &mut Fields) -> Result<Option<[usize; 2]>, Error> {
 /// # Errors
 /// [`Kind::InvalidOption`] names the field at fault.
 pub fn options_of_value(value: Value, pointer: &str) -> Result<Options, Error> {
-    let place = Place::Pointer(pointer.to_owned());
+    options_at(value, &Origin::Body(pointer.to_owned()))
+}
+
+/// The same of fields that stand at `origin`.
+fn options_at(value: Value, origin: &Origin) -> Result<Options, Error> {
+    let place = match origin {
+        Origin::Query => Place::Parameter("scheme".to_owned()),
+        Origin::Body(pointer) => Place::Pointer(pointer.clone()),
+    };
     match value {
         Value::Object(map) => {
-            let mut fields = Fields::new(map, Origin::Body(pointer.to_owned()));
+            let mut fields = Fields::new(map, origin.clone());
             let options = Options::take(&mut fields)?;
             fields.finish(&SCHEME_FIELDS[..18])?;
             Ok(options)
         }
-        Value::String(name) => presets::find(&name).ok_or_else(|| presets::unknown(place)),
+        Value::String(name) => presets::find(&name).ok_or_else(|| presets::unknown(place, &name)),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => {
             Err(Error::new(Kind::InvalidOption, "not a scheme")
                 .at(place)
@@ -431,9 +439,16 @@ pub fn options_of_value(value: Value, pointer: &str) -> Result<Options, Error> {
 /// # Errors
 /// [`Kind::InvalidOption`] names the field at fault.
 pub fn scheme_of_value(value: Value, pointer: &str) -> Result<Scheme, Error> {
-    let options =
-        if value.is_null() { Options::default() } else { options_of_value(value, pointer)? };
-    options.resolve(&Origin::Body(pointer.to_owned()))
+    scheme_at(value, &Origin::Body(pointer.to_owned()))
+}
+
+/// The same of fields that stand at `origin`.
+///
+/// # Errors
+/// [`Kind::InvalidOption`] names the field at fault.
+pub fn scheme_at(value: Value, origin: &Origin) -> Result<Scheme, Error> {
+    let options = if value.is_null() { Options::default() } else { options_at(value, origin)? };
+    options.resolve(origin)
 }
 
 #[cfg(test)]

@@ -97,14 +97,13 @@ pub fn decode(
     if rest.is_empty() { Ok(sink.finish()) } else { Err(corrupt(encoding)) }
 }
 
-/// The first bytes of what a body decodes to, enough to tell formats apart.
+/// The first `len` bytes of what a body decodes to, or all where there are fewer.
 ///
 /// # Errors
 /// The input is corrupt or truncated before they end, or its window is above 8 MiB.
-pub fn start(encoding: Encoding, mut input: &[u8]) -> Result<Vec<u8>, CodecError> {
-    const LEN: u64 = 64;
+pub fn start(encoding: Encoding, mut input: &[u8], len: usize) -> Result<Vec<u8>, CodecError> {
     let mut start = Vec::new();
-    let mut decoder = decoder(encoding, &mut input)?.take(LEN);
+    let mut decoder = decoder(encoding, &mut input)?.take(u64::try_from(len).unwrap_or(u64::MAX));
     decoder.read_to_end(&mut start).map_err(|error| failed(encoding, &error))?;
     Ok(start)
 }

@@ -154,7 +154,7 @@ proptest! {
             let decoded = decode_up_to(encoding, &coded, data.len()).unwrap();
             prop_assert_eq!(decoded.bytes(), &data[..]);
             if !coded.is_empty() {
-                prop_assert_eq!(start(encoding, &coded).unwrap(), &data[..data.len().min(64)]);
+                prop_assert_eq!(start(encoding, &coded, 64).unwrap(), &data[..data.len().min(64)]);
             }
         }
     }

@@ -6,6 +6,7 @@
 //! a tensor as a tree takes thirty times its size.
 
 mod number;
+mod pretty;
 mod read;
 mod scan;
 #[cfg(test)]
@@ -22,6 +23,7 @@ use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use half::{bf16, f16};
 
+pub use self::pretty::write_pretty;
 use self::read::{Element, Nesting, skip};
 pub use self::scan::{Member, find, members, members_up_to};
 pub(in crate::codec) use self::scan::{elements_up_to, unescape};

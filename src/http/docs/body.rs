@@ -35,6 +35,15 @@ impl ToSchema for BinaryBody {
     }
 }
 
+/// One file, as `curl -F` and file buttons send it. Other fields are options, as in the query.
+#[derive(Serialize, ToSchema)]
+pub(in crate::http) struct FileForm {
+    /// A file of npy, safetensors, JSON, or bare elements: its type, its first bytes or the end of its
+    /// name tell which.
+    #[schema(value_type = BinaryBody)]
+    file: Vec<u8>,
+}
+
 /// Numbers nested in arrays, one level a dimension; a bare number is a scalar.
 ///
 /// Not a recursive schema, which says more and which most generators of

@@ -329,6 +329,11 @@ pub(in crate::http) fn calibrator_example() -> Value {
     })
 }
 
+/// A range for each channel.
+pub(in crate::http) fn calibrator_channels() -> Value {
+    json!({"name": "channels", "granularity": "channel", "axis": -1, "scheme": "int8"})
+}
+
 /// An example request that runs.
 pub(in crate::http) fn batch_example() -> Value {
     json!({"data": [[0.0, 0.25, 3.0], [1.5, 0.0, -0.5]]})

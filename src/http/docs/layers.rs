@@ -212,12 +212,22 @@ pub(in crate::http) struct ForwardAnswer {
     zero_point: Option<i64>,
 }
 
-/// An example request that runs.
-pub(in crate::http) fn layer_example() -> Value {
+/// Weights in real numbers.
+pub(in crate::http) fn layer_real() -> Value {
     json!({
         "name": "fc1",
         "weight": {"data": [[0.5, -0.25], [1.0, 0.75], [-0.6, 0.2]], "scheme": "int8_per_channel"},
         "bias": [0.1, 0.0, -0.1],
         "activation": "relu"
+    })
+}
+
+/// Weights as quantize answers them, and an input whose range is known.
+pub(in crate::http) fn layer_codes() -> Value {
+    json!({
+        "name": "fc1_codes",
+        "weight": {"codes": [[127, -64], [127, 95], [-127, 42]], "scale": [0.003_9, 0.007_9, 0.004_7],
+            "scheme": {"granularity": "channel", "axis": 0}},
+        "input": {"min": -2, "max": 2, "signed": false}
     })
 }

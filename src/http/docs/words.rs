@@ -3,7 +3,8 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// Element types of tensors.
+/// Element types of tensors. The names that `NumPy`, `PyTorch` and Rust have for them are taken as
+/// well: `float32`, `torch.float16`, `<f4`, `bf16`.
 #[derive(Serialize, ToSchema)]
 pub(in crate::http) enum Dtype {
     F64,
@@ -108,7 +109,7 @@ pub(in crate::http) enum OutputName {
     ZeroPoint,
 }
 
-/// Floating-point types that dequantize writes.
+/// Floating-point types that dequantize writes, by any name that they have.
 #[derive(Serialize, ToSchema)]
 pub(in crate::http) enum RealDtype {
     F32,
@@ -117,7 +118,7 @@ pub(in crate::http) enum RealDtype {
     BF16,
 }
 
-/// Element types of scales.
+/// Element types of scales, by any name that they have.
 #[derive(Serialize, ToSchema)]
 pub(in crate::http) enum ScaleDtype {
     F32,
@@ -134,7 +135,7 @@ pub(in crate::http) enum SortName {
     Cosine,
 }
 
-/// Element types of products.
+/// Element types of products, by any name that they have.
 #[derive(Serialize, ToSchema)]
 pub(in crate::http) enum ProductDtype {
     I32,

@@ -1,6 +1,5 @@
 //! Health and description of the server, as the protocol has them.
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -11,6 +10,7 @@ use crate::api::oip::documents::ServerMetadata;
 use crate::http::App;
 
 use super::docs::ReadFailures;
+use crate::http::document::Document;
 
 /// Extensions of the protocol that are spoken.
 const EXTENSIONS: [&str; 4] =
@@ -40,8 +40,8 @@ pub(super) struct Ready {
 /// Whether the server is alive.
 #[utoipa::path(get, path = "/v2/health/live", operation_id = "v2_live", tag = "inference protocol",
     responses((status = 200, description = "It is.", body = Live), ReadFailures))]
-pub(super) async fn live() -> Json<Live> {
-    Json(Live { live: true })
+pub(super) async fn live() -> Document<Live> {
+    Document(Live { live: true })
 }
 
 /// Whether the server takes requests.
@@ -54,11 +54,11 @@ pub(super) async fn ready(State(app): State<App>) -> Response {
     let ready = app.is_ready();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let error = (!ready).then_some("the server is stopping");
-    (status, Json(Ready { ready, live: true, error })).into_response()
+    (status, Document(Ready { ready, live: true, error })).into_response()
 }
 
-fn metadata() -> Json<ServerMetadata> {
-    Json(ServerMetadata {
+fn metadata() -> Document<ServerMetadata> {
+    Document(ServerMetadata {
         name: env!("CARGO_PKG_NAME"),
         version: env!("CARGO_PKG_VERSION"),
         extensions: EXTENSIONS.to_vec(),
@@ -68,13 +68,13 @@ fn metadata() -> Json<ServerMetadata> {
 /// Name, version and extensions of the server.
 #[utoipa::path(get, path = "/v2", operation_id = "v2_server", tag = "inference protocol",
     responses((status = 200, description = "The server.", body = ServerMetadata), ReadFailures))]
-pub(super) async fn server() -> Json<ServerMetadata> {
+pub(super) async fn server() -> Document<ServerMetadata> {
     metadata()
 }
 
 /// The same under the other spelling of the path.
 #[utoipa::path(get, path = "/v2/", operation_id = "v2_server_slash", tag = "inference protocol",
     responses((status = 200, description = "The server.", body = ServerMetadata), ReadFailures))]
-pub(super) async fn server_slash() -> Json<ServerMetadata> {
+pub(super) async fn server_slash() -> Document<ServerMetadata> {
     metadata()
 }

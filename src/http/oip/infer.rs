@@ -8,6 +8,7 @@ use axum::http::HeaderMap;
 use axum::http::request::Parts;
 use axum::response::Response;
 
+use crate::api::answer::Style;
 use crate::api::error::{Error, Kind, Place};
 use crate::api::oip::Body as Received;
 use crate::http::{App, body, exchange, negotiate};
@@ -53,8 +54,9 @@ async fn carry_out(
     received: Instant,
 ) -> Result<Response, Error> {
     exchange::refuse_when_draining(app)?;
-    let (Parts { headers, .. }, body) = request.into_parts();
+    let (Parts { headers, uri, .. }, body) = request.into_parts();
     let headers = &headers;
+    let (_, pretty) = negotiate::take_pretty(uri.query().unwrap_or_default())?;
     let header = header_length(headers)?;
     let encoding = negotiate::body_encoding(headers)?;
     // The elements behind the header start where vectors are read from.
@@ -64,7 +66,7 @@ async fn carry_out(
     let inference = Inference {
         target,
         body: Received { bytes: Arc::new(bytes), lead, header, encoding },
-        encoding: negotiate::asked_encoding(headers),
+        style: Style { pretty, encoding: negotiate::asked_encoding(headers) },
         received,
     };
     let started = Instant::now();

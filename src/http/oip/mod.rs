@@ -18,7 +18,7 @@ use utoipa_axum::routes;
 use crate::api::error::{Error, Kind};
 use crate::service::models::Target;
 
-use super::App;
+use super::{App, documents};
 
 /// The bytes of the JSON header of a body with binary tensors.
 pub(super) const HEADER_LENGTH: HeaderName =
@@ -27,25 +27,25 @@ pub(super) const HEADER_LENGTH: HeaderName =
 /// Every route of the protocol.
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
-        .routes(routes!(health::live))
-        .routes(routes!(health::ready))
-        .routes(routes!(health::server))
-        .routes(routes!(health::server_slash))
-        .routes(routes!(models::list))
-        .routes(routes!(models::all_statistics))
-        .routes(routes!(models::metadata))
-        .routes(routes!(models::version_metadata))
-        .routes(routes!(models::ready))
-        .routes(routes!(models::version_ready))
-        .routes(routes!(models::config))
-        .routes(routes!(models::version_config))
-        .routes(routes!(models::statistics))
-        .routes(routes!(models::version_statistics))
+        .routes(documents(routes!(health::live)))
+        .routes(documents(routes!(health::ready)))
+        .routes(documents(routes!(health::server)))
+        .routes(documents(routes!(health::server_slash)))
+        .routes(documents(routes!(models::list)))
+        .routes(documents(routes!(models::all_statistics)))
+        .routes(documents(routes!(models::metadata)))
+        .routes(documents(routes!(models::version_metadata)))
+        .routes(documents(routes!(models::ready)))
+        .routes(documents(routes!(models::version_ready)))
+        .routes(documents(routes!(models::config)))
+        .routes(documents(routes!(models::version_config)))
+        .routes(documents(routes!(models::statistics)))
+        .routes(documents(routes!(models::version_statistics)))
         .routes(routes!(infer::infer))
         .routes(routes!(infer::version_infer))
-        .routes(routes!(repository::index))
-        .routes(routes!(repository::load))
-        .routes(routes!(repository::unload))
+        .routes(documents(routes!(repository::index)))
+        .routes(documents(routes!(repository::load)))
+        .routes(documents(routes!(repository::unload)))
 }
 
 /// What is answered where there is no route: extensions of the protocol that

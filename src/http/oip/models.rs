@@ -1,7 +1,6 @@
 //! What models there are, what they take and give, and what they were asked.
 
-use axum::Json;
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -13,6 +12,7 @@ use crate::http::{App, exchange};
 
 use super::Named;
 use super::docs::{Failures, ModelFailures, ModelPath, ReadinessFailures, VersionPath};
+use crate::http::document::Document;
 
 /// Whether a model takes requests.
 #[derive(Serialize, ToSchema)]
@@ -37,23 +37,26 @@ fn readiness(app: &App, named: Named) -> Result<Response, Error> {
     };
     let ready = error.is_none();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    Ok((status, Json(ModelReady { name: named.model, ready, error })).into_response())
+    Ok((status, Document(ModelReady { name: named.model, ready, error })).into_response())
 }
 
 async fn described(app: &App, named: &Named) -> Result<ModelMetadata, Error> {
     Ok(named.find(app).await?.metadata())
 }
 
-async fn counted(app: &App, named: &Named) -> Result<Json<Statistics>, Error> {
+async fn counted(app: &App, named: &Named) -> Result<Document<Statistics>, Error> {
     let target = named.find(app).await?;
-    Ok(Json(Statistics { model_stats: vec![app.service.statistics(&target)] }))
+    Ok(Document(Statistics { model_stats: vec![app.service.statistics(&target)] }))
 }
 
 /// Names of all models.
 #[utoipa::path(get, path = "/v2/models", operation_id = "v2_models", tag = "inference protocol",
     responses((status = 200, description = "The names.", body = ModelNames), Failures))]
-pub(super) async fn list(State(app): State<App>) -> Result<Response, Error> {
-    exchange::document(&app, "models", app.service.model_count(), |service| {
+pub(super) async fn list(
+    State(app): State<App>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Error> {
+    exchange::document(&app, "models", app.service.model_count(), query.as_deref(), |service| {
         let mut models: Vec<_> = service.index().into_iter().map(|entry| entry.name).collect();
         models.dedup();
         ModelNames { models }
@@ -68,8 +71,8 @@ pub(super) async fn list(State(app): State<App>) -> Result<Response, Error> {
 pub(super) async fn metadata(
     State(app): State<App>,
     named: Named,
-) -> Result<Json<ModelMetadata>, Error> {
-    described(&app, &named).await.map(Json)
+) -> Result<Document<ModelMetadata>, Error> {
+    described(&app, &named).await.map(Document)
 }
 
 /// Inputs and outputs of a version of a model.
@@ -79,8 +82,8 @@ pub(super) async fn metadata(
 pub(super) async fn version_metadata(
     State(app): State<App>,
     named: Named,
-) -> Result<Json<ModelMetadata>, Error> {
-    described(&app, &named).await.map(Json)
+) -> Result<Document<ModelMetadata>, Error> {
+    described(&app, &named).await.map(Document)
 }
 
 /// Whether a model takes requests.
@@ -112,8 +115,8 @@ pub(super) async fn version_ready(State(app): State<App>, named: Named) -> Resul
 pub(super) async fn config(
     State(app): State<App>,
     named: Named,
-) -> Result<Json<ModelConfig>, Error> {
-    described(&app, &named).await.map(ModelConfig::from).map(Json)
+) -> Result<Document<ModelConfig>, Error> {
+    described(&app, &named).await.map(ModelConfig::from).map(Document)
 }
 
 /// A version of a model in the terms of Triton's configuration.
@@ -123,17 +126,20 @@ pub(super) async fn config(
 pub(super) async fn version_config(
     State(app): State<App>,
     named: Named,
-) -> Result<Json<ModelConfig>, Error> {
-    described(&app, &named).await.map(ModelConfig::from).map(Json)
+) -> Result<Document<ModelConfig>, Error> {
+    described(&app, &named).await.map(ModelConfig::from).map(Document)
 }
 
 /// Counts and durations of all models.
 #[utoipa::path(get, path = "/v2/models/stats", operation_id = "v2_statistics",
     tag = "inference protocol",
     responses((status = 200, description = "Since the server started.", body = Statistics), Failures))]
-pub(super) async fn all_statistics(State(app): State<App>) -> Result<Response, Error> {
-    exchange::document(&app, "statistics", app.service.model_count(), |service| Statistics {
-        model_stats: service.all_statistics(),
+pub(super) async fn all_statistics(
+    State(app): State<App>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Error> {
+    exchange::document(&app, "statistics", app.service.model_count(), query.as_deref(), |service| {
+        Statistics { model_stats: service.all_statistics() }
     })
     .await
 }
@@ -145,7 +151,7 @@ pub(super) async fn all_statistics(State(app): State<App>) -> Result<Response, E
 pub(super) async fn statistics(
     State(app): State<App>,
     named: Named,
-) -> Result<Json<Statistics>, Error> {
+) -> Result<Document<Statistics>, Error> {
     counted(&app, &named).await
 }
 
@@ -156,6 +162,6 @@ pub(super) async fn statistics(
 pub(super) async fn version_statistics(
     State(app): State<App>,
     named: Named,
-) -> Result<Json<Statistics>, Error> {
+) -> Result<Document<Statistics>, Error> {
     counted(&app, &named).await
 }

@@ -1,8 +1,7 @@
 //! The repository of models, as Triton's extension has it.
 
-use axum::Json;
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use serde_json::{Map, Value};
@@ -14,6 +13,7 @@ use crate::http::{App, exchange, negotiate};
 
 use super::Named;
 use super::docs::{Failures, IndexRequest, LoadRequest, ModelPath, UnloadRequest};
+use crate::http::document::Document;
 
 /// Longest body of these requests.
 const MAX_BODY: usize = 64 << 10;
@@ -61,6 +61,7 @@ fn parameters(mut body: Map<String, Value>) -> Result<Map<String, Value>, Error>
 pub(super) async fn index(
     State(app): State<App>,
     headers: HeaderMap,
+    RawQuery(query): RawQuery,
     body: Body,
 ) -> Result<Response, Error> {
     let body = receive(&app, &headers, body).await?;
@@ -72,7 +73,7 @@ pub(super) async fn index(
                 .at(Place::Pointer("/ready".to_owned())));
         }
     };
-    exchange::document(&app, "index", app.service.model_count(), |service| {
+    exchange::document(&app, "index", app.service.model_count(), query.as_deref(), |service| {
         let mut entries = service.index();
         entries.retain(|entry| !ready || entry.state == "READY");
         entries
@@ -92,7 +93,7 @@ pub(super) async fn load(
     named: Named,
     headers: HeaderMap,
     body: Body,
-) -> Result<Json<Map<String, Value>>, Error> {
+) -> Result<Document<Map<String, Value>>, Error> {
     let parameters = parameters(receive(&app, &headers, body).await?)?;
     if parameters.keys().any(|key| key == "config" || key.starts_with("file:")) {
         let detail = "models are not taken from the request";
@@ -101,7 +102,7 @@ pub(super) async fn load(
             .cure("leave config and file: out"));
     }
     app.service.load_model(&named.model).await?;
-    Ok(Json(Map::new()))
+    Ok(Document(Map::new()))
 }
 
 /// Unload a model.
@@ -117,8 +118,8 @@ pub(super) async fn unload(
     named: Named,
     headers: HeaderMap,
     body: Body,
-) -> Result<Json<Map<String, Value>>, Error> {
+) -> Result<Document<Map<String, Value>>, Error> {
     parameters(receive(&app, &headers, body).await?)?;
     app.service.unload_model(&named.model).await?;
-    Ok(Json(Map::new()))
+    Ok(Document(Map::new()))
 }

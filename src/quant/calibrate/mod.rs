@@ -216,7 +216,7 @@ impl Calibration {
     /// nothing has changed then.
     pub fn merge(&mut self, other: &Self) -> Result<(), QuantError> {
         if let Some(field) = self.plan.difference(&other.plan) {
-            return Err(QuantError::field(field, "differs between the two calibrators")
+            return Err(QuantError::field(field, "differs from that of the other calibrator")
                 .cure("merge calibrators that were created alike"));
         }
         let total = self.seen.batches.saturating_add(other.seen.batches).max(1);

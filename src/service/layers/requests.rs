@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::api::answer::Answer;
+use crate::api::answer::{Answer, Style};
 use crate::api::error::{Error, Kind, Place};
 use crate::api::layers::create::{self, Made};
 use crate::api::layers::documents::LayerDoc;
@@ -37,6 +37,7 @@ impl Service {
         permit: Permit,
         name: Option<Name>,
         payload: Payload,
+        style: Style,
     ) -> Result<(Outcome, bool), Error> {
         let replaces = name.is_some();
         let saved = self.layers().settings().directory.is_some();
@@ -68,6 +69,9 @@ impl Service {
         let doc = self.layers().commit(commit).await?;
         let is_new = doc.version == FIRST_VERSION;
         let mut answer = Answer::document(&doc, &mut |bytes| permit.grow_by(bytes))?;
+        if style.pretty {
+            answer = answer.laid_out(&mut |bytes| permit.grow_by(bytes))?;
+        }
         if is_new {
             answer.facts.push(("location", format!("/v1/layers/{}", doc.name)));
         }
@@ -85,17 +89,19 @@ impl Service {
         permit: Permit,
         hosted: Arc<Hosted>,
         payload: Payload,
-        (format, encoding): (Format, Encoding),
+        (format, style): (Format, Style),
     ) -> Result<Outcome, Error> {
         let body = payload.body.bytes().len();
-        let is_plain = payload.encoding == Encoding::Identity && !says_alone(&payload.query);
+        // What is laid out takes room that is not known before the run.
+        let alone = style.pretty || says_alone(&payload.query);
+        let is_plain = payload.encoding == Encoding::Identity && !alone;
         if is_plain && self.goes_together(&hosted, body) {
             let part =
-                Forward { payload: Some(payload), hosted: Arc::clone(&hosted), format, encoding };
+                Forward { payload: Some(payload), hosted: Arc::clone(&hosted), format, style };
             return self.run_together(permit, body, hosted, Box::new(part)).await;
         }
         self.work(permit, "forward", body, move |context| {
-            run::forward(payload, format, &hosted, context)?.compressed(encoding, context)
+            run::forward(payload, format, &hosted, context)?.styled(style, context)
         })
         .await
     }
@@ -109,11 +115,13 @@ impl Service {
         permit: Permit,
         hosted: Arc<Hosted>,
         payload: Payload,
+        style: Style,
     ) -> Result<Outcome, Error> {
         let body = payload.body.bytes().len();
         let started = Instant::now();
         self.work(permit, "evaluate", body, move |context| {
-            run::evaluate(payload, &hosted, &|| started.elapsed().as_secs_f64(), context)
+            run::evaluate(payload, &hosted, &|| started.elapsed().as_secs_f64(), context)?
+                .styled(style, context)
         })
         .await
     }
@@ -137,7 +145,10 @@ fn learnt(
 
 /// Whether a query asks for a run without others.
 fn says_alone(query: &str) -> bool {
-    query.split('&').any(|pair| pair == "batch=false")
+    query.split('&').any(|pair| {
+        let value = pair.strip_prefix("batch=");
+        value.is_some_and(|value| value.eq_ignore_ascii_case("false") || value == "0")
+    })
 }
 
 /// A request to run a layer, among others.
@@ -145,7 +156,7 @@ struct Forward {
     payload: Option<Payload>,
     hosted: Arc<Hosted>,
     format: Format,
-    encoding: Encoding,
+    style: Style,
 }
 
 impl Part for Forward {
@@ -164,7 +175,7 @@ impl Part for Forward {
     }
 
     fn encode(&mut self, y: Tensor, _: Run, context: &mut Context<'_>) -> Result<Answer, Error> {
-        run::answer(&self.hosted, y, self.format, context)?.compressed(self.encoding, context)
+        run::answer(&self.hosted, y, self.format, context)?.compressed(self.style.encoding, context)
     }
 }
 

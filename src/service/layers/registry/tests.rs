@@ -26,6 +26,7 @@ fn layer(own: &str, outputs: usize, inputs: usize, bytes: usize) -> Entry {
         body: Arc::new(Buffer::copy_of(text.as_bytes())),
         format: Format::Json,
         encoding: Encoding::Identity,
+        boundary: None,
         query: String::new(),
     };
     let (limits, cancel) = (Limits::default(), Cancel::default());

@@ -4,9 +4,19 @@
 //! that there is one conversion from options to their meaning and one set of
 //! error texts.
 
-use serde_json::{Map, Number, Value};
+mod merge;
+mod query;
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value};
+
+use crate::tensor::DType;
 
 use super::error::{Error, Kind, Place};
+use super::guess::hint;
+
+pub use merge::merge_schemes;
 
 /// Where the options stand in the request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,13 +45,17 @@ impl Origin {
 pub struct Fields {
     map: Map<String, Value>,
     origin: Origin,
+    /// Options that a query says beside a body.
+    asked: BTreeSet<String>,
+    /// Options that are lists because they were given more than once.
+    repeated: BTreeSet<String>,
 }
 
 impl Fields {
     /// Options from a JSON object at `origin`.
     #[must_use]
     pub const fn new(map: Map<String, Value>, origin: Origin) -> Self {
-        Self { map, origin }
+        Self { map, origin, asked: BTreeSet::new(), repeated: BTreeSet::new() }
     }
 
     /// Options that can only be scalars: a string with a comma is an array, as
@@ -53,34 +67,10 @@ impl Fields {
         for (name, value) in &mut map {
             let is_list = |text: &&str| text.contains(',') || LISTS.contains(&name.as_str());
             if let Some(list) = value.as_str().filter(is_list) {
-                *value = query_value(list);
+                *value = query::value(list);
             }
         }
         Self::new(map, origin)
-    }
-
-    /// Options from a query string: `a=1&b=x,y`. Numbers and booleans become
-    /// their JSON kind, a comma makes an array.
-    ///
-    /// # Errors
-    /// [`Kind::InvalidOption`] for a name given twice or bytes that are not UTF-8.
-    pub fn from_query(query: &str) -> Result<Self, Error> {
-        /// Options of a query, of which any route knows far fewer.
-        const MAX_OPTIONS: usize = 256;
-        let mut map = Map::new();
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            if map.len() >= MAX_OPTIONS {
-                let detail = format!("the query has more than {MAX_OPTIONS} options");
-                return Err(Error::new(Kind::InvalidOption, detail));
-            }
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let (name, value) = (decode(name)?, decode(value)?);
-            let place = Place::Parameter(name.chars().take(64).collect());
-            if map.insert(name, query_value(&value)).is_some() {
-                return Err(Error::new(Kind::InvalidOption, "given twice").at(place));
-            }
-        }
-        Ok(Self::new(map, Origin::Query))
     }
 
     /// Where the options stand.
@@ -89,32 +79,34 @@ impl Fields {
         &self.origin
     }
 
-    /// Gathers options called `name.field` into one object called `name`.
-    ///
-    /// # Errors
-    /// [`Kind::InvalidOption`] where `name` itself is given as well.
-    pub fn nest(&mut self, name: &str) -> Result<(), Error> {
-        let own = |key: &str| Some(key.strip_prefix(name)?.strip_prefix('.')?.to_owned());
-        let keys: Vec<String> = self.map.keys().filter(|key| own(key).is_some()).cloned().collect();
-        let mut nested = Map::new();
-        for key in keys {
-            if let (Some(field), Some(value)) = (own(&key), self.map.remove(&key)) {
-                nested.insert(field, value);
+    /// Takes the options of those names out, as they are.
+    #[must_use]
+    pub fn split(&mut self, names: &[&str]) -> Self {
+        let mut part = Self::new(Map::new(), self.origin.clone());
+        for name in names {
+            if let Some(value) = self.map.remove(*name) {
+                part.insert(name, value);
             }
         }
-        if nested.is_empty() {
-            return Ok(());
-        }
-        match self.take(name) {
-            None => self.insert(name, Value::Object(nested)),
-            // `scheme=int8&scheme.bits=4`: a preset, and fields beside it.
-            Some(Value::String(preset)) if !nested.contains_key("preset") => {
-                nested.insert("preset".to_owned(), Value::String(preset));
-                self.insert(name, Value::Object(nested));
-            }
-            Some(_) => return Err(self.error(name, "given beside its fields")),
-        }
-        Ok(())
+        part
+    }
+
+    /// Whether there are no options.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.map.is_empty()
+    }
+
+    /// Whether an option was said by a query, beside a body.
+    #[must_use]
+    pub fn is_asked(&self, name: &str) -> bool {
+        self.asked.contains(name)
+    }
+
+    /// Where an option was said.
+    #[must_use]
+    pub fn place(&self, name: &str) -> Place {
+        if self.is_asked(name) { Origin::Query.place(name) } else { self.origin.place(name) }
     }
 
     /// Adds an option that stood elsewhere.
@@ -127,10 +119,39 @@ impl Fields {
         self.map.remove(name).filter(|value| !value.is_null())
     }
 
+    /// Takes an option out that is one value.
+    ///
+    /// # Errors
+    /// [`Kind::InvalidOption`] where it was given more than once.
+    pub fn scalar(&mut self, name: &str) -> Result<Option<Value>, Error> {
+        match self.take(name) {
+            Some(Value::Array(_)) if self.repeated.contains(name) => {
+                Err(self.error(name, "given twice").cure("give it once"))
+            }
+            value => Ok(value),
+        }
+    }
+
     /// An error about one option.
     #[must_use]
     pub fn error(&self, name: &str, detail: impl Into<String>) -> Error {
-        Error::new(Kind::InvalidOption, detail).at(self.origin.place(name))
+        Error::new(Kind::InvalidOption, detail).at(self.place(name))
+    }
+
+    /// The error about an option that is not there, which may be there under another name.
+    #[must_use]
+    pub fn missing(&self, name: &str, known: &[&str]) -> Error {
+        match self.map.keys().find(|key| !known.contains(&key.as_str())) {
+            None => self.error(name, "missing"),
+            Some(surplus) => {
+                let surplus = short(surplus);
+                self.error(name, format!("missing; {surplus} is not known here")).cure(hint(
+                    &surplus,
+                    known,
+                    "known here",
+                ))
+            }
+        }
     }
 
     /// A boolean.
@@ -138,9 +159,12 @@ impl Fields {
     /// # Errors
     /// [`Kind::InvalidOption`] for any other value.
     pub fn bool(&mut self, name: &str) -> Result<Option<bool>, Error> {
-        match self.take(name) {
+        let is_query = self.origin == Origin::Query || self.is_asked(name);
+        match self.scalar(name)? {
             None => Ok(None),
             Some(Value::Bool(value)) => Ok(Some(value)),
+            // What some languages write into a query for true and false.
+            Some(value) if is_query && (value == 1 || value == 0) => Ok(Some(value == 1)),
             Some(_) => Err(self.error(name, "not a boolean").cure("use true or false")),
         }
     }
@@ -154,14 +178,30 @@ impl Fields {
         name: &str,
         allowed: &[&'static str],
     ) -> Result<Option<&'static str>, Error> {
-        let Some(value) = self.take(name) else { return Ok(None) };
-        let found = value.as_str().and_then(|text| allowed.iter().find(|word| **word == text));
-        match found {
+        let Some(value) = self.scalar(name)? else { return Ok(None) };
+        let text = value.as_str();
+        match text.and_then(|text| allowed.iter().find(|word| **word == text)) {
             Some(word) => Ok(Some(word)),
-            None => Err(self
-                .error(name, "not one of the allowed values")
-                .cure(format!("use one of: {}", allowed.join(", ")))),
+            None => Err(self.error(name, "not one of the allowed values").cure(hint(
+                text.unwrap_or_default(),
+                allowed,
+                "use one of",
+            ))),
         }
+    }
+
+    /// One of the given element types, by any name that it has.
+    ///
+    /// # Errors
+    /// [`Kind::InvalidOption`] for any other value; the cure lists the types.
+    pub fn dtype(&mut self, name: &str, allowed: &[DType]) -> Result<Option<DType>, Error> {
+        let named = self.map.get(name).and_then(Value::as_str).and_then(DType::parse);
+        if let Some(dtype) = named.filter(|dtype| allowed.contains(dtype)) {
+            drop(self.take(name));
+            return Ok(Some(dtype));
+        }
+        let names: Vec<_> = allowed.iter().map(|dtype| dtype.name()).collect();
+        Ok(self.word(name, &names)?.and_then(DType::from_name))
     }
 
     /// An integer between the bounds, both included.
@@ -169,7 +209,7 @@ impl Fields {
     /// # Errors
     /// [`Kind::InvalidOption`] for any other value.
     pub fn integer(&mut self, name: &str, min: i64, max: i64) -> Result<Option<i64>, Error> {
-        let Some(value) = self.take(name) else { return Ok(None) };
+        let Some(value) = self.scalar(name)? else { return Ok(None) };
         match value.as_i64() {
             Some(value) if (min..=max).contains(&value) => Ok(Some(value)),
             _ => Err(self
@@ -183,7 +223,7 @@ impl Fields {
     /// # Errors
     /// [`Kind::InvalidOption`] for any other value.
     pub fn number(&mut self, name: &str, min: f64, max: f64) -> Result<Option<f64>, Error> {
-        let Some(value) = self.take(name) else { return Ok(None) };
+        let Some(value) = self.scalar(name)? else { return Ok(None) };
         match value.as_f64() {
             Some(value) if (min..=max).contains(&value) => Ok(Some(value)),
             _ => Err(self
@@ -273,35 +313,13 @@ impl Fields {
         let Some((name, _)) = self.map.iter().find(is_left) else { return Ok(()) };
         let detail =
             if known.contains(&name.as_str()) { "does not apply here" } else { "unknown option" };
-        let name: String = name.chars().take(64).collect();
-        Err(self.error(&name, detail).cure(format!("known here: {}", known.join(", "))))
+        Err(self.error(&short(name), detail).cure(hint(name, known, "known here")))
     }
 }
 
-fn decode(text: &str) -> Result<String, Error> {
-    let text = text.replace('+', " ");
-    percent_encoding::percent_decode_str(&text)
-        .decode_utf8()
-        .map(std::borrow::Cow::into_owned)
-        .map_err(|_| Error::new(Kind::InvalidOption, "the query string is not UTF-8"))
-}
-
-fn query_value(text: &str) -> Value {
-    if text.contains(',') {
-        return Value::Array(text.split(',').map(|item| scalar(item.trim())).collect());
-    }
-    scalar(text)
-}
-
-fn scalar(text: &str) -> Value {
-    match text {
-        "true" => Value::Bool(true),
-        "false" => Value::Bool(false),
-        _ => match text.parse::<Number>() {
-            Ok(number) => Value::Number(number),
-            Err(_) => Value::String(text.to_owned()),
-        },
-    }
+/// As much of a caller's word as a message repeats.
+fn short(name: &str) -> String {
+    name.chars().take(64).collect()
 }
 
 #[cfg(test)]
@@ -349,6 +367,10 @@ mod tests {
             text(query("range=foo").word("range", &["a", "b"]).unwrap_err()),
             "range: not one of the allowed values; use one of: a, b"
         );
+        assert_eq!(
+            text(query("range=minmax").word("range", &["mse", "min_max"]).unwrap_err()),
+            "range: not one of the allowed values; did you mean min_max? use one of: mse, min_max"
+        );
     }
 
     #[test]
@@ -366,8 +388,12 @@ mod tests {
     fn what_is_left_is_refused() {
         let error = query("bitz=1").finish(&["bits"]).unwrap_err();
         assert_eq!(error.to_string(), "bitz: unknown option");
-        assert_eq!(error.cure, "known here: bits");
-        assert_eq!(Fields::from_query("a=1&a=2").unwrap_err().to_string(), "a: given twice");
+        assert_eq!(error.cure, "did you mean bits? known here: bits");
         assert!(Fields::from_query("a=%ff").is_err());
+        let map = json!({"tensor": [1]}).as_object().unwrap().clone();
+        let fields = Fields::new(map, Origin::Body(String::new()));
+        let error = fields.missing("data", &["data", "tensors"]);
+        assert_eq!(error.sentence(), "data is missing; tensor is not known here");
+        assert_eq!(error.cure, "did you mean tensors? known here: data, tensors");
     }
 }

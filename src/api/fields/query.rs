@@ -1,0 +1,172 @@
+//! Query strings, as people and their libraries write them.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Number, Value};
+
+use crate::api::error::{Error, Kind};
+
+use super::{Fields, Origin, short};
+
+/// What the fields of a scheme may have before their names.
+const PREFIX: &str = "scheme.";
+
+impl Fields {
+    /// Options from a query string: `a=1&b=x,y`. Numbers and booleans become
+    /// their JSON kind. A list has commas, with brackets around it or without,
+    /// or is a name given several times: `a=1&a=2`, `a[]=1&a[]=2`. A field of
+    /// the scheme may be called `scheme.bits` as well as `bits`.
+    ///
+    /// # Errors
+    /// [`Kind::InvalidOption`] for both of those with different values, and for
+    /// bytes that are not UTF-8.
+    pub fn from_query(query: &str) -> Result<Self, Error> {
+        /// Options of a query, of which any route knows far fewer.
+        const MAX_OPTIONS: usize = 256;
+        let mut fields = Self::new(Map::new(), Origin::Query);
+        let mut prefixed = Map::new();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            if fields.map.len() + prefixed.len() >= MAX_OPTIONS {
+                let detail = format!("the query has more than {MAX_OPTIONS} options");
+                return Err(Error::new(Kind::InvalidOption, detail));
+            }
+            let (name, text) = pair.split_once('=').unwrap_or((pair, ""));
+            let (name, value) = (decode(name)?, value(&decode(text)?));
+            match name.strip_prefix(PREFIX) {
+                Some(name) => add(&mut prefixed, &mut fields.repeated, name, value),
+                None => add(&mut fields.map, &mut fields.repeated, &name, value),
+            }
+        }
+        for (name, value) in prefixed {
+            if fields.map.get(&name).is_some_and(|own| *own != value) {
+                let at = format!("{PREFIX}{}", short(&name));
+                return Err(fields.error(&at, format!("contradicts {}", short(&name))));
+            }
+            fields.insert(&name, value);
+        }
+        Ok(fields)
+    }
+}
+
+/// Adds an option to `map`, or a value to one that is there.
+fn add(map: &mut Map<String, Value>, repeated: &mut BTreeSet<String>, name: &str, value: Value) {
+    let list = |value| match value {
+        Value::Array(items) => items,
+        one => vec![one],
+    };
+    let (name, value) = match name.strip_suffix("[]") {
+        Some(name) => (name, Value::Array(list(value))),
+        None => (name, value),
+    };
+    let value = match map.remove(name) {
+        None => value,
+        Some(before) => {
+            repeated.insert(name.to_owned());
+            let mut items = list(before);
+            items.extend(list(value));
+            Value::Array(items)
+        }
+    };
+    map.insert(name.to_owned(), value);
+}
+
+fn decode(text: &str) -> Result<String, Error> {
+    let text = text.replace('+', " ");
+    percent_encoding::percent_decode_str(&text)
+        .decode_utf8()
+        .map(std::borrow::Cow::into_owned)
+        .map_err(|_| Error::new(Kind::InvalidOption, "the query string is not UTF-8"))
+}
+
+/// A value as its text says it.
+pub(super) fn value(text: &str) -> Value {
+    let within = |open, close| text.trim().strip_prefix(open)?.strip_suffix(close);
+    let bracketed = within('[', ']').or_else(|| within('(', ')'));
+    match bracketed {
+        // Python writes a tuple of one as `(3,)`.
+        Some(list) => {
+            let list = list.trim().strip_suffix(',').unwrap_or(list).trim();
+            let items = list.split(',').filter(|_| !list.is_empty());
+            Value::Array(items.map(|item| scalar(unquoted(item.trim()))).collect())
+        }
+        None if text.contains(',') => {
+            Value::Array(text.split(',').map(|item| scalar(item.trim())).collect())
+        }
+        None => scalar(text),
+    }
+}
+
+fn unquoted(item: &str) -> &str {
+    let within = |quote| item.strip_prefix(quote)?.strip_suffix(quote);
+    within('"').or_else(|| within('\'')).unwrap_or(item)
+}
+
+fn scalar(text: &str) -> Value {
+    if text.eq_ignore_ascii_case("true") {
+        return Value::Bool(true);
+    }
+    if text.eq_ignore_ascii_case("false") {
+        return Value::Bool(false);
+    }
+    match text.parse::<Number>() {
+        Ok(number) => Value::Number(number),
+        Err(_) => Value::String(text.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn take(query: &str, name: &str) -> Option<Value> {
+        Fields::from_query(query).unwrap().take(name)
+    }
+
+    #[test]
+    fn values_are_read_as_libraries_write_them() {
+        for (query, expect) in [
+            ("a=True", json!(true)),
+            ("a=TRUE", json!(true)),
+            ("a=False", json!(false)),
+            ("a=x", json!("x")),
+            ("a=1,2", json!([1, 2])),
+            ("a=1&a=2", json!([1, 2])),
+            ("a=x,y&a=z", json!(["x", "y", "z"])),
+            ("a[]=1", json!([1])),
+            ("a%5B%5D=1&a%5B%5D=2", json!([1, 2])),
+            ("a=[2,+3]", json!([2, 3])),
+            ("a=(2,%203)", json!([2, 3])),
+            ("a=(3,)", json!([3])),
+            ("a=()", json!([])),
+            ("a=[%22x%22,'y']", json!(["x", "y"])),
+            ("scheme.a=4", json!(4)),
+            ("scheme.a=4&a=4", json!(4)),
+            ("scheme.a=4&scheme.a=5", json!([4, 5])),
+        ] {
+            assert_eq!(take(query, "a"), Some(expect), "{query}");
+        }
+    }
+
+    #[test]
+    fn one_value_is_given_once_and_in_one_way() {
+        let error = |query: &str| {
+            let fields = Fields::from_query(query);
+            fields.and_then(|mut fields| fields.integer("a", 0, 9)).unwrap_err().to_string()
+        };
+        assert_eq!(error("a=1&a=1"), "a: given twice");
+        assert_eq!(error("a=1,2"), "a: not an integer in the allowed range");
+        assert_eq!(error("a=1&scheme.a=2"), "scheme.a: contradicts a");
+    }
+
+    #[test]
+    fn truth_is_a_number_in_a_query_only() {
+        let mut query = Fields::from_query("a=1&b=0&c=2").unwrap();
+        assert_eq!(query.bool("a"), Ok(Some(true)));
+        assert_eq!(query.bool("b"), Ok(Some(false)));
+        assert!(query.bool("c").is_err());
+        let map = json!({"a": 1}).as_object().unwrap().clone();
+        assert!(Fields::new(map, Origin::Body(String::new())).bool("a").is_err());
+    }
+}
