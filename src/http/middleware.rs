@@ -172,10 +172,7 @@ impl Seen {
 
     fn attend(self, mut response: Response, took: Duration, span: &tracing::Span) -> Response {
         let status = response.status();
-        let mut problem = response.extensions_mut().remove::<Problem>();
-        if let Some(problem) = &mut problem {
-            problem.name_methods(self.method, response.headers());
-        }
+        let problem = response.extensions_mut().remove::<Problem>();
         span.in_scope(|| log(status, took, problem.as_ref(), is_probe(self.route())));
         telemetry::request(self.method, self.route(), status.as_u16(), took);
         let Self { id, form, .. } = self;
@@ -229,7 +226,7 @@ fn log(status: StatusCode, took: Duration, problem: Option<&Problem>, is_probe: 
 }
 
 /// A bounded set of words, whatever callers send.
-fn method_name(method: &Method) -> &'static str {
+pub(super) fn method_name(method: &Method) -> &'static str {
     match method.as_str() {
         "GET" => "GET",
         "HEAD" => "HEAD",

@@ -24,7 +24,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::{StatusCode, Uri};
+use axum::extract::MatchedPath;
+use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::{from_fn, map_response};
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
@@ -144,6 +145,18 @@ fn not_found(path: &str) -> Error {
         .cure(format!("{guess}see GET / for what there is"))
 }
 
+/// The answer to a method that a path has not.
+async fn not_allowed(method: Method, path: Option<MatchedPath>) -> Error {
+    let methods = path.and_then(|path| openapi::methods(path.as_str()));
+    let Some(methods) = methods else {
+        return Error::new(Kind::MethodNotAllowed, "the resource has no such method")
+            .cure("see the Allow header");
+    };
+    let method = middleware::method_name(&method);
+    let detail = format!("{method} is no method of the resource, it has {methods}");
+    Error::new(Kind::MethodNotAllowed, detail).cure(format!("use {methods}"))
+}
+
 /// The whole surface: the routes above, Swagger UI, and an answer for
 /// everything else, to those who have `access`.
 pub fn router(app: App, access: &Access) -> Router {
@@ -159,9 +172,6 @@ pub fn router(app: App, access: &Access) -> Router {
     let router = router
         .merge(pages.layer(middleware::compression()))
         .fallback(async |uri: Uri| oip::not_found(&uri).unwrap_or_else(|| not_found(uri.path())))
-        // Which methods there are is known when the answer has its headers.
-        .method_not_allowed_fallback(async || {
-            Error::new(Kind::MethodNotAllowed, "the resource has no such method")
-        });
+        .method_not_allowed_fallback(not_allowed);
     middleware::wrap(router, &app, access).with_state(app)
 }

@@ -118,12 +118,29 @@ fn add_pretty(operation: &mut Operation) {
     }
 }
 
+/// Every documented path and its methods.
+static PATHS: LazyLock<Vec<(String, String)>> = LazyLock::new(|| {
+    let (_, document) = super::routes().split_for_parts();
+    let methods = |item: &PathItem| {
+        let all = [
+            (item.get.is_some(), "GET, HEAD"),
+            (item.put.is_some(), "PUT"),
+            (item.post.is_some(), "POST"),
+            (item.delete.is_some(), "DELETE"),
+        ];
+        let there: Vec<_> = all.iter().filter(|(has, _)| *has).map(|(_, name)| *name).collect();
+        there.join(", ")
+    };
+    document.paths.paths.iter().map(|(path, item)| (path.clone(), methods(item))).collect()
+});
+
+/// The methods of a documented path.
+pub(super) fn methods(path: &str) -> Option<&'static str> {
+    PATHS.iter().find(|(documented, _)| documented == path).map(|(_, methods)| methods.as_str())
+}
+
 /// The documented path that was meant by one that is none.
 pub(super) fn meant(path: &str) -> Option<String> {
-    static PATHS: LazyLock<Vec<String>> = LazyLock::new(|| {
-        let (_, document) = super::routes().split_for_parts();
-        document.paths.paths.keys().cloned().collect()
-    });
     const MAX_LEN: usize = 128;
     let parts = |path: &str| -> Vec<String> {
         path.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect()
@@ -133,7 +150,7 @@ pub(super) fn meant(path: &str) -> Option<String> {
         return None;
     }
     // Names of a path stand for themselves, and its version may have been left out.
-    let filled = |template: &String| {
+    let filled = |(template, _): &(String, String)| {
         let mut template = parts(template);
         let shift = template.len().checked_sub(own.len()).filter(|shift| *shift <= 1)?;
         if shift == 1 && !["v1", "v2"].contains(&template[0].as_str()) {

@@ -1,7 +1,7 @@
 //! Failures as RFC 9457 problem documents: the only place with their statuses.
 
 use axum::body::Body;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -189,19 +189,6 @@ pub(super) struct Form {
     pub(super) protocol: bool,
     /// Laid out for people.
     pub(super) pretty: bool,
-}
-
-impl Problem {
-    /// Says which methods there are, where the request was of another one.
-    pub(super) fn name_methods(&mut self, method: &str, headers: &HeaderMap) {
-        let allowed = headers.get(header::ALLOW).and_then(|value| value.to_str().ok());
-        let (405, Some(allowed)) = (self.status, allowed) else { return };
-        let allowed = allowed.replace(',', ", ");
-        self.detail = format!("{method} is no method of the resource, it has {allowed}");
-        self.cure = format!("use {allowed}");
-        self.error.clone_from(&self.detail);
-        self.bare.clone_from(&self.detail);
-    }
 }
 
 /// Puts the document of a failure into its response: the problem with the id

@@ -36,7 +36,7 @@ async fn handle(app: App, operation: Operation, request: Request) -> Result<Resp
     request_body(description = "The tensors. Options stand in the body for JSON and in the query for everything else; what JSON does not say may stand in the query too.",
         content(
             (docs::QuantizeRequest = "application/json", examples(
-                    ("plain" = (summary = "No scheme: int8, or what the form says", value = json!(docs::quantize_plain()))),
+                    ("default" = (summary = "No scheme: int8, or what the form says", value = json!(docs::quantize_plain()))),
                     ("rows" = (summary = "A scale for each row", value = json!(docs::quantize_rows()))),
                     ("groups" = (summary = "Groups of 4 bits, packed", value = json!(docs::quantize_groups()))),
                     ("percentile" = (summary = "A range without the extremes", value = json!(docs::quantize_percentile()))),
@@ -97,7 +97,7 @@ pub(super) async fn dequantize(
     request_body(description = "One tensor.",
         content(
             (docs::CompareRequest = "application/json", examples(
-                    ("sweep" = (summary = "A sweep of common schemes", value = json!(docs::compare_sweep()))),
+                    ("default" = (summary = "A sweep of common schemes", value = json!(docs::compare_sweep()))),
                     ("listed" = (summary = "A list of schemes", value = json!(docs::compare_listed()))))),
             (docs::BinaryBody = "application/octet-stream"),
             (docs::BinaryBody = "application/x-npy"),
@@ -120,7 +120,7 @@ pub(super) async fn compare(State(app): State<App>, request: Request) -> Result<
     request_body(description = "One tensor.",
         content(
             (docs::InspectRequest = "application/json", examples(
-                    ("whole" = (summary = "The tensor as a whole", value = json!(docs::inspect_whole()))),
+                    ("default" = (summary = "The tensor as a whole", value = json!(docs::inspect_whole()))),
                     ("rows" = (summary = "Each row too", value = json!(docs::inspect_rows()))))),
             (docs::BinaryBody = "application/octet-stream"),
             (docs::BinaryBody = "application/x-npy"),
@@ -145,7 +145,7 @@ pub(super) async fn inspect(State(app): State<App>, request: Request) -> Result<
     request_body(description = "Both operands: in JSON, or as the tensors a and b of a safetensors file.",
         content(
             (docs::MatmulRequest = "application/json", examples(
-                    ("real" = (summary = "Real numbers, quantized on the way", value = json!(docs::matmul_real()))),
+                    ("default" = (summary = "Real numbers, quantized on the way", value = json!(docs::matmul_real()))),
                     ("codes" = (summary = "Codes, a bias and a ReLU", value = json!(docs::matmul_codes()))))),
             (docs::BinaryBody = "application/x-safetensors"),
             (docs::FileForm = "multipart/form-data"))),

@@ -331,7 +331,7 @@ pub(in crate::http) fn calibrator_example() -> Value {
 
 /// A range for each channel.
 pub(in crate::http) fn calibrator_channels() -> Value {
-    json!({"name": "channels", "granularity": "channel", "axis": -1, "scheme": "int8"})
+    json!({"name": "per_channel", "granularity": "channel", "axis": -1, "scheme": "int8", "replace": true})
 }
 
 /// An example request that runs.

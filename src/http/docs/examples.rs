@@ -62,7 +62,7 @@ pub(in crate::http) fn quantize_answer_example() -> Value {
         "report": {
             "mse": 4.03e-6, "mse_clipped": 0.0, "mse_rounded": 4.03e-6, "max_abs_error": 0.003_937,
             "sqnr_db": 59.66, "cosine": 0.999_999, "clipped": 0, "nan": 0, "inf": 0, "zeroed": 0,
-            "bits_per_element": 18.0, "compression_ratio": 1.778
+            "bits_per_element": 16.0, "compression_ratio": 2.0
         }
     })
 }
