@@ -146,7 +146,7 @@ pub(super) async fn inspect(State(app): State<App>, request: Request) -> Result<
         content(
             (docs::MatmulRequest = "application/json", examples(
                     ("default" = (summary = "Real numbers, quantized on the way", value = json!(docs::matmul_real()))),
-                    ("codes" = (summary = "Codes, a bias and a ReLU", value = json!(docs::matmul_codes()))))),
+                    ("quantized" = (summary = "Codes, a bias and a ReLU", value = json!(docs::matmul_codes()))))),
             (docs::BinaryBody = "application/x-safetensors"),
             (docs::FileForm = "multipart/form-data"))),
     responses(
