@@ -2,15 +2,16 @@
 
 use std::time::Instant;
 
-use axum::extract::{Path, State};
+use axum::extract::{Path, RawQuery, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 
+use crate::api::answer::Style;
 use crate::api::error::{Error, Kind};
 use crate::api::payload::Format;
 use crate::api::samples::{self, FORMATS};
 
-use super::{App, body, docs, exchange, negotiate};
+use super::{App, body, docs, document, exchange, negotiate};
 
 /// A tensor to try things on.
 ///
@@ -38,11 +39,13 @@ pub(super) async fn sample(
     State(app): State<App>,
     Path(name): Path<String>,
     headers: HeaderMap,
+    RawQuery(query): RawQuery,
 ) -> Result<Response, Error> {
     exchange::refuse_when_draining(&app)?;
     let sample = samples::find(&name)?;
     let format = negotiate::reply_format(&headers, &FORMATS, Format::Json)?;
-    let encoding = negotiate::reply_encoding(&headers);
+    let pretty = document::is_pretty(query.as_deref());
+    let style = Style { pretty, encoding: negotiate::reply_encoding(&headers) };
     let permit = app.service.admit(sample.cost()).await?;
     let started = Instant::now();
     let outcome = app.service.work(permit, "sample", 0, move |context| {
@@ -50,7 +53,7 @@ pub(super) async fn sample(
             return Err(Error::new(Kind::Internal, "cancelled"));
         }
         let answer = sample.answer(format, &mut |bytes| context.take(bytes))?;
-        answer.compressed(encoding, context)
+        answer.styled(style, context)
     });
     let outcome = outcome.await?;
     Ok(body::respond("sample", outcome, started.elapsed()))
