@@ -40,7 +40,7 @@ pub fn run(payload: Payload, context: &mut Context<'_>) -> Result<Answer, Error>
     };
     let place = |fields: &Fields, i: usize| match fields.place("schemes") {
         Place::Pointer(list) => Place::Pointer(format!("{list}/{i}")),
-        place => place,
+        place @ (Place::Parameter(_) | Place::Header(_)) => place,
     };
     let mut working = 0;
     for (i, scheme) in schemes.iter().enumerate() {
@@ -129,7 +129,7 @@ fn listed(schemes: Value, fields: &Fields) -> Result<(Vec<String>, Vec<Scheme>),
             scheme_of_value(value, &format!("/schemes/{i}")).map_err(|error| {
                 match fields.place("schemes") {
                     Place::Pointer(_) => error,
-                    place => error.at(place),
+                    place @ (Place::Parameter(_) | Place::Header(_)) => error.at(place),
                 }
             })?;
         names.push(given.unwrap_or_else(|| shorthand::name(&scheme)));

@@ -194,10 +194,13 @@ fn settings(request: &mut Request, origin: &Origin) -> Result<Settings, Error> {
     let scaled = real(&request.a) && real(&request.b);
     let fields = &mut request.fields;
     let default = if scaled { DType::F32 } else { DType::I32 };
-    let form = match fields.dtype("output_dtype", &PRODUCTS)?.unwrap_or(default) {
-        DType::I32 => Form::I32,
-        DType::F32 => Form::F32,
-        output => codes_form(fields, output == DType::U8, origin)?,
+    let output = fields.dtype("output_dtype", &PRODUCTS)?.unwrap_or(default);
+    let form = if output == DType::I32 {
+        Form::I32
+    } else if output == DType::F32 {
+        Form::F32
+    } else {
+        codes_form(fields, output == DType::U8, origin)?
     };
     let settings = Settings {
         transpose_b: transpose_b(fields)?,

@@ -216,7 +216,10 @@ mod tests {
         body + "--b--\r\n"
     }
 
-    fn file(body: &str) -> Result<(&str, Vec<(String, String)>), String> {
+    /// The content of a file, and the fields beside it.
+    type Read<'a> = (&'a str, Vec<(String, String)>);
+
+    fn file(body: &str) -> Result<Read<'_>, String> {
         let form = read(body.as_bytes(), "b").map_err(|error| error.to_string())?;
         Ok((&body[form.content], form.fields))
     }

@@ -90,9 +90,9 @@ fn contradicts_body(name: &str) -> Error {
 /// # Errors
 /// [`Kind::InvalidOption`] for a field that the body says otherwise.
 pub fn merge_schemes(own: Option<Value>, query: Option<Value>) -> Result<Option<Value>, Error> {
-    let object = |value: Value| match value {
-        Value::Object(map) => map,
-        preset => Map::from_iter([("preset".to_owned(), preset)]),
+    let object = |value: Value| {
+        let preset = |value: &Value| Map::from_iter([("preset".to_owned(), value.clone())]);
+        value.as_object().cloned().unwrap_or_else(|| preset(&value))
     };
     let (mut scheme, query) = match (own.filter(|own| !own.is_null()), query) {
         (Some(own), Some(query)) => (object(own), object(query)),

@@ -50,10 +50,7 @@ impl Fields {
 
 /// Adds an option to `map`, or a value to one that is there.
 fn add(map: &mut Map<String, Value>, repeated: &mut BTreeSet<String>, name: &str, value: Value) {
-    let list = |value| match value {
-        Value::Array(items) => items,
-        one => vec![one],
-    };
+    let list = |value: Value| value.as_array().cloned().unwrap_or_else(|| vec![value]);
     let (name, value) = match name.strip_suffix("[]") {
         Some(name) => (name, Value::Array(list(value))),
         None => (name, value),
