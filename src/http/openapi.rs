@@ -153,7 +153,9 @@ pub(super) fn meant(path: &str) -> Option<String> {
     let filled = |(template, _): &(String, String)| {
         let mut template = parts(template);
         let shift = template.len().checked_sub(own.len()).filter(|shift| *shift <= 1)?;
-        if shift == 1 && !["v1", "v2"].contains(&template[0].as_str()) {
+        let is_version = ["v1", "v2"].contains(&template[0].as_str());
+        // Of a version alone any other is a near miss.
+        if (shift == 1 && !is_version) || (template.len() == 1 && is_version) {
             return None;
         }
         for (part, own) in template[shift..].iter_mut().zip(&own) {

@@ -79,7 +79,8 @@ async fn what_is_not_there_or_not_json_is_named() {
     client.get("/v1/calibrators/a%2Fb").await.problem("invalid-option", 400);
     let answer = client.post_bytes("/v1/calibrators", NPY, JSON, "x").await;
     answer.problem("unsupported-media-type", 415);
-    let answer = client.post_bytes("/v1/calibrators?name=b", JSON, JSON, "{}").await;
+    let named = r#"{"name": "c"}"#;
+    let answer = client.post_bytes("/v1/calibrators?name=b", JSON, JSON, named).await;
     assert_eq!(answer.problem("invalid-option", 400)["errors"][0]["parameter"], "name");
     let delete = || Request::delete("/v1/calibrators/a").body(Body::empty()).unwrap();
     assert_eq!(client.send(delete()).await.json(), json!({"deleted": "a"}));

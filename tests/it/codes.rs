@@ -68,7 +68,7 @@ fn check(answer: &Answer, expect: Option<(&str, &str)>, place: &str, at: &Value)
     let found = own["pointer"].as_str().or(own["parameter"].as_str()).unwrap();
     assert_eq!(
         (found, problem["detail"].as_str()),
-        (&*format!("{place}{field}"), Some(detail)),
+        (&*format!("{place}{field}"), Some(&*format!("{field}: {detail}"))),
         "{at}"
     );
     assert!(
@@ -180,7 +180,7 @@ async fn inputs_of_layers_are_codes_of_their_bits() {
     };
     assert_eq!(forward([15, 0]).await.status, 200);
     let problem = forward([15, 16]).await.problem("invalid-option", 400);
-    assert_eq!(problem["detail"], "element 1 is no code of 4 bits");
+    assert_eq!(problem["detail"], "data: element 1 is no code of 4 bits");
 }
 
 #[tokio::test]

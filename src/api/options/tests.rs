@@ -111,5 +111,5 @@ fn contradictions_name_their_field() {
         "/scheme: not a scheme; use an object of scheme fields or the name of a preset",
     );
     let error = scheme_of_value(json!("int9"), "/scheme").unwrap_err();
-    assert!(error.cure.starts_with("use one of: int8, "), "{}", error.cure);
+    assert!(error.cure.starts_with("did you mean int8? use one of: int8, "), "{}", error.cure);
 }
