@@ -7,6 +7,7 @@ mod counted;
 
 use std::sync::Arc;
 
+use quantd::api::answer::Style;
 use quantd::api::effort::Effort;
 use quantd::api::payload::{Context, Format, Payload};
 use quantd::codec::Limits;
@@ -52,13 +53,14 @@ fn measure(case: &Case) -> (usize, usize, Option<String>) {
         body,
         format: case.input,
         encoding: Encoding::Identity,
+        boundary: None,
         query: case.query.clone(),
     };
     let command = Command {
         operation: case.operation,
         payload,
         format: case.output,
-        encoding: case.encoding,
+        style: Style { pretty: false, encoding: case.encoding },
     };
     let answer = execute(command, &mut context);
     let most = counted::most() - before;
