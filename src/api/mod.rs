@@ -12,6 +12,7 @@ pub mod documents;
 pub mod effort;
 pub mod error;
 pub mod fields;
+mod form;
 pub mod guess;
 pub mod inspect;
 pub mod layers;

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use percent_encoding::NON_ALPHANUMERIC;
 use serde_json::Value;
 
 use crate::codec::encoding::{self, Encoding};
 use crate::codec::json::{self, Member};
-use crate::codec::{CodecError, Limits, Reason, Within, multipart, names, npy, safetensors, sniff};
+use crate::codec::{CodecError, Limits, Reason, Within, names, npy, safetensors, sniff};
 use crate::quant::Cancel;
 use crate::quant::cost::Cost;
 use crate::tensor::{Buffer, DType, Shape, Tensor};
@@ -15,6 +14,7 @@ use crate::tensor::{Buffer, DType, Shape, Tensor};
 use super::effort::Effort;
 use super::error::{Error, Kind, Place};
 use super::fields::{Fields, Origin};
+use super::form;
 use super::guess::hint;
 use super::options::SCHEME_FIELDS;
 
@@ -178,7 +178,7 @@ impl Payload {
             }
         };
         let query = match boundary {
-            Some(boundary) => open_form(&mut body, &boundary, query, context)?,
+            Some(boundary) => form::open(&mut body, &boundary, query, context)?,
             None => query,
         };
         Ok((body, format, query))
@@ -215,32 +215,6 @@ impl Payload {
             }
         }
     }
-}
-
-/// Leaves of a form the file in it, and gives the query with the fields of the form.
-fn open_form(
-    body: &mut Arc<Buffer>,
-    boundary: &str,
-    mut query: String,
-    context: &mut Context<'_>,
-) -> Result<String, Error> {
-    let form = multipart::read(body.bytes(), boundary)?;
-    for (name, value) in &form.fields {
-        for (before, text) in [('&', name), ('=', value)] {
-            query.push(before);
-            query.extend(percent_encoding::utf8_percent_encode(text, NON_ALPHANUMERIC));
-        }
-    }
-    // Elements are read where they start at an aligned address. A body that may be read once more is left as it is.
-    match Arc::get_mut(body) {
-        Some(own) => own.keep(form.content),
-        None => {
-            context.reserve(form.content.len())?;
-            let content = body.bytes().get(form.content).unwrap_or_default();
-            *body = Arc::new(Buffer::copy_of(content));
-        }
-    }
-    Ok(query)
 }
 
 /// A tensor whose type and shape stand in the query.

@@ -30,7 +30,8 @@ pub struct Look {
 /// First bytes, and what begins with them.
 type Magic = (&'static [u8], &'static str, &'static str);
 
-const TEXT: &str = "text";
+/// What plain text is called.
+pub const TEXT: &str = "text";
 const ARRAY: &str = "a JSON array";
 const CONVERT: &str = "save its tensors as safetensors, or one array with numpy.save";
 const UNPACK: &str = "unpack it and send the file that is in it";
@@ -114,8 +115,9 @@ fn zip(bytes: &[u8]) -> Option<Look> {
     if bytes.starts_with(b"PK\x05\x06") {
         return Some(other("an empty zip archive", UNPACK));
     }
-    let length = bytes.strip_prefix(b"PK\x03\x04").and(bytes.get(LENGTH..))?;
-    let length = length.first_chunk().map_or(0, |length| usize::from(u16::from_le_bytes(*length)));
+    bytes.strip_prefix(b"PK\x03\x04")?;
+    let length = bytes.get(LENGTH..).and_then(|rest| rest.first_chunk());
+    let length = length.map_or(0, |length| usize::from(u16::from_le_bytes(*length)));
     let name = bytes.get(HEAD..).unwrap_or_default();
     let name = name.get(..length).unwrap_or(name);
     Some(if name.ends_with(b".npy") {

@@ -151,7 +151,9 @@ fn by_magic(start: &[u8]) -> Option<Format> {
 
 /// The error for a body of no known kind: what it looks like, where that can be told.
 fn unread(body_type: &BodyType, start: &[u8]) -> Error {
-    match sniff::look(start) {
+    // Of a form the text is what `curl -d` sends.
+    let is_form = |look: &sniff::Look| *body_type == BodyType::Form && look.what == sniff::TEXT;
+    match sniff::look(start).filter(|look| !is_form(look)) {
         Some(look) => Error {
             detail: format!("the body is {}, which is not read", look.what),
             ..unsupported().cure(look.cure)

@@ -74,7 +74,7 @@ async fn small_requests_do_not_wait_for_long_work() {
         assert!(answer.status.is_success(), "{path}: {} {text}", answer.status);
     }
     let x = json!({"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [1, 2, 3]});
-    for model in ["int8", "fc"] {
+    for model in ["quantize_int8", "fc"] {
         let path = format!("/v2/models/{model}/infer");
         assert_eq!(client.post(&path, &json!({"inputs": [x]})).await.status, 200, "{model}");
     }

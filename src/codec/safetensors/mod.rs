@@ -154,7 +154,8 @@ fn split<'a>(bytes: &'a [u8], limits: &Limits) -> Result<(&'a [u8], usize), Code
             format!("the safetensors header is longer than {} bytes", limits.max_header_bytes);
         return Err(CodecError::too_large(detail).at("header"));
     }
-    let (text, data) = rest.split_at_checked(length).ok_or_else(ended)?;
+    let parts = rest.split_at_checked(length).filter(|(text, _)| !text.is_empty());
+    let (text, data) = parts.ok_or_else(ended)?;
     Ok((text, bytes.len().saturating_sub(data.len())))
 }
 

@@ -1,0 +1,40 @@
+//! A form with one file: what `curl -F`, `requests` and the page of the document send.
+
+use std::sync::Arc;
+
+use percent_encoding::NON_ALPHANUMERIC;
+
+use crate::codec::multipart;
+use crate::tensor::Buffer;
+
+use super::error::Error;
+use super::payload::Context;
+
+/// Leaves of a form the file in it, and gives the query with the fields of the form.
+///
+/// # Errors
+/// [`Error`] when the form is broken, or there is no room for a copy of the file.
+pub(super) fn open(
+    body: &mut Arc<Buffer>,
+    boundary: &str,
+    mut query: String,
+    context: &mut Context<'_>,
+) -> Result<String, Error> {
+    let form = multipart::read(body.bytes(), boundary)?;
+    for (name, value) in &form.fields {
+        for (before, text) in [('&', name), ('=', value)] {
+            query.push(before);
+            query.extend(percent_encoding::utf8_percent_encode(text, NON_ALPHANUMERIC));
+        }
+    }
+    // Elements are read where they start at an aligned address. A body that may be read once more is left as it is.
+    match Arc::get_mut(body) {
+        Some(own) => own.keep(form.content),
+        None => {
+            context.reserve(form.content.len())?;
+            let content = body.bytes().get(form.content).unwrap_or_default();
+            *body = Arc::new(Buffer::copy_of(content));
+        }
+    }
+    Ok(query)
+}
