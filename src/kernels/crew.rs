@@ -6,8 +6,8 @@
 //! still belongs to the pool: it looks for other work of the pool meanwhile, which
 //! ends its watch, and soon it goes back to sleep there.
 //!
-//! A mailbox is [`FREE`], or [`WAITING`] (somebody watches it), or holds a
-//! job on offer, or is [`BUSY`]. The helper takes a job by changing it to `BUSY`; the one
+//! A mailbox is `FREE`, or `WAITING` (somebody watches it), or holds a
+//! job on offer, or is `BUSY`. The helper takes a job by changing it to `BUSY`; the one
 //! who offered it takes it back by changing it to `WAITING`. Only one of
 //! the two succeeds, and the job is alive until one of them has.
 #![expect(unsafe_code, reason = "a job is shared with threads that outlive it")]

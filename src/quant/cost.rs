@@ -43,6 +43,8 @@ const SQUARED_BIN: [f64; 2] = [50.0, 500.0];
 const SOFTMAX: [f64; 2] = [25.0, 128.0];
 /// A bin of one candidate of the searches by entropy.
 const COMPARED: f64 = 1.0;
+/// The candidates of such a search that are looked at however few elements there are.
+const RULED_OUT: f64 = 50_000.0;
 /// Elements that a calibrator keeps for the softmax.
 const KEPT: f64 = (1 << 18) as f64;
 /// A multiplication of 8-bit integers, and of real numbers.
@@ -144,7 +146,7 @@ const fn for_codes([symmetric, asymmetric]: [f64; 2], numerics: &Numerics) -> f6
 /// Elements that are alone in their bins make candidates of their own, and each looks at all of them.
 fn entropy(n: f64) -> f64 {
     let bins = n.min(BINS as f64);
-    bins * bins * COMPARED + n * ELEMENT
+    RULED_OUT + bins * bins * COMPARED + n * ELEMENT
 }
 
 /// Real numbers of so many codes.

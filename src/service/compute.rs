@@ -1,7 +1,7 @@
 //! The pools that all tensor work runs on.
 //!
 //! Work that was admitted ([`super::admission`]) waits for one of as many slots
-//! as its pool ([`super::pools`]) has threads. That wait is bounded in number and
+//! as its pool (`pools`) has threads. That wait is bounded in number and
 //! in time like the one for bytes, and so is the time that the work may take: it
 //! is told to stop when that is over, or when nobody waits for it any more.
 

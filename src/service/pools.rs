@@ -16,7 +16,7 @@ use crate::kernels::crew;
 /// How long work is, which decides in which of the pools it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Length {
-    /// Work that ends within [`SHORT`] seconds of one thread, by its estimate.
+    /// Work that ends within `SHORT` seconds of one thread, by its estimate.
     Short,
     /// All other work.
     Long,

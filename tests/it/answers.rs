@@ -110,7 +110,7 @@ async fn a_row_of_a_tensor_is_a_line() {
 /// Indentation makes a long answer longer: that too is admitted before it is made.
 #[tokio::test]
 async fn layout_is_admitted_by_bytes() {
-    let client = Client::with(|config: &mut Serve| config.max_inflight_bytes = 48 << 20);
+    let client = Client::with(|config: &mut Serve| config.max_inflight_bytes = 32 << 20);
     let (elements, body) = (1 << 20, vec![0; 1 << 20]);
     let path = |pretty: bool| {
         format!("/v1/dequantize?dtype=I8&shape={elements},1&scale=1&pretty={pretty}")
