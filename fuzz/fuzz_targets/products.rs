@@ -4,6 +4,7 @@
 use arbitrary::{Arbitrary, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use quantd::quant::Cancel;
+use quantd::quant::codes::Stated;
 use quantd::quant::matmul::{Form, Operand, Product, matmul};
 use quantd::quant::scheme::Granularity;
 use quantd::tensor::{DType, Shape, Tensor};
@@ -65,6 +66,7 @@ fn operand(side: &Side) -> Operand<'_> {
         scale: None,
         zero_point: Some(&side.zero_points),
         granularity: side.granularity,
+        stated: Stated::default(),
     }
 }
 

@@ -1,8 +1,11 @@
 //! Whatever a request holds, the answer is an answer or an error, and never a panic.
 #![no_main]
 
+use std::sync::Arc;
+
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
+use quantd::api::answer::Style;
 use quantd::api::effort::Effort;
 use quantd::api::payload::{Context, Format, Payload};
 use quantd::codec::Limits;
@@ -37,14 +40,16 @@ fuzz_target!(|input: Input<'_>| {
     let command = Command {
         operation,
         payload: Payload {
-            body: Buffer::copy_of(input.body),
+            body: Arc::new(Buffer::copy_of(input.body)),
             format: FORMATS[pick(input.format, FORMATS.len())],
             // Mostly none: random bytes are no compressed stream.
             encoding: if input.encoding > 250 { Encoding::Gzip } else { Encoding::Identity },
+            // A quarter of them are forms.
+            boundary: (input.encoding % 4 == 1).then(|| "b".to_owned()),
             query: input.query.to_owned(),
         },
         format: answers[pick(input.answer, answers.len())],
-        encoding: Encoding::Identity,
+        style: Style { pretty: input.answer > 127, ..Style::PLAIN },
     };
     let limits = Limits {
         max_bytes: 1 << 20,
