@@ -36,7 +36,7 @@ fn read(text: &[u8], dtype: DType) -> Result<Tensor, CodecError> {
 }
 
 /// The pieces of the text of a tensor.
-fn write(tensor: &Tensor) -> Vec<Vec<u8>> {
+fn write(tensor: &Tensor) -> Vec<bytes::Bytes> {
     let mut room = |_| Ok(());
     let mut text = Text::new(&mut room);
     write_tensor(&mut text, tensor).expect("there is room");

@@ -84,7 +84,7 @@ impl Answer {
     /// A JSON text that is not all of an answer.
     #[must_use]
     pub fn head(text: Text<'_>) -> Self {
-        Self::new(text.finish().into_iter().map(Bytes::from).collect(), Format::Json)
+        Self::new(text.finish(), Format::Json)
     }
 
     /// A JSON document, whose text takes of that room.
@@ -216,8 +216,7 @@ impl Answer {
             return Ok(self);
         }
         let mut room = |bytes| context.take(bytes);
-        let coded = encoding::encode(encoding, self.segments, &mut room)?;
-        let segments = coded.into_iter().map(Bytes::from).collect();
+        let segments = encoding::encode(encoding, self.segments, &mut room)?;
         Ok(Self { segments, encoding, ..self })
     }
 }

@@ -15,12 +15,19 @@ pub struct Effort {
     short: Option<f64>,
     spent: Cost,
     outgrown: bool,
+    committed: bool,
 }
 
 impl Effort {
     /// No bound.
-    pub const UNBOUNDED: Self =
-        Self { allowed: None, threads: 1, short: None, spent: Cost::NONE, outgrown: false };
+    pub const UNBOUNDED: Self = Self {
+        allowed: None,
+        threads: 1,
+        short: None,
+        spent: Cost::NONE,
+        outgrown: false,
+        committed: false,
+    };
 
     /// Up to so many seconds for all of so many threads together.
     #[must_use]
@@ -54,9 +61,14 @@ impl Effort {
         Error::new(Kind::Overloaded, "the work is longer than what is done here")
     }
 
-    /// From here on nothing is refused or left to others: what was changed must not be changed twice.
+    /// From here on nothing is refused, stopped or left to others: what was changed must not be changed twice.
     pub const fn commit(&mut self) {
-        (self.allowed, self.short) = (None, None);
+        (self.allowed, self.short, self.committed) = (None, None, true);
+    }
+
+    /// Whether that was said.
+    pub(super) const fn is_committed(&self) -> bool {
+        self.committed
     }
 
     /// Takes up work of that cost.

@@ -176,6 +176,7 @@ impl From<CodecError> for Error {
             Reason::Unsupported => Kind::UnsupportedTensor,
             Reason::TooLarge => Kind::TooLarge,
             Reason::NoRoom => Kind::Overloaded,
+            Reason::Stopped => Kind::OutOfTime,
         };
         let mut result = Self::new(kind, error.detail).cure(error.cure);
         match error.at {

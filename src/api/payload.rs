@@ -72,8 +72,12 @@ impl Context<'_> {
     /// The same in the terms of a codec.
     ///
     /// # Errors
-    /// [`Reason::TooLarge`] and [`Reason::NoRoom`].
+    /// [`Reason::TooLarge`] and [`Reason::NoRoom`], and [`Reason::Stopped`] once the work is to stop: codecs
+    /// look for that by taking nothing.
     pub fn take(&mut self, bytes: usize) -> Result<(), CodecError> {
+        if !self.effort.is_committed() {
+            go_on(self.cancel)?;
+        }
         self.foresee(bytes)?;
         self.spare -= bytes;
         Ok(())
@@ -106,7 +110,11 @@ impl Context<'_> {
     pub fn inflate(&mut self, encoding: Encoding, bytes: &[u8]) -> Result<Buffer, Error> {
         let most = self.limits.max_bytes;
         let allowed = self.effort.inflatable(most);
-        encoding::decode(encoding, bytes, allowed, self.grow).map_err(|error| {
+        let mut grow = |bytes| {
+            go_on(self.cancel)?;
+            (self.grow)(bytes)
+        };
+        encoding::decode(encoding, bytes, allowed, &mut grow).map_err(|error| {
             let is_long = error.reason == Reason::TooLarge && allowed < most;
             if is_long { self.effort.outgrow() } else { error.into() }
         })
@@ -144,6 +152,14 @@ impl Context<'_> {
         const SMALL: usize = 4 << 10;
         if text.len() > SMALL { self.reserve(json::bytes_of_value(text)) } else { Ok(()) }
     }
+}
+
+/// An error once the work is to stop.
+fn go_on(cancel: &Cancel) -> Result<(), CodecError> {
+    if cancel.is_cancelled() {
+        return Err(CodecError::new(Reason::Stopped, "the work was stopped"));
+    }
+    Ok(())
 }
 
 impl std::fmt::Debug for Context<'_> {

@@ -92,6 +92,8 @@ pub enum Reason {
     TooLarge,
     /// Within the limits, but there is no room for it at the moment.
     NoRoom,
+    /// Whoever gives room wants no more of it.
+    Stopped,
 }
 
 /// A document that was not read: what is wrong, where, and what to do.

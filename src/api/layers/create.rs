@@ -237,6 +237,7 @@ fn weights(
             let operand = Operand::Real { tensor, scheme: &scheme };
             context.reserve(working_bytes(tensor, &scheme).map_err(at)?)?;
             let weight = Weight::new(&operand, order, context.cancel).map_err(at)?;
+            context.take(0)?;
             (weight, keep_float.then(|| real(tensor)))
         }
         Given::Coded(item) => {
@@ -248,6 +249,7 @@ fn weights(
                 stated: item.stated,
             };
             let weight = Weight::new(&operand, order, context.cancel).map_err(at)?;
+            context.take(0)?;
             let float = keep_float.then(|| weight.restored());
             return Ok((weight.clone(), float.and_then(|float| float_tensor(&weight, &float))));
         }

@@ -198,7 +198,7 @@ pub fn encode(
         let kind = match error.reason {
             Reason::Unsupported => Kind::NonFinite,
             Reason::Malformed => Kind::InvalidOption,
-            Reason::TooLarge | Reason::NoRoom => return Error::from(error),
+            Reason::TooLarge | Reason::NoRoom | Reason::Stopped => return Error::from(error),
         };
         Error { kind, ..Error::from(error) }.at(Place::Pointer("/outputs".to_owned()))
     })?;

@@ -9,6 +9,7 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 
+use bytes::Bytes;
 use flate2::Compression;
 use flate2::bufread::{MultiGzDecoder, ZlibDecoder};
 use flate2::write::{GzEncoder, ZlibEncoder};
@@ -26,6 +27,8 @@ pub const FREE_BYTES: usize = 1 << 20;
 const ZSTD_WINDOW_LOG: u32 = 23;
 /// First output capacity when the input does not tell its decoded size.
 const FIRST_CAPACITY: usize = 64 << 10;
+/// Bytes between two looks at whether to go on.
+const PART: usize = 256 << 10;
 /// Both favour speed: quantized codes hardly compress at any level.
 const GZIP_LEVEL: u32 = 1;
 const ZSTD_LEVEL: i32 = 1;
@@ -70,7 +73,7 @@ impl Encoding {
 
 /// Decodes a whole body of at most `max` decoded bytes.
 ///
-/// `grow` is called with the new total before output memory is taken, and may
+/// `grow` is called before output memory is taken, with its size, and with 0 now and then, and may
 /// refuse; its error is passed on. While one allocation replaces another both
 /// exist, which happens only when the input does not tell its decoded size.
 ///
@@ -134,28 +137,36 @@ pub fn encode(
     encoding: Encoding,
     pieces: impl IntoIterator<Item: AsRef<[u8]>>,
     room: Room<'_>,
-) -> Result<Vec<Vec<u8>>, CodecError> {
-    fn feed(
+) -> Result<Vec<Bytes>, CodecError> {
+    fn feed<E: Write>(
         pieces: impl IntoIterator<Item: AsRef<[u8]>>,
-        encoder: &mut impl Write,
+        encoder: &mut E,
+        goes_on: impl Fn(&mut E) -> io::Result<()>,
     ) -> io::Result<()> {
-        pieces.into_iter().try_for_each(|piece| encoder.write_all(piece.as_ref()))
+        pieces.into_iter().try_for_each(|piece| {
+            piece.as_ref().chunks(PART).try_for_each(|part| {
+                goes_on(encoder)?;
+                encoder.write_all(part)
+            })
+        })
     }
     let level = Compression::new(GZIP_LEVEL);
     let mut text = Text::new(room);
     let done = match encoding {
-        Encoding::Identity => feed(pieces, &mut text),
+        Encoding::Identity => feed(pieces, &mut text, Text::goes_on),
         Encoding::Gzip => {
             let mut encoder = GzEncoder::new(&mut text, level);
-            feed(pieces, &mut encoder).and_then(|()| encoder.finish().map(drop))
+            feed(pieces, &mut encoder, |encoder| encoder.get_mut().goes_on())
+                .and_then(|()| encoder.finish().map(drop))
         }
         Encoding::Deflate => {
             let mut encoder = ZlibEncoder::new(&mut text, level);
-            feed(pieces, &mut encoder).and_then(|()| encoder.finish().map(drop))
+            feed(pieces, &mut encoder, |encoder| encoder.get_mut().goes_on())
+                .and_then(|()| encoder.finish().map(drop))
         }
         Encoding::Zstd => {
             zstd::stream::write::Encoder::new(&mut text, ZSTD_LEVEL).and_then(|mut encoder| {
-                feed(pieces, &mut encoder)?;
+                feed(pieces, &mut encoder, |encoder| encoder.get_mut().goes_on())?;
                 encoder.finish().map(drop)
             })
         }
@@ -218,12 +229,16 @@ impl Sink<'_> {
             if self.len > self.limit {
                 return Err(self.too_large());
             }
-            let capacity = self.buffer.bytes().len();
+            let mut capacity = self.buffer.bytes().len();
             if self.len == capacity {
                 let doubled = capacity.saturating_mul(2).max(FIRST_CAPACITY);
-                self.raise(doubled.min(self.limit.saturating_add(1)))?;
+                capacity = doubled.min(self.limit.saturating_add(1));
+                self.raise(capacity)?;
             }
-            let free = self.buffer.bytes_mut().get_mut(self.len..).unwrap_or_default();
+            // Some milliseconds of work, after which there may be nobody who wants more of it.
+            (self.grow)(0)?;
+            let end = self.len.saturating_add(PART).min(capacity);
+            let free = self.buffer.bytes_mut().get_mut(self.len..end).unwrap_or_default();
             match decoder.read(free) {
                 Ok(0) => return Ok(()),
                 Ok(count) => self.len = self.len.saturating_add(count),

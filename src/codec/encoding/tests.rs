@@ -159,3 +159,23 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn long_work_ends_when_nobody_wants_it() {
+    let stopped = CodecError::new(Reason::Stopped, "a test");
+    let until = |asked: usize| {
+        let (mut left, stopped) = (asked, stopped.clone());
+        move |_: usize| {
+            left = left.checked_sub(1).ok_or_else(|| stopped.clone())?;
+            Ok(())
+        }
+    };
+    let zeros = vec![0_u8; FREE_BYTES];
+    for encoding in CODED {
+        // Four times a MiB, though next to nothing is written.
+        let encoded = super::encode(encoding, [&zeros], &mut until(3));
+        assert_eq!(encoded.unwrap_err(), stopped, "{encoding:?}");
+        let coded = encode(encoding, &zeros).unwrap();
+        assert_eq!(decode(encoding, &coded, FREE_BYTES, &mut until(3)).unwrap_err(), stopped);
+    }
+}

@@ -62,18 +62,18 @@ pub fn read_tensor(
     check_size(bound, dtype, limits).map_err(|error| error.at(pointer))?;
     room(bound.saturating_mul(dtype.size()))?;
     let (buffer, nesting) = match dtype {
-        DType::F64 => reader.fill::<f64>(bound),
-        DType::F32 => reader.fill::<f32>(bound),
-        DType::F16 => reader.fill::<f16>(bound),
-        DType::BF16 => reader.fill::<bf16>(bound),
-        DType::I64 => reader.fill::<i64>(bound),
-        DType::I32 => reader.fill::<i32>(bound),
-        DType::I16 => reader.fill::<i16>(bound),
-        DType::I8 => reader.fill::<i8>(bound),
-        DType::U64 => reader.fill::<u64>(bound),
-        DType::U32 => reader.fill::<u32>(bound),
-        DType::U16 => reader.fill::<u16>(bound),
-        DType::U8 => reader.fill::<u8>(bound),
+        DType::F64 => reader.fill::<f64>(bound, room),
+        DType::F32 => reader.fill::<f32>(bound, room),
+        DType::F16 => reader.fill::<f16>(bound, room),
+        DType::BF16 => reader.fill::<bf16>(bound, room),
+        DType::I64 => reader.fill::<i64>(bound, room),
+        DType::I32 => reader.fill::<i32>(bound, room),
+        DType::I16 => reader.fill::<i16>(bound, room),
+        DType::I8 => reader.fill::<i8>(bound, room),
+        DType::U64 => reader.fill::<u64>(bound, room),
+        DType::U32 => reader.fill::<u32>(bound, room),
+        DType::U16 => reader.fill::<u16>(bound, room),
+        DType::U8 => reader.fill::<u8>(bound, room),
     }?;
     let shape = reader.shape(&nesting, shape)?;
     limits.check(&shape).map_err(|error| error.at(pointer))?;
@@ -117,8 +117,18 @@ pub fn read_base64(
     room(expected)?;
     // The decoder wants room for whole groups.
     let mut buffer = Buffer::zeroed(expected.saturating_add(3));
-    let decoded = BASE64.decode_slice(&*encoded, buffer.bytes_mut());
-    if decoded != Ok(expected) {
+    /// Digits between two looks at whether to go on, and the bytes they hold.
+    const PART: (usize, usize) = (4 << 20, 3 << 20);
+    let mut rest = buffer.bytes_mut();
+    let mut decoded = 0_usize;
+    for digits in encoded.chunks(PART.0) {
+        room(0)?;
+        let found = BASE64.decode_slice(digits, rest).map_err(|_| not_base64(pointer))?;
+        decoded = decoded.saturating_add(found);
+        rest = rest.get_mut(PART.1..).unwrap_or_default();
+    }
+    // Padding ends a stream, so a part in the middle that has some is too short.
+    if decoded != expected {
         return Err(not_base64(pointer));
     }
     buffer.truncate(expected);
@@ -163,10 +173,23 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn fill<T: Element>(&self, bound: usize) -> Result<(Buffer, Nesting), CodecError> {
+    fn fill<T: Element>(
+        &self,
+        bound: usize,
+        room: Room<'_>,
+    ) -> Result<(Buffer, Nesting), CodecError> {
         let mut buffer = Buffer::zeroed(bound.saturating_mul(size_of::<T>()));
         let mut nesting = Nesting::default();
-        match nesting.read(self.text, buffer.elements_mut::<T>()) {
+        let mut refusal = None;
+        let mut goes_on = || {
+            refusal = room(0).err();
+            refusal.is_none()
+        };
+        let read = nesting.read(self.text, buffer.elements_mut::<T>(), &mut goes_on);
+        if let Some(refusal) = refusal {
+            return Err(refusal);
+        }
+        match read {
             Ok(()) => Ok((buffer, nesting)),
             Err(fault) => Err(fault.error(self.dtype.name(), self.dtype.is_float()).at(format!(
                 "{}{}",

@@ -11,6 +11,9 @@ use super::number::{self, BFLOAT16, BINARY16, BINARY32, BINARY64};
 use crate::codec::CodecError;
 use crate::tensor::MAX_RANK;
 
+/// Elements between two looks at whether to go on: some tenths of a millisecond.
+const LOOK: usize = 1 << 14;
+
 /// What can be wrong with one value; small, so that the hot path stays so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
@@ -36,6 +39,8 @@ pub(super) enum Fault {
     Ragged,
     Trailing,
     Capacity,
+    /// Not of the text: whoever waits for it has gone.
+    Stopped,
 }
 
 impl Fault {
@@ -97,6 +102,7 @@ impl Fault {
             Self::Ragged => "the array is ragged: its length differs from its first sibling's",
             Self::Trailing => "the value is followed by other bytes",
             Self::Capacity => "there are more elements than commas allow",
+            Self::Stopped => "the work was stopped",
             Self::NotANumber
             | Self::Overflow
             | Self::NotAnInteger
@@ -132,7 +138,8 @@ impl Fault {
             | Self::Separator
             | Self::TrailingComma
             | Self::Trailing
-            | Self::Capacity => "",
+            | Self::Capacity
+            | Self::Stopped => "",
         }
     }
 }
@@ -302,8 +309,14 @@ impl Nesting {
         }
     }
 
-    /// Reads a whole value into `out`. On an error [`path`](Self::path) tells where.
-    pub(super) fn read<T: Element>(&mut self, text: &[u8], out: &mut [T]) -> Result<(), Fault> {
+    /// Reads a whole value into `out`. On an error [`path`](Self::path) tells where. Now and then `goes_on` is
+    /// asked whether to.
+    pub(super) fn read<T: Element>(
+        &mut self,
+        text: &[u8],
+        out: &mut [T],
+        goes_on: &mut dyn FnMut() -> bool,
+    ) -> Result<(), Fault> {
         let mut slots = out.iter_mut();
         let mut rest = skip(text);
         let mut after_comma = false;
@@ -324,7 +337,7 @@ impl Nesting {
                         T::parse(rest)?;
                         return Err(Fault::Depth);
                     }
-                    rest = self.row(rest, &mut slots)?;
+                    rest = self.row(rest, &mut slots, goes_on)?;
                 }
             }
             rest = skip(rest);
@@ -358,10 +371,14 @@ impl Nesting {
         &mut self,
         mut rest: &'a [u8],
         slots: &mut std::slice::IterMut<'_, T>,
+        goes_on: &mut dyn FnMut() -> bool,
     ) -> Result<&'a [u8], Fault> {
         let before = slots.len();
         let first = self.count();
         loop {
+            if slots.len().is_multiple_of(LOOK) && !goes_on() {
+                return Err(Fault::Stopped);
+            }
             let place = before.wrapping_sub(slots.len());
             let parsed = T::parse(rest)
                 .and_then(|parsed| slots.next().map(|slot| (slot, parsed)).ok_or(Fault::Capacity));

@@ -427,3 +427,46 @@ proptest! {
         }
     }
 }
+
+/// Whoever gives room is asked often enough to end long work, and then it ends.
+#[test]
+fn long_work_ends_when_nobody_wants_it() {
+    let numbers = format!("[{}1]", "1,".repeat(100_000));
+    let bytes = format!("\"{}\"", "A".repeat(12 << 20));
+    let tensor = Tensor::from_elements(DType::F64, shape(&[400_000]), &[0.1_f64; 400_000]).unwrap();
+    let limits = Limits::default();
+    type Work<'a> = &'a dyn Fn(Room<'_>) -> Result<(), CodecError>;
+    let works: [(Work<'_>, usize); 3] = [
+        (
+            &|room| {
+                let within: Within<'_> = (&limits, &mut |bytes| room(bytes));
+                read_tensor(numbers.as_bytes(), DType::F32, None, "", within).map(drop)
+            },
+            6,
+        ),
+        (
+            &|room| {
+                let within: Within<'_> = (&limits, &mut |bytes| room(bytes));
+                read_base64(bytes.as_bytes(), DType::U8, &shape(&[9 << 20]), "", within).map(drop)
+            },
+            3,
+        ),
+        (&|room| write_tensor(&mut Text::new(room), &tensor), 3),
+    ];
+    for (work, least) in works {
+        let mut asked = 0;
+        work(&mut |_| {
+            asked += 1;
+            Ok(())
+        })
+        .unwrap();
+        assert!(asked >= least, "{asked}");
+        let stopped = CodecError::new(Reason::Stopped, "a test");
+        let mut left = asked / 2;
+        let refused = work(&mut |_| {
+            left = left.checked_sub(1).ok_or_else(|| stopped.clone())?;
+            Ok(())
+        });
+        assert_eq!(refused, Err(stopped.clone()));
+    }
+}

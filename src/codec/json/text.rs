@@ -2,11 +2,16 @@
 //!
 //! How long the text of a tensor becomes is known only once it is written, and a
 //! vector that doubles takes three times that while it grows. So text is written
-//! into pieces that never move, and whoever counts bytes is asked for each.
+//! into pieces that never move, and whoever counts bytes is asked for each. The
+//! longest are copied, still in the cache, into memory that goes back to the
+//! system once they are sent; an allocator would keep it.
 
 use std::io::{self, ErrorKind};
 
+use bytes::Bytes;
+
 use crate::codec::{CodecError, Reason};
+use crate::tensor::Buffer;
 
 /// The first piece, enough for a small document.
 const FIRST: usize = 1 << 10;
@@ -20,7 +25,8 @@ pub type Room<'a> = &'a mut dyn FnMut(usize) -> Result<(), CodecError>;
 
 /// Text that is being written.
 pub struct Text<'a> {
-    full: Vec<Vec<u8>>,
+    full: Vec<Bytes>,
+    /// The piece that is being written.
     open: Vec<u8>,
     /// Bytes of all pieces.
     taken: usize,
@@ -55,11 +61,22 @@ impl<'a> Text<'a> {
         let capacity = self.taken.clamp(FIRST, LONGEST).max(bytes);
         (self.room)(capacity)?;
         self.taken = self.taken.saturating_add(capacity);
-        let full = std::mem::replace(&mut self.open, Vec::with_capacity(capacity));
-        if !full.is_empty() {
-            self.full.push(full);
+        if self.open.capacity() < capacity {
+            let full = std::mem::replace(&mut self.open, Vec::with_capacity(capacity));
+            self.close(Bytes::from(full));
+        } else {
+            let mut full = Buffer::with_capacity(capacity);
+            full.extend(&self.open);
+            self.open.clear();
+            self.close(Bytes::from_owner(full));
         }
         Ok(())
+    }
+
+    fn close(&mut self, piece: Bytes) {
+        if !piece.is_empty() {
+            self.full.push(piece);
+        }
     }
 
     /// Appends bytes.
@@ -71,6 +88,19 @@ impl<'a> Text<'a> {
             self.next(part.len())?.extend_from_slice(part);
             Ok(())
         })
+    }
+
+    /// Whether to go on, for who writes much into little text: whoever gives room may want no more of it.
+    ///
+    /// # Errors
+    /// For [`io::Write`]: [`refusal`](Self::refusal) tells why.
+    pub fn goes_on(&mut self) -> io::Result<()> {
+        (self.room)(0).map_err(|refusal| self.refuse(refusal))
+    }
+
+    fn refuse(&mut self, refusal: CodecError) -> io::Error {
+        self.refusal = Some(refusal);
+        io::Error::from(ErrorKind::OutOfMemory)
     }
 
     /// Takes the last byte back, which [`next`](Self::next) gave the place of.
@@ -87,22 +117,17 @@ impl<'a> Text<'a> {
 
     /// The pieces in their order, none of which is empty.
     #[must_use]
-    pub fn finish(self) -> Vec<Vec<u8>> {
-        let Self { mut full, mut open, .. } = self;
-        if !open.is_empty() {
-            open.shrink_to_fit();
-            full.push(open);
-        }
-        full
+    pub fn finish(mut self) -> Vec<Bytes> {
+        let mut open = std::mem::take(&mut self.open);
+        open.shrink_to_fit();
+        self.close(Bytes::from(open));
+        self.full
     }
 }
 
 impl io::Write for Text<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.push(bytes).map_err(|refusal| {
-            self.refusal = Some(refusal);
-            io::Error::from(ErrorKind::OutOfMemory)
-        })?;
+        self.push(bytes).map_err(|refusal| self.refuse(refusal))?;
         Ok(bytes.len())
     }
 
