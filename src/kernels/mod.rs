@@ -8,6 +8,7 @@ mod convert;
 pub mod crew;
 mod elementwise;
 pub mod gemm;
+pub mod heap;
 pub mod histogram;
 mod isa;
 pub mod moments;

@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::api::effort::Effort;
 use crate::api::error::{Error, Kind};
+use crate::kernels::heap;
 use crate::quant::Cancel;
 use crate::telemetry;
 use crate::tensor::stock;
@@ -25,6 +26,8 @@ pub use super::pools::Length;
 
 /// Memory that was given back is kept for the next request for this long, and for at most twice as long.
 const IDLE: Duration = Duration::from_secs(1);
+/// What is too small to be counted there is kept for less: long enough for the next of many small requests.
+const HEAP_IDLE: Duration = Duration::from_millis(20);
 
 /// Bounds of the pools.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +86,7 @@ impl Compute {
     /// # Errors
     /// When the system gives no threads.
     pub fn new(settings: Settings) -> Result<Self, rayon::ThreadPoolBuildError> {
+        heap::give_back_after(HEAP_IDLE);
         let queue = Queue::new(settings.max_queue, settings.max_queue_wait);
         Ok(Self {
             short: Pool::new(Length::Short, settings.threads)?,

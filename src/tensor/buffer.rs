@@ -18,6 +18,9 @@ const LINE: usize = size_of::<Line>();
 /// would otherwise cost a page fault every 4 KiB, which is most of the time it
 /// takes to receive it. It is kept for the next request when it is given back.
 const HUGE: usize = 4 << 20;
+/// The same, in pages of any size, where there is somebody who counts what is kept: an allocator keeps what it
+/// was given back as well, on top of what requests hold.
+const MAPPED: usize = 1 << 20;
 
 #[derive(Debug)]
 enum Storage {
@@ -25,26 +28,33 @@ enum Storage {
     Pages(MmapMut),
 }
 
+/// Whether memory of that size comes from the system.
+fn is_mapped(len: usize) -> bool {
+    len >= HUGE || len >= MAPPED && stock::is_counted()
+}
+
 impl Storage {
     fn zeroed(len: usize) -> Self {
-        let pages = if len < HUGE {
-            None
-        } else {
+        let pages = if is_mapped(len) {
             stock::make_way(len);
             MmapMut::map_anon(len).ok()
+        } else {
+            None
         };
         let Some(pages) = pages else {
             return Self::Lines(bytemuck::zeroed_vec(len.div_ceil(LINE)));
         };
         #[cfg(target_os = "linux")]
-        // Without huge pages it is the same, only slower.
-        drop(pages.advise(memmap2::Advice::HugePage));
+        if len >= HUGE {
+            // Without huge pages it is the same, only slower.
+            drop(pages.advise(memmap2::Advice::HugePage));
+        }
         Self::Pages(pages)
     }
 
     /// The same with whatever the memory holds, which is faster where it was used before.
     fn to_fill(len: usize) -> Self {
-        let kept = if len < HUGE { None } else { stock::take(len) };
+        let kept = if is_mapped(len) { stock::take(len) } else { None };
         kept.map_or_else(|| Self::zeroed(len), Self::Pages)
     }
 
@@ -107,10 +117,10 @@ impl Buffer {
     /// An empty buffer with room for `capacity` bytes.
     #[must_use]
     pub fn with_capacity(capacity: usize) -> Self {
-        let storage = if capacity < HUGE {
-            Storage::Lines(Vec::with_capacity(capacity.div_ceil(LINE)))
-        } else {
+        let storage = if is_mapped(capacity) {
             Storage::to_fill(capacity)
+        } else {
+            Storage::Lines(Vec::with_capacity(capacity.div_ceil(LINE)))
         };
         Self { storage, len: 0 }
     }
@@ -264,20 +274,20 @@ mod tests {
     #[test]
     fn large_buffers_are_like_small_ones() {
         let piece = [7_u8; 1000];
-        let mut buffer = Buffer::with_capacity(HUGE - 500);
-        while buffer.bytes().len() < 2 * HUGE + 1 {
+        let mut buffer = Buffer::with_capacity(MAPPED - 500);
+        while buffer.bytes().len() < 2 * MAPPED + 1 {
             buffer.extend(&piece);
         }
         assert!(buffer.bytes().iter().all(|&byte| byte == 7));
         assert_eq!(buffer.bytes().as_ptr().align_offset(64), 0);
-        assert!(Buffer::zeroed(HUGE + 1).bytes().iter().all(|&byte| byte == 0));
-        assert_eq!(Buffer::zeroed(HUGE + 1).bytes().len(), HUGE + 1);
+        assert!(Buffer::zeroed(MAPPED + 1).bytes().iter().all(|&byte| byte == 0));
+        assert_eq!(Buffer::zeroed(MAPPED + 1).bytes().len(), MAPPED + 1);
     }
 
     #[test]
     fn memory_of_a_buffer_before_shows_nowhere() {
         stock::allow(|| 8 * HUGE);
-        for len in [HUGE, HUGE + 1, 2 * HUGE] {
+        for len in [MAPPED, MAPPED + 1, HUGE, HUGE + 1] {
             drop(Buffer::copy_of(&vec![7; len]));
             assert!(Buffer::zeroed(len).bytes().iter().all(|&byte| byte == 0));
             drop(Buffer::copy_of(&vec![7; len]));

@@ -22,7 +22,8 @@ const SLACK: usize = 64 << 10;
 struct Stock {
     /// The longest unused first.
     kept: Vec<Kept>,
-    room: usize,
+    /// How much may be kept; none until somebody says it.
+    room: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -31,7 +32,7 @@ struct Kept {
     idle: bool,
 }
 
-static STOCK: Mutex<Stock> = Mutex::new(Stock { kept: Vec::new(), room: 0 });
+static STOCK: Mutex<Stock> = Mutex::new(Stock { kept: Vec::new(), room: None });
 
 fn stock() -> MutexGuard<'static, Stock> {
     STOCK.lock().unwrap_or_else(PoisonError::into_inner)
@@ -50,7 +51,7 @@ impl Stock {
 
     /// Gives `pages` back where there is no room.
     fn keep(&mut self, pages: MmapMut) -> Option<MmapMut> {
-        if self.bytes().saturating_add(pages.len()) > self.room {
+        if self.bytes().saturating_add(pages.len()) > self.room.unwrap_or(0) {
             return Some(pages);
         }
         self.kept.push(Kept { pages, idle: false });
@@ -59,7 +60,7 @@ impl Stock {
 
     /// What there is no more room for.
     fn allow(&mut self, room: usize) -> Vec<Kept> {
-        self.room = room;
+        self.room = Some(room);
         self.release(self.bytes().saturating_sub(room))
     }
 
@@ -80,6 +81,11 @@ impl Stock {
         let idle = self.kept.extract_if(.., |kept| std::mem::replace(&mut kept.idle, true));
         idle.collect()
     }
+}
+
+/// Whether somebody counts what is kept.
+pub(super) fn is_counted() -> bool {
+    stock().room.is_some()
 }
 
 /// Memory of at least `len` bytes, with whatever was left in it.
@@ -121,7 +127,7 @@ mod tests {
     use super::*;
 
     fn stock_of(room: usize, lens: &[usize]) -> Stock {
-        let mut stock = Stock { kept: Vec::new(), room };
+        let mut stock = Stock { kept: Vec::new(), room: Some(room) };
         for &len in lens {
             assert!(stock.keep(pages(len)).is_none());
         }
