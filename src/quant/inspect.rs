@@ -59,9 +59,12 @@ pub fn inspect<T: Real>(values: &[T], options: &Options, cancel: &Cancel) -> Sta
     let count = values.len() as u64;
     let finite = count - extent.nan - extent.inf;
     let some = |value: f64| (finite > 0).then_some(value);
-    let mean = sum(values, |x| x, cancel) / finite as f64;
-    let variance = sum(values, |x| (x - mean) * (x - mean), cancel) / finite as f64;
     let (min, max) = (extent.min.to_f64(), extent.max.to_f64());
+    let unit = unit(min.abs().max(max.abs()));
+    let mean = sum(values, |x| x * unit, cancel) / finite as f64;
+    let off = |x: f64| x * unit - mean;
+    let variance = sum(values, |x| off(x) * off(x), cancel) / finite as f64;
+    let (mean, std) = (mean / unit, variance.sqrt() / unit);
     let percentile = |p: f64| {
         let finite = usize::try_from(finite).unwrap_or(usize::MAX);
         let [value] = percentile::percentiles(values, finite, [p], |x| x, cancel);
@@ -70,9 +73,9 @@ pub fn inspect<T: Real>(values: &[T], options: &Options, cancel: &Cancel) -> Sta
     // In f64 whatever the elements are: the edges are read by people.
     let ends = if finite > 0 { [min, max] } else { [0.0, 1.0] };
     // Halved where the distance of the ends has no number.
-    let unit = if (ends[1] - ends[0]).is_finite() { 1.0 } else { 0.5 };
-    let ends = ends.map(|end| end * unit);
-    let found = histogram::histogram(values, |x| x.to_f64() * unit, options.bins, ends, cancel);
+    let part = if (ends[1] - ends[0]).is_finite() { 1.0 } else { 0.5 };
+    let ends = ends.map(|end| end * part);
+    let found = histogram::histogram(values, |x| x.to_f64() * part, options.bins, ends, cancel);
     Statistics {
         count,
         nan: extent.nan,
@@ -82,17 +85,25 @@ pub fn inspect<T: Real>(values: &[T], options: &Options, cancel: &Cancel) -> Sta
         max: some(max),
         abs_max: some(min.abs().max(max.abs())),
         mean: some(mean),
-        std: some(variance.sqrt()),
+        std: some(std),
         percentiles: options
             .percentiles
             .iter()
             .map(|&p| (p, (finite > 0).then(|| percentile(p))))
             .collect(),
         histogram: Histogram {
-            edges: found.edges.into_iter().map(|edge| edge / unit).collect(),
+            edges: found.edges.into_iter().map(|edge| edge / part).collect(),
             counts: found.counts,
         },
     }
+}
+
+/// What to multiply elements of that largest magnitude with, where sums of their squares have no number.
+fn unit(abs_max: f64) -> f64 {
+    const FAR: i32 = 400;
+    let (_, exponent) = libm::frexp(abs_max);
+    // 2^1023 is the largest power.
+    if exponent.abs() > FAR { libm::ldexp(1.0, (-exponent).min(1023)) } else { 1.0 }
 }
 
 fn zeros<T: Real>(values: &[T], cancel: &Cancel) -> u64 {
@@ -115,4 +126,20 @@ fn sum<T: Real>(values: &[T], term: impl Fn(f64) -> f64 + Sync, cancel: &Cancel)
     };
     let parts: Vec<f64> = values.par_chunks(BLOCK).map(block).collect();
     parts.into_iter().sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_of_the_largest_and_smallest_numbers_are_numbers() {
+        let options = Options { bins: 2, percentiles: Vec::new() };
+        for most in [f64::MAX, 1e200, 1.0, 1e-200, f64::from_bits(1 << 20)] {
+            let found = inspect(&[most, -most, most, most], &options, &Cancel::default());
+            let [mean, std] = [found.mean, found.std].map(Option::unwrap);
+            assert!((mean / most - 0.5).abs() < 1e-5, "{mean} of {most}");
+            assert!((std / most - 0.75_f64.sqrt()).abs() < 1e-5, "{std} of {most}");
+        }
+    }
 }
