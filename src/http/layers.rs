@@ -106,7 +106,7 @@ pub(super) async fn list(
     State(app): State<App>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Error> {
-    let entries = app.service.layers().len();
+    let entries = app.service.layers().list_len();
     exchange::document(&app, "list_layers", entries, query.as_deref(), |service| {
         service.layers().list()
     })

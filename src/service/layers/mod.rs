@@ -253,6 +253,14 @@ impl Layers {
         lock(&self.registry).len()
     }
 
+    /// How many entries of the usual length the list is as long as: chains name their layers in theirs.
+    #[must_use]
+    pub fn list_len(&self) -> usize {
+        const NAMES: usize = 1 << 10;
+        let registry = lock(&self.registry);
+        registry.len() + registry.chain_bytes().div_ceil(NAMES)
+    }
+
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
