@@ -14,7 +14,7 @@ mod isa;
 pub mod moments;
 
 pub mod real;
-mod rough;
+pub mod rough;
 pub mod scalar;
 pub mod select;
 mod smooth;

@@ -93,7 +93,7 @@ impl<T: Real> Quantizer<T> {
     }
 
     #[inline(always)]
-    fn with_reciprocal(
+    pub(super) fn with_reciprocal(
         affine: Affine<T>,
         reciprocal: T,
         codes: CodeRange,

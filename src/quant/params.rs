@@ -177,6 +177,18 @@ impl Numerics {
         }
     }
 
+    /// The scale of symmetric codes for ranges up to `max` that ask for no special one.
+    #[inline(always)]
+    pub(super) fn symmetric_step<T: Real>(&self, max: T) -> T {
+        let steps = self.steps();
+        match self.profile {
+            Profile::Onnx | Profile::Tflite => {
+                T::from_f64((max.to_f64() + max.to_f64()) / f64::from(steps))
+            }
+            Profile::Torch | Profile::CompressedTensors => max / (T::from_i32(steps) * T::HALF),
+        }
+    }
+
     fn steps(&self) -> i32 {
         let CodeRange { min, max } = self.code_range();
         max - min
@@ -244,8 +256,7 @@ impl Numerics {
         let floor = T::from_f64(f64::from(f32::EPSILON));
         let at_least = |scale: T| if scale > floor { scale } else { floor };
         if self.symmetric {
-            let half_steps = T::from_i32(qmax - qmin) * T::HALF;
-            let scale = at_least(finite_or_max(range.max / half_steps));
+            let scale = at_least(finite_or_max(self.symmetric_step(range.max)));
             return Affine { scale, zero_point: self.middle() };
         }
         let scale = at_least(finite_or_max((range.max - range.min) / T::from_i32(qmax - qmin)));
@@ -261,8 +272,7 @@ impl Numerics {
         let CodeRange { min: qmin, max: qmax } = self.code_range();
         let positive = |scale: T| if scale > T::ZERO { scale } else { T::EPSILON };
         if self.symmetric {
-            let half_steps = T::from_i32(qmax - qmin) * T::HALF;
-            let scale = positive(finite_or_max(range.max / half_steps));
+            let scale = positive(finite_or_max(self.symmetric_step(range.max)));
             return Affine { scale, zero_point: self.middle() };
         }
         let scale = positive(finite_or_max((range.max - range.min) / T::from_i32(qmax - qmin)));

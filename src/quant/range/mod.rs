@@ -4,6 +4,7 @@
 //! contains 0, and gives the same range for any number of threads: counts are
 //! integers, and sums of floats are added block by block in memory order.
 
+mod abreast;
 pub(super) mod cross_entropy;
 pub(super) mod entropy;
 mod grid;

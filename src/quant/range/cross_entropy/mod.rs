@@ -5,8 +5,8 @@
 //! alpha = amax k / 50 for symmetric codes and beta = min j / 16, alpha =
 //! max k / 16 for asymmetric ones; the result is that of an exhaustive search,
 //! where of equal losses the wider range wins. Elements that are not finite are
-//! left out of their line. Most candidates are ruled out by [`rough`], whose
-//! exponentials are vectors.
+//! left out of their line. Most candidates are ruled out by [`rough`], which looks
+//! at many side by side.
 
 mod rough;
 

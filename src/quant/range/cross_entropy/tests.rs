@@ -19,13 +19,14 @@ fn check<T: Real>(values: &[T], line: usize, weights: &[u64], numerics: &Numeric
 
 fn schemes() -> Vec<Numerics> {
     let kinds =
-        [(true, true, true), (false, true, false), (true, false, false), (false, false, false)];
+        [(true, true, true), (true, true, false), (false, true, false), (true, false, false)];
+    let kinds = kinds.into_iter().chain([(false, false, false)]);
     let of = |(signed, symmetric, restricted)| {
-        [2, 4, 5, 8, 16].into_iter().flat_map(move |bits| {
+        [2, 3, 4, 5, 6, 7, 8, 16].into_iter().flat_map(move |bits| {
             Profile::ALL.map(|profile| Numerics { profile, bits, signed, symmetric, restricted })
         })
     };
-    kinds.into_iter().flat_map(of).collect()
+    kinds.flat_map(of).collect()
 }
 
 proptest! {
@@ -39,7 +40,7 @@ proptest! {
         shift in prop_oneof![3 => Just(0.0_f32), 1 => Just(-4.0), 1 => Just(4.0)],
         odd in prop_oneof![5 => Just(None), 1 => Just(Some(f32::NAN)), 1 => Just(Some(f32::NEG_INFINITY))],
         lines in 1_usize..4,
-        scheme in 0_usize..80,
+        scheme in 0_usize..160,
     ) {
         let mut x: Vec<f32> = x.into_iter().map(|x| x.powi(power) * size + shift).collect();
         if let Some(odd) = odd {
@@ -51,6 +52,21 @@ proptest! {
         check(&x, line, &[3, 1, 2], &numerics);
         let wide: Vec<f64> = x.iter().map(|&x| f64::from(x)).collect();
         check(&wide, line, &[], &numerics);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Elements that lie on codes of some candidates, or in the middle of two.
+    #[test]
+    fn no_better_candidate_of_a_small_group_is_ruled_out(
+        x in proptest::collection::vec(-127_i16..=127, 2..=128),
+        unit in prop_oneof![Just(1.0_f32), Just(0.5), Just(1.0 / 127.0), Just(0.07)],
+        scheme in 0_usize..160,
+    ) {
+        let x: Vec<f32> = x.into_iter().map(|x| f32::from(x) * unit).collect();
+        check(&x, x.len(), &[], &schemes()[scheme]);
     }
 }
 

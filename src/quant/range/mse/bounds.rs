@@ -58,9 +58,9 @@ const FINE: u32 = 8;
 /// What the squared error of a candidate lies between, less what is common to
 /// all candidates.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::quant::range) struct Bounds {
-    pub(in crate::quant::range) least: f64,
-    pub(in crate::quant::range) most: f64,
+pub(super) struct Bounds {
+    pub(super) least: f64,
+    pub(super) most: f64,
 }
 
 impl Bounds {
@@ -96,7 +96,7 @@ pub(super) fn survivors<T: Real>(
 }
 
 /// Leaves out what is certainly worse than another one, and sorts the others.
-pub(in crate::quant::range) fn sieve(mut bounds: Vec<(usize, Bounds)>) -> Vec<usize> {
+fn sieve(mut bounds: Vec<(usize, Bounds)>) -> Vec<usize> {
     let most = bounds.iter().map(|(_, bounds)| bounds.most).fold(f64::INFINITY, f64::min);
     // What is not a number is kept.
     bounds.retain(|(_, bounds)| bounds.least.partial_cmp(&most) != Some(Ordering::Greater));

@@ -8,13 +8,11 @@
 //! Not every candidate is tried on every element, without any change of the
 //! result: a long slice is first summed up in [`bounds`], which leaves few
 //! candidates and mostly one. Of a shorter one all that do not clip too much
-//! are tried with a simpler quantizer ([`rough`]), which leaves as few. What is
+//! are tried side by side with a simpler quantizer ([`rough`]), which leaves as few. What is
 //! left is computed exactly, and given up once its sum exceeds the best.
 
 mod bounds;
 mod rough;
-
-pub(super) use bounds::{Bounds, sieve};
 
 use rayon::prelude::*;
 
@@ -44,7 +42,10 @@ pub(super) fn range<T: Real>(
     cancel: &Cancel,
 ) -> Range<T> {
     let grid = candidates(whole, numerics);
-    if let Some(unit) = unit(whole).filter(|_| grid.reach(numerics).is_some()) {
+    if whole.abs_max() == T::ZERO {
+        return grid.get(0);
+    }
+    if let Some(unit) = unit(whole).filter(|_| grid.is_in_proportion(numerics)) {
         // A power of two moves everything and changes nothing, but that squares are numbers.
         let values: Vec<T> = values.iter().map(|&x| x * unit).collect();
         let whole = Range { min: whole.min * unit, max: whole.max * unit };

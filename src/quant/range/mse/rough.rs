@@ -19,11 +19,11 @@ use std::borrow::Cow;
 use rayon::prelude::*;
 
 use super::super::BLOCK;
+use super::super::abreast::{self, Marks, Search};
 use super::super::grid::Grid;
-use super::bounds::{Bounds, sieve};
 use crate::kernels::Isa;
 use crate::kernels::real::Real;
-use crate::kernels::scalar::Affine;
+use crate::kernels::rough::{Lanes, SIDE};
 use crate::quant::Cancel;
 use crate::quant::params::Numerics;
 
@@ -39,30 +39,17 @@ pub(super) fn survivors<T: Real>(
     cancel: &Cancel,
 ) -> Vec<usize> {
     let finite = finite(values);
-    let clips = Clips { x: &finite, reach: grid.reach(numerics) };
-    let whole = grid.get(0);
-    // Ends that go together clip together.
-    let together = grid.rows() == 1;
-    let mut bounds = Vec::new();
-    let mut limit = f64::INFINITY;
-    for row in 0..grid.rows() {
-        let first = row * grid.columns();
-        let below = if together { 0.0 } else { clips.least(grid.get(first).min, whole.max) };
-        if below > limit {
-            break;
-        }
-        for i in first..first + grid.columns() {
-            let range = grid.get(i);
-            let min = if together { range.min } else { whole.min };
-            if below + clips.least(min, range.max) > limit || cancel.is_cancelled() {
-                break;
-            }
-            let found = around(&finite, numerics.affine(range), numerics);
-            limit = limit.min(found.most);
-            bounds.push((i, found));
-        }
-    }
-    sieve(bounds)
+    let scale = grid.scale(numerics);
+    let [below, above] = match scale {
+        Some(scale) => clipped(&finite, grid, scale, numerics),
+        None => [Marks::NONE; 2],
+    };
+    let slack = inexact::<T>(numerics) * (finite.len() as f64).sqrt();
+    let (usual, limit) = (scale.is_some(), f64::INFINITY);
+    let kept = Vec::with_capacity(SIDE);
+    let mut rough = Rough { x: &finite, grid, numerics, usual, below, above, slack, limit, kept };
+    abreast::walk(grid, &mut rough, cancel);
+    rough.finish()
 }
 
 /// What is finite.
@@ -73,46 +60,127 @@ fn finite<T: Real>(values: &[T]) -> Cow<'_, [T]> {
     Cow::Owned(values.iter().copied().filter(|x| x.is_finite()).collect())
 }
 
-/// The sum over blocks; how it is rounded does not matter.
-fn sum<T: Real>(x: &[T], of: impl Fn(&[T]) -> f64 + Sync) -> f64 {
-    if x.len() <= BLOCK { of(x) } else { x.par_chunks(BLOCK).map(&of).sum() }
-}
-
-/// What ranges clip.
-struct Clips<'a, T> {
-    x: &'a [T],
-    /// How far beyond its ends a range may reach, if that is known.
-    reach: Option<f64>,
-}
-
-impl<T: Real> Clips<'_, T> {
-    /// What the elements beyond these ends lose at least.
-    fn least(&self, min: T, max: T) -> f64 {
-        let Some(reach) = self.reach else { return 0.0 };
-        let ends = [min.to_f64() - reach, max.to_f64() + reach];
-        sum(self.x, |x| Isa::current().excess(x, ends)) * (1.0 - SUMMED)
+/// The sums over blocks; how they are rounded does not matter.
+fn sums<T: Real>(x: &[T], of: impl Fn(&[T]) -> Lanes<f64> + Sync) -> Lanes<f64> {
+    if x.len() <= BLOCK {
+        return of(x);
     }
+    let add = |a: Lanes<f64>, b: Lanes<f64>| std::array::from_fn(|i| a[i] + b[i]);
+    x.par_chunks(BLOCK).map(&of).reduce(|| [0.0; SIDE], add)
 }
 
-/// The bounds of one candidate.
-fn around<T: Real>(x: &[T], affine: Affine<T>, numerics: &Numerics) -> Bounds {
-    let codes = numerics.code_range();
-    let squares = sum(x, |x| Isa::current().rough_squares(x, affine, codes));
-    let slack = inexact::<T>(affine, numerics) * (x.len() as f64).sqrt();
-    let scale = affine.scale.to_f64();
-    let least = ((squares * (1.0 - SUMMED)).sqrt() - slack).max(0.0) * scale;
-    let most = ((squares * (1.0 + SUMMED)).sqrt() + slack) * scale;
-    // Near the largest number an outermost code may be restored as infinity.
-    let ends = [codes.min, codes.max].map(|code| T::from_i32(code - affine.zero_point));
-    if squares < f64::INFINITY && ends.iter().all(|&end| (end * affine.scale).is_finite()) {
-        Bounds { least: least * least, most: most * most }
-    } else {
-        Bounds { least: 0.0, most: f64::INFINITY }
+/// What the elements beyond the lower ends of rows and beyond the upper ends of columns lose
+/// at least, `scale` being that of the widest candidate. Ends that go together clip together.
+fn clipped<T: Real>(x: &[T], grid: &Grid<T>, scale: T, numerics: &Numerics) -> [Marks; 2] {
+    let unit = T::ONE / scale;
+    let squared = scale.to_f64() * scale.to_f64() * (1.0 - SUMMED);
+    let of = |ends: [&Lanes<T>; 2]| {
+        sums(x, |x| Isa::current().excess(x, unit, ends)).map(|sum| sum * squared)
+    };
+    let reach = Grid::<T>::reach(numerics);
+    // Scales of symmetric codes get smaller as ends get narrower; of others that of the widest will do.
+    let beyond = |column: usize| {
+        if grid.is_symmetric() { reach * grid.part(column).to_f64() } else { reach }
+    };
+    let place = |end: T| end.to_f64() / scale.to_f64();
+    let upper = |column| T::from_f64(place(grid.upper(column)) + beyond(column));
+    let lower = |row| T::from_f64(place(grid.lower(row)) - reach);
+    if grid.is_symmetric() {
+        let of = |high: &Lanes<T>| of([&high.map(|end| -end), high]);
+        return [Marks::NONE, Marks::new(grid.columns(), upper, of)];
     }
+    let (low, high) = ([lower(0); SIDE], [upper(0); SIDE]);
+    let rows = Marks::new(grid.rows(), lower, |low| of([low, &high]));
+    [rows, Marks::new(grid.columns(), upper, |high| of([&low, high]))]
 }
 
 /// How far off a distance may be, in steps of the scale.
-fn inexact<T: Real>(affine: Affine<T>, numerics: &Numerics) -> f64 {
-    let steps = f64::from(affine.zero_point.unsigned_abs()) + f64::from(1_u32 << numerics.bits);
+fn inexact<T: Real>(numerics: &Numerics) -> f64 {
+    // The quotient, and the zero point.
+    let steps = f64::from(2_u32 << numerics.bits);
     8.0 * T::EPSILON.to_f64() * (steps + 1.0)
+}
+
+/// A candidate that may be the best.
+struct Kept {
+    number: usize,
+    /// Its squared error in steps of its scale; NaN if unknown.
+    squares: f64,
+    scale: f64,
+}
+
+impl Kept {
+    fn error(&self) -> f64 {
+        self.squares * self.scale * self.scale
+    }
+}
+
+struct Rough<'a, T> {
+    x: &'a [T],
+    grid: &'a Grid<T>,
+    numerics: &'a Numerics,
+    /// Whether scales are in proportion.
+    usual: bool,
+    below: Marks,
+    above: Marks,
+    /// What the root of a sum of squares is off at most.
+    slack: f64,
+    /// Some candidate loses no more.
+    limit: f64,
+    kept: Vec<Kept>,
+}
+
+impl<T: Real> Search for Rough<'_, T> {
+    fn is_hopeless_row(&self, row: usize) -> bool {
+        self.below.at(row) > self.limit
+    }
+
+    fn is_hopeless(&self, row: usize, column: usize) -> bool {
+        self.below.at(row) + self.above.at(column) > self.limit
+    }
+
+    fn look(&mut self, candidates: &[usize]) {
+        let parameters = abreast::parameters(self.grid, candidates, self.numerics, self.usual);
+        let codes = self.numerics.code_range();
+        let squares = sums(self.x, |x| Isa::current().rough_squares(x, &parameters, codes));
+        // Near the largest number an outermost code may be restored as infinity.
+        let farthest = T::from_i32(2 << self.numerics.bits);
+        let known = |squares: f64, scale: T| {
+            if squares < f64::INFINITY && (scale * farthest).is_finite() {
+                squares
+            } else {
+                f64::NAN
+            }
+        };
+        let lanes = candidates.iter().zip(&squares).zip(&parameters.scales);
+        let lanes = lanes.map(|((&number, &squares), &scale)| Kept {
+            number,
+            squares: known(squares, scale),
+            scale: scale.to_f64(),
+        });
+        let least = lanes.clone().min_by(|a, b| a.error().total_cmp(&b.error()));
+        if let Some(Kept { squares, scale, .. }) = least {
+            let root = ((squares * (1.0 + SUMMED)).sqrt() + self.slack) * scale;
+            // NaN is no limit.
+            self.limit = self.limit.min(root * root);
+        }
+        let root = self.limit.sqrt();
+        self.kept.extend(lanes.filter(|kept| may_be_best(kept, root, self.slack)));
+    }
+}
+
+/// Whether the least that a candidate may lose is not more than the square of `root`.
+fn may_be_best(kept: &Kept, root: f64, slack: f64) -> bool {
+    let most = root / kept.scale + slack;
+    // What is not a number is kept.
+    !(kept.squares * (1.0 - SUMMED) > most * most)
+}
+
+impl<T: Real> Rough<'_, T> {
+    fn finish(mut self) -> Vec<usize> {
+        let root = self.limit.sqrt();
+        self.kept.retain(|kept| may_be_best(kept, root, self.slack));
+        self.kept.sort_by(|a, b| a.error().total_cmp(&b.error()).then(a.number.cmp(&b.number)));
+        self.kept.into_iter().map(|kept| kept.number).collect()
+    }
 }

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use proptest::prelude::*;
 
-use super::bounds::Summary;
+use super::bounds::{Bounds, Summary};
 use super::*;
 use crate::kernels::scalar::extent;
 use crate::quant::params::Profile;
@@ -211,5 +211,17 @@ proptest! {
         let numerics = schemes()[scheme];
         check("any", &x, &numerics);
         check_bounds("any", &x, &numerics);
+    }
+    /// Elements that lie on codes of some candidates, or in the middle of two.
+    #[test]
+    fn any_small_group_has_the_range_of_the_exhaustive_search(
+        x in proptest::collection::vec(-127_i16..=127, 2..=128),
+        unit in prop_oneof![Just(1.0_f32), Just(0.5), Just(1.0 / 127.0), Just(0.07)],
+        scheme in 0_usize..160,
+    ) {
+        let x: Vec<f32> = x.into_iter().map(|x| f32::from(x) * unit).collect();
+        check("small", &x, &schemes()[scheme]);
+        let wide: Vec<f64> = x.into_iter().map(f64::from).collect();
+        check("small", &wide, &schemes()[scheme]);
     }
 }
