@@ -268,8 +268,8 @@ impl<T: Real, const ROUNDING: u8> Op for Shifts<'_, T, ROUNDING> {
             quantizer.restore::<ROUNDING>(x).0
         };
         let mut first = [0.0; SIDE];
-        for i in 0..SIDE {
-            first[i] = restored(peak, i).to_f64() - peak.to_f64();
+        for (i, first) in first.iter_mut().enumerate() {
+            *first = restored(peak, i).to_f64() - peak.to_f64();
         }
         let mut largest = self.sums.largest;
         for (x, weights) in x.chunks(SHORT_RUN).zip(weights.chunks(SHORT_RUN)) {
@@ -277,8 +277,8 @@ impl<T: Real, const ROUNDING: u8> Op for Shifts<'_, T, ROUNDING> {
             for (&x, &weight) in x.iter().zip(weights) {
                 // One loop for each width of numbers: each fills its vectors.
                 let (mut near, mut shifts) = ([T::ZERO; SIDE], [0.0_f32; SIDE]);
-                for i in 0..SIDE {
-                    near[i] = restored(x, i);
+                for (i, near) in near.iter_mut().enumerate() {
+                    *near = restored(x, i);
                 }
                 for i in 0..SIDE {
                     let shift = near[i].to_f64() - x.to_f64();

@@ -35,12 +35,12 @@ const SLICE: f64 = 20.0;
 const RANKED: f64 = 1.0;
 /// An element in the search for the least squared error, of symmetric and of asymmetric codes. Bounds
 /// leave few candidates for the elements of a slice beyond the first thousand.
-const SQUARED: [f64; 2] = [2.0, 20.0];
+const SQUARED: [f64; 2] = [2.0, 10.0];
 const SQUARED_ELEMENTS: f64 = 1024.0;
 /// A bin of a histogram in the same search.
 const SQUARED_BIN: [f64; 2] = [50.0, 500.0];
 /// An element in the search for the least cross-entropy, likewise.
-const SOFTMAX: [f64; 2] = [25.0, 128.0];
+const SOFTMAX: [f64; 2] = [20.0, 45.0];
 /// A bin of one candidate of the searches by entropy.
 const COMPARED: f64 = 1.0;
 /// The candidates of such a search that are looked at however few elements there are.

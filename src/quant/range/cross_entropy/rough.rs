@@ -29,6 +29,8 @@
 //! two shares is the integral of |p - x| / (x (1 - x)) from p to q, hence at least (p - q)^2 over
 //! twice the most that x (1 - x) is.
 
+use std::cmp::Ordering;
+
 use rayon::prelude::*;
 
 use super::super::BLOCK;
@@ -76,7 +78,7 @@ pub(super) fn survivors<T: Real>(
 
 /// What is not a number is kept.
 fn may_be_best(least: f64, limit: f64) -> bool {
-    !(least > limit)
+    least.partial_cmp(&limit) != Some(Ordering::Greater)
 }
 
 /// What a sum of the exhaustive search may be off: of each line n roundings

@@ -15,6 +15,7 @@
 //!    the root of the sum of squares over n elements is off by sqrt(n) times that.
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
 
 use rayon::prelude::*;
 
@@ -173,7 +174,7 @@ impl<T: Real> Search for Rough<'_, T> {
 fn may_be_best(kept: &Kept, root: f64, slack: f64) -> bool {
     let most = root / kept.scale + slack;
     // What is not a number is kept.
-    !(kept.squares * (1.0 - SUMMED) > most * most)
+    (kept.squares * (1.0 - SUMMED)).partial_cmp(&(most * most)) != Some(Ordering::Greater)
 }
 
 impl<T: Real> Rough<'_, T> {
