@@ -1,11 +1,13 @@
 //! Answers: segments of bytes in one of the formats.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Serialize;
 
 use crate::codec::json::{Room, Text};
+use crate::codec::safetensors::AnyTensor;
 use crate::codec::{encoding, json, npy, safetensors};
 use crate::tensor::{DType, Reals, Tensor};
 
@@ -53,6 +55,10 @@ pub struct Answer {
     pub encoding: Encoding,
     /// Facts that a bare tensor cannot carry, for headers: name and text.
     pub facts: Vec<(&'static str, String)>,
+    /// Tensors in it that are as they came.
+    pub passed: usize,
+    /// Bytes of memory that the segments keep beside their own: they are views of larger pieces.
+    pub(super) behind: usize,
 }
 
 /// NumPy has no name for bfloat16: its values are widened, which is exact.
@@ -69,7 +75,8 @@ fn named_by_numpy(tensor: Tensor) -> Tensor {
 
 impl Answer {
     fn new(segments: Vec<Bytes>, format: Format) -> Self {
-        Self { segments, format, encoding: Encoding::Identity, facts: Vec::new() }
+        let encoding = Encoding::Identity;
+        Self { segments, format, encoding, facts: Vec::new(), passed: 0, behind: 0 }
     }
 
     /// A JSON text, and a line end behind it.
@@ -113,21 +120,24 @@ impl Answer {
     /// A safetensors file.
     #[must_use]
     pub fn safetensors(
-        tensors: Vec<(String, Tensor)>,
+        tensors: Vec<(String, impl Into<AnyTensor>)>,
         metadata: &BTreeMap<String, String>,
     ) -> Self {
+        let tensors: Vec<_> = tensors.into_iter().map(|(name, x)| (name, x.into())).collect();
         let entries: Vec<_> = tensors
             .iter()
             .map(|(name, tensor)| safetensors::Entry {
                 name,
-                dtype: tensor.dtype(),
+                dtype: tensor.dtype_name(),
                 shape: tensor.shape().dims(),
-                byte_len: tensor.bytes().len(),
+                byte_len: tensor.as_ref().len(),
             })
             .collect();
         let header = Bytes::from(safetensors::header(&entries, metadata));
+        let behind = behind(&tensors);
         let payloads = tensors.into_iter().map(|(_, tensor)| Bytes::from_owner(tensor));
-        Self::new(std::iter::once(header).chain(payloads).collect(), Format::Safetensors)
+        let segments = std::iter::once(header).chain(payloads).collect();
+        Self { behind, ..Self::new(segments, Format::Safetensors) }
     }
 
     /// One tensor as npy or as bare elements, with facts about it.
@@ -151,6 +161,12 @@ impl Answer {
     #[must_use]
     pub fn len(&self) -> usize {
         self.segments.iter().map(Bytes::len).sum()
+    }
+
+    /// Bytes of memory that it holds until it is written.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.len().saturating_add(self.behind)
     }
 
     /// Whether there are no bytes.
@@ -181,12 +197,12 @@ impl Answer {
         }
         // One piece for as long as it is read: a row is looked at to its end.
         room(self.len())?;
-        let Self { segments, format, encoding, facts } = self;
+        let Self { segments, format, encoding, facts, passed, .. } = self;
         let whole = segments.concat();
         drop(segments);
         let mut text = Text::new(room);
         json::write_pretty(&mut text, &whole)?;
-        Ok(Self { encoding, facts, format, ..Self::head(text) })
+        Ok(Self { encoding, facts, passed, format, ..Self::head(text) })
     }
 
     /// The same answer compressed, where that pays: codes are noise to a
@@ -219,6 +235,14 @@ impl Answer {
         let segments = encoding::encode(encoding, self.segments, &mut room)?;
         Ok(Self { segments, encoding, ..self })
     }
+}
+
+/// Bytes of the memory that tensors are views of, beside their own.
+fn behind(tensors: &[(String, AnyTensor)]) -> usize {
+    let buffers = tensors.iter().map(|(_, tensor)| tensor.buffer());
+    let buffers = buffers.map(|buffer| (Arc::as_ptr(buffer), buffer.bytes().len()));
+    let whole: usize = BTreeMap::from_iter(buffers).into_values().sum();
+    whole.saturating_sub(tensors.iter().map(|(_, tensor)| tensor.as_ref().len()).sum())
 }
 
 /// Most bytes of text that a tensor becomes in JSON, brackets aside.
@@ -275,6 +299,16 @@ impl ObjectWriter<'_> {
     pub fn tensor(&mut self, key: &str, tensor: &Tensor) -> Result<(), Error> {
         self.key(key)?;
         Ok(json::write_tensor(&mut self.text, tensor)?)
+    }
+
+    /// The members of a tensor of real numbers or integers.
+    ///
+    /// # Errors
+    /// There is no room.
+    pub fn numbers(&mut self, tensor: &Tensor) -> Result<(), Error> {
+        self.value("dtype", &tensor.dtype().name())?;
+        self.value("shape", &tensor.shape().dims())?;
+        self.tensor("data", tensor)
     }
 
     /// A member.

@@ -17,12 +17,14 @@ use super::error::{Error, Kind, Place};
 use super::fields::Fields;
 use super::options::scheme_of_value;
 use super::payload::{Context, Payload};
+use super::select::{Rule, Selected, Selection};
 use super::shorthand;
 
 /// Most schemes of one comparison.
 const MAX_SCHEMES: usize = 256;
 /// Members of a JSON request.
-const MEMBERS: [&str; 6] = ["data", "data_b64", "shape", "dtype", "schemes", "sort"];
+const MEMBERS: [&str; 9] =
+    ["data", "data_b64", "shape", "dtype", "tensors", "schemes", "sort", "include", "exclude"];
 const SORTS: [&str; 4] = ["sqnr", "bits", "mse", "cosine"];
 
 /// Compares the schemes of the request, or a sweep of common ones, on its tensor.
@@ -30,18 +32,18 @@ const SORTS: [&str; 4] = ["sqnr", "bits", "mse", "cosine"];
 /// # Errors
 /// [`Error`] names the field or the scheme at fault.
 pub fn run(payload: Payload, context: &mut Context<'_>) -> Result<Answer, Error> {
-    let mut request = payload.decode(&MEMBERS, context)?;
+    let rule = Rule::of(payload.format);
+    let mut request = payload.decode_any(&MEMBERS, context)?;
     let fields = &mut request.fields;
     let sort = fields.word("sort", &SORTS)?.unwrap_or("sqnr");
-    let tensor = only(request.tensors)?;
+    let selection = Selection::take(fields)?;
+    let Selected { chosen, passed } = selection.split(request.tensors, rule, context)?;
+    let tensor = only_chosen(chosen)?;
     let (names, schemes) = match fields.take("schemes") {
         Some(schemes) => listed(schemes, fields)?,
         None => sweep(&tensor)?,
     };
-    let place = |fields: &Fields, i: usize| match fields.place("schemes") {
-        Place::Pointer(list) => Place::Pointer(format!("{list}/{i}")),
-        place @ (Place::Parameter(_) | Place::Header(_)) => place,
-    };
+    let place = |fields: &Fields, i: usize| fields.place_of_entry("schemes", i);
     let mut working = 0;
     for (i, scheme) in schemes.iter().enumerate() {
         let bytes = working_bytes(&tensor, scheme)
@@ -70,7 +72,8 @@ pub fn run(payload: Payload, context: &mut Context<'_>) -> Result<Answer, Error>
     rows.sort_by(|(a, _), (b, _)| order(sort, a, b));
     let results = rows.into_iter().map(|(_, row)| row).collect();
     let dtype = tensor.dtype().name();
-    let document = CompareDoc { dtype, shape: tensor.shape().dims().to_vec(), results };
+    let passed = passed.into_iter().map(|(name, _)| name).collect();
+    let document = CompareDoc { dtype, shape: tensor.shape().dims().to_vec(), results, passed };
     Answer::document(&document, &mut |bytes| context.take(bytes))
 }
 
@@ -106,6 +109,14 @@ pub(super) fn only(tensors: Vec<(String, Tensor)>) -> Result<Tensor, Error> {
             Err(Error::new(Kind::InvalidOption, detail).cure("send one tensor a request"))
         }
     }
+}
+
+/// The one tensor of those that may be chosen from.
+///
+/// # Errors
+/// As [`only`].
+pub(super) fn only_chosen(chosen: Vec<(String, Tensor)>) -> Result<Tensor, Error> {
+    only(chosen).map_err(|error| error.cure("name one with include, or send one tensor a request"))
 }
 
 fn listed(schemes: Value, fields: &Fields) -> Result<(Vec<String>, Vec<Scheme>), Error> {

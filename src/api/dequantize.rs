@@ -1,23 +1,25 @@
 //! `dequantize`: what `quantize` answered in, real numbers out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use crate::codec::json::{self, Member};
-use crate::codec::{Limits, Within, names, npy, safetensors};
+use crate::codec::json::{self, Member, Room};
+use crate::codec::safetensors::{self, AnyTensor};
+use crate::codec::{Limits, Within, names, npy};
 use crate::quant::cost;
 use crate::quant::dequantize::{Codes, dequantize, working_bytes};
 use crate::tensor::{Buffer, DType, Shape, Tensor};
 
-use super::answer::{Answer, ObjectWriter};
+use super::answer::Answer;
 use super::coded::{Coding, Item, coding, unpacked};
 use super::error::{Error, Kind};
 use super::fields::{Fields, Origin};
 use super::options::{Options, SCHEME_FIELDS, options_of_value};
+use super::passed::{self, Passed, several};
 use super::payload::{self, Context, Format, Payload, pointer};
-use super::quantize::several;
+use super::select::computable;
 
 /// Restores every tensor of the request.
 ///
@@ -26,20 +28,19 @@ use super::quantize::several;
 pub fn run(payload: Payload, format: Format, context: &mut Context<'_>) -> Result<Answer, Error> {
     let (body, input, query) = payload.inflate(context)?;
     let mut fields = Fields::from_query(&query)?;
-    let (items, dtype) = match input {
+    let Decoded { items, passed, dtype } = match input {
         Format::Json => {
             fields.gather("scheme", &SCHEME_FIELDS);
             decode_json(body.bytes(), fields, context)?
         }
-        Format::Safetensors => {
-            let dtype = output_dtype(&mut fields)?;
-            (decode_safetensors(body, fields, context)?, dtype)
-        }
+        Format::Safetensors => decode_safetensors(body, fields, context)?,
         Format::Npy | Format::Raw => {
             let dtype = output_dtype(&mut fields)?;
-            (vec![decode_bare(body, input, fields, context)?], dtype)
+            let items = vec![decode_bare(body, input, fields, context)?];
+            Decoded { items, passed: Vec::new(), dtype }
         }
     };
+    let passed = Passed::admit(passed, std::iter::empty(), format, context)?;
     let one = matches!(items.as_slice(), [item] if item.name.is_empty());
     let mut restored = Vec::with_capacity(items.len());
     for item in items {
@@ -49,7 +50,17 @@ pub fn run(payload: Payload, format: Format, context: &mut Context<'_>) -> Resul
     }
     // Taken as they were made, for the text that is written now.
     context.release(restored.iter().map(|(_, tensor)| text_bytes(tensor, format)).sum());
-    write(restored, one, format, context)
+    passed.release(context);
+    let count = passed.len();
+    let answer = write(restored, passed, one, (format, context))?;
+    Ok(Answer { passed: count, ..answer })
+}
+
+/// What a request holds: tensors as codes, those that pass as they are, and the type of the answer.
+struct Decoded {
+    items: Vec<Item>,
+    passed: Vec<(String, AnyTensor)>,
+    dtype: Option<DType>,
 }
 
 /// Restores one tensor for an answer of that format.
@@ -98,23 +109,20 @@ pub(super) fn text_bytes(restored: &Tensor, format: Format) -> usize {
 
 fn write(
     mut restored: Vec<(String, Tensor)>,
+    passed: Passed,
     one: bool,
-    format: Format,
-    context: &mut Context<'_>,
+    (format, context): (Format, &mut Context<'_>),
 ) -> Result<Answer, Error> {
     match format {
         Format::Json => {
-            let write = |writer: &mut ObjectWriter<'_>, tensor: &Tensor| {
-                writer.value("dtype", &tensor.dtype().name())?;
-                writer.value("shape", &tensor.shape().dims())?;
-                writer.tensor("data", tensor)
-            };
-            Answer::object(&mut |bytes| context.take(bytes), |writer| match restored.as_slice() {
-                [(_, tensor)] if one => write(writer, tensor),
+            let room: Room<'_> = &mut |bytes| context.take(bytes);
+            Answer::object(room, |writer| match restored.as_slice() {
+                [(_, tensor)] if one => writer.numbers(tensor),
                 _ => writer.object("tensors", |writer| {
-                    restored
-                        .iter()
-                        .try_for_each(|(name, tensor)| writer.object(name, |w| write(w, tensor)))
+                    restored.iter().try_for_each(|(name, tensor)| {
+                        writer.object(name, |w| w.numbers(tensor))
+                    })?;
+                    passed.write_json(writer)
                 }),
             })
         }
@@ -122,13 +130,10 @@ fn write(
             if let ([(name, _)], true) = (restored.as_mut_slice(), one) {
                 "data".clone_into(name);
             }
-            if restored.iter().any(|(name, _)| name == safetensors::METADATA) {
-                let detail = "a safetensors file has no place for a tensor of that name";
-                return Err(Error::new(Kind::NotAcceptable, detail)
-                    .about(safetensors::METADATA)
-                    .cure("accept application/json, or name the tensor otherwise"));
-            }
-            Ok(Answer::safetensors(restored, &BTreeMap::new()))
+            restored.iter().try_for_each(|(name, _)| passed::check_name(name))?;
+            let restored = restored.into_iter().map(|(name, tensor)| (name, tensor.into()));
+            let tensors: Vec<(String, AnyTensor)> = restored.chain(passed.into_tensors()).collect();
+            Ok(Answer::safetensors(tensors, &BTreeMap::new()))
         }
         Format::Npy | Format::Raw => match <[(String, Tensor); 1]>::try_from(restored) {
             Ok([(_, tensor)]) => Ok(Answer::tensor(tensor, format, Vec::new())),
@@ -158,7 +163,7 @@ fn decode_json(
     text: &[u8],
     mut query: Fields,
     context: &mut Context<'_>,
-) -> Result<(Vec<Item>, Option<DType>), Error> {
+) -> Result<Decoded, Error> {
     let mut members = json::members(text)?;
     members.retain(|member| member.key != "tensors" || !member.is_null());
     let mut top = Fields::new(Map::new(), Origin::Body(String::new()));
@@ -168,16 +173,37 @@ fn decode_json(
     top.merge(query.split(&["output_dtype"]))?;
     let dtype = output_dtype(&mut top)?;
     let Some(tensors) = members.iter().find(|member| member.key == "tensors") else {
-        return Ok((vec![json_item(&members, "", &query, context)?], dtype));
+        let items = vec![json_item(&members, "", &query, context)?];
+        return Ok(Decoded { items, passed: Vec::new(), dtype });
     };
     if let Some(other) = members.iter().find(|m| m.key != "tensors" && m.key != "output_dtype") {
         return Err(top.error(&other.key, "given beside tensors").cure("put it into each tensor"));
     }
-    let items = payload::named(tensors.value, context, |members, base, context| {
-        json_item(members, base, &query, context)
+    let tensors = payload::named(tensors.value, context, |members, base, context| {
+        let has = |key: &str| json::find(members, key).is_some();
+        if !has("codes") && (has("data") || has("data_b64")) {
+            return payload::tensor_alone(members, DType::F32, base, context).map(Named::Passed);
+        }
+        json_item(members, base, &query, context).map(|item| Named::Coded(Box::new(item)))
     })?;
-    let items = items.into_iter().map(|(name, item)| Item { name, ..item }).collect();
-    Ok((items, dtype))
+    let (mut items, mut passed) = (Vec::with_capacity(tensors.len()), Vec::new());
+    for (name, tensor) in tensors {
+        match tensor {
+            Named::Coded(item) => items.push(Item { name, ..*item }),
+            Named::Passed(tensor) => passed.push((name, tensor.into())),
+        }
+    }
+    if items.is_empty() && !passed.is_empty() {
+        let error = top.error("tensors", "none of them has codes");
+        return Err(error.cure("send what /v1/quantize answered"));
+    }
+    Ok(Decoded { items, passed, dtype })
+}
+
+/// What stands under a name.
+enum Named {
+    Coded(Box<Item>),
+    Passed(Tensor),
 }
 
 /// Reads one quantized tensor as `quantize` answers it; what it does not say, `query` may.
@@ -299,19 +325,24 @@ fn scale_dtype(fields: &mut Fields) -> Result<DType, Error> {
 }
 
 /// `codes`, `scale`, `zero_point` (or `w.codes`, ..) with the scheme in the
-/// metadata; scheme fields in the query serve tensors without one.
+/// metadata; scheme fields in the query serve tensors without one. Those that
+/// the metadata says have passed do so again.
 fn decode_safetensors(
     body: Arc<Buffer>,
     mut fields: Fields,
     context: &mut Context<'_>,
-) -> Result<Vec<Item>, Error> {
+) -> Result<Decoded, Error> {
+    let dtype = output_dtype(&mut fields)?;
     // As many as a request of `quantize` may hold, each in its parts.
     let max_tensors = context.limits.max_tensors.saturating_mul(names::PARTS.len());
-    let document = safetensors::read(body, &Limits { max_tensors, ..*context.limits })?;
+    let document = safetensors::read_any(body, &Limits { max_tensors, ..*context.limits })?;
     let query = Options::take(&mut fields)?;
     fields.finish(&SCHEME_FIELDS)?;
-    let bases: Vec<String> = document
-        .tensors
+    let metadata = Metadata::read(&document.metadata, context)?;
+    let names = passed_names(&document.metadata, context)?;
+    let (passed, parts): (Vec<_>, Vec<_>) =
+        document.tensors.into_iter().partition(|(name, _)| names.contains(name));
+    let bases: Vec<String> = parts
         .iter()
         .filter_map(|(name, _)| {
             let base = if name == "codes" { Some("") } else { name.strip_suffix(".codes") };
@@ -323,9 +354,8 @@ fn decode_safetensors(
         return Err(Error::new(Kind::MalformedBody, detail)
             .cure("send the safetensors answer of /v1/quantize"));
     }
-    names::check(bases.iter().map(String::as_str))?;
-    let metadata = Metadata::read(&document.metadata, context)?;
-    let mut parts: BTreeMap<String, Tensor> = document.tensors.into_iter().collect();
+    check_names(&bases, &passed)?;
+    let mut parts = parts.into_iter().map(computable).collect::<Result<BTreeMap<_, _>, _>>()?;
     let mut items = Vec::with_capacity(bases.len());
     for name in bases {
         items.push(safetensors_item(name, &mut parts, &metadata, &query, context)?);
@@ -334,7 +364,34 @@ fn decode_safetensors(
         let detail = format!("tensor {name:?} belongs to no codes");
         return Err(Error::new(Kind::MalformedBody, detail));
     }
-    Ok(items)
+    Ok(Decoded { items, passed, dtype })
+}
+
+/// Refuses names that the tensors of one answer cannot have.
+fn check_names(bases: &[String], passed: &[(String, AnyTensor)]) -> Result<(), Error> {
+    let passed: Vec<&str> = passed.iter().map(|(name, _)| name.as_str()).collect();
+    let all: Vec<&str> = bases.iter().map(String::as_str).chain(passed.iter().copied()).collect();
+    names::check(all.iter().copied())?;
+    let bases: BTreeSet<&str> = bases.iter().map(String::as_str).collect();
+    match passed.iter().find(|name| bases.contains(*name)) {
+        None => Ok(()),
+        Some(name) => {
+            let detail = "it is there as codes, and once more as it is";
+            Err(Error::new(Kind::MalformedBody, detail).about(name))
+        }
+    }
+}
+
+/// The names in the entry `passed`.
+fn passed_names(
+    metadata: &BTreeMap<String, String>,
+    context: &mut Context<'_>,
+) -> Result<BTreeSet<String>, Error> {
+    let mut fields = Fields::new(Map::new(), Origin::Body("/__metadata__".to_owned()));
+    if let Some(names) = metadata_json(metadata, "passed", context)? {
+        fields.insert("passed", names);
+    }
+    Ok(fields.texts("passed")?.into_iter().flatten().collect())
 }
 
 /// What a metadata entry says about the tensor `name`: all of it for the only tensor.

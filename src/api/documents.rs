@@ -272,6 +272,9 @@ pub struct CompareDoc {
     pub shape: Vec<usize>,
     /// One row a scheme, sorted as asked.
     pub results: Vec<ComparedDoc>,
+    /// Names of the tensors that are no weights, or were excluded; absent when there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub passed: Vec<String>,
 }
 
 /// Statistics of one tensor.

@@ -8,12 +8,13 @@ use crate::quant::{Cancel, QuantError, cost, inspect_slices};
 use crate::tensor::{Reals, Tensor};
 
 use super::answer::Answer;
-use super::compare::only;
+use super::compare::only_chosen;
 use super::documents::{InspectDoc, StatisticsDoc};
 use super::error::{Error, Kind};
 use super::fields::Fields;
 use super::options::Options;
 use super::payload::{Context, Payload};
+use super::select::{Rule, Selection};
 
 /// Most bins of a histogram.
 const MAX_BINS: i64 = 4096;
@@ -22,11 +23,14 @@ const MAX_PERCENTILES: usize = 64;
 /// Most numbers that the slices of one answer may hold.
 const MAX_NUMBERS: usize = 1 << 22;
 const PERCENTILES: [f64; 9] = [0.1, 1.0, 5.0, 25.0, 50.0, 75.0, 95.0, 99.0, 99.9];
-const FIELDS: [&str; 11] = [
+const FIELDS: [&str; 14] = [
     "data",
     "data_b64",
     "shape",
     "dtype",
+    "tensors",
+    "include",
+    "exclude",
     "bins",
     "percentiles",
     "per_slice",
@@ -42,16 +46,17 @@ const FIELDS: [&str; 11] = [
 /// # Errors
 /// [`Error`] names the field at fault.
 pub fn run(payload: Payload, context: &mut Context<'_>) -> Result<Answer, Error> {
-    let mut request = payload.decode(&FIELDS, context)?;
+    let mut request = payload.decode_any(&FIELDS, context)?;
     let fields = &mut request.fields;
     let bins = fields.integer("bins", 1, MAX_BINS)?.unwrap_or(64);
     let bins = usize::try_from(bins).unwrap_or(1);
     let percentiles = percentiles(fields)?;
     let origin = fields.origin().clone();
+    let selection = Selection::take(fields)?;
     let options = Options::take_granularity(fields)?;
     let granularity = options.resolve_granularity(&origin)?;
     request.fields.clone().finish(&FIELDS)?;
-    let tensor = only(request.tensors)?;
+    let tensor = only_chosen(selection.split(request.tensors, Rule::All, context)?.chosen)?;
     let wanted = Wanted { bins, percentiles };
     let numbers = 2 * wanted.bins + wanted.percentiles.len() + 16;
     let place = |error: QuantError| Error::of_quant(error, |field| origin.place(field));

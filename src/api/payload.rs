@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::codec::encoding::{self, Encoding};
 use crate::codec::json::{self, Member};
+use crate::codec::safetensors::AnyTensor;
 use crate::codec::{CodecError, Limits, Reason, Within, names, npy, safetensors, sniff};
 use crate::quant::Cancel;
 use crate::quant::cost::Cost;
@@ -17,6 +18,7 @@ use super::fields::{Fields, Origin};
 use super::form;
 use super::guess::hint;
 use super::options::SCHEME_FIELDS;
+use super::select::computable;
 
 /// How a body or an answer is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,9 +172,9 @@ impl std::fmt::Debug for Context<'_> {
 
 /// A decoded request of tensors.
 #[derive(Debug)]
-pub struct Request {
+pub struct Request<T = Tensor> {
     /// The tensors in their order; the name is empty for a request of one unnamed tensor.
-    pub tensors: Vec<(String, Tensor)>,
+    pub tensors: Vec<(String, T)>,
     /// Options not read yet.
     pub fields: Fields,
 }
@@ -204,32 +206,42 @@ impl Payload {
     /// have, the query may say for it.
     ///
     /// # Errors
-    /// [`Error`] names the field or offset at fault.
+    /// [`Error`] names the field or offset at fault, or a tensor of a type that is not computed with.
     pub fn decode(self, known: &[&str], context: &mut Context<'_>) -> Result<Request, Error> {
+        let Request { tensors, fields } = self.decode_any(known, context)?;
+        let tensors = tensors.into_iter().map(computable).collect::<Result<_, _>>()?;
+        Ok(Request { tensors, fields })
+    }
+
+    /// The same with tensors of every type that a file may hold.
+    ///
+    /// # Errors
+    /// [`Error`] names the field or offset at fault.
+    pub fn decode_any(
+        self,
+        known: &[&str],
+        context: &mut Context<'_>,
+    ) -> Result<Request<AnyTensor>, Error> {
         let (body, format, query) = self.inflate(context)?;
         let limits = context.limits;
         let mut fields = Fields::from_query(&query)?;
-        match format {
+        let unnamed = |tensor: Tensor| vec![(String::new(), tensor.into())];
+        let tensors = match format {
             Format::Json => {
                 if known.contains(&"scheme") {
                     fields.gather("scheme", &SCHEME_FIELDS);
                 }
-                decode_json(body.bytes(), fields, known, context)
+                return decode_json(body.bytes(), fields, known, context);
             }
-            Format::Npy => {
-                let tensor = npy::read(body, (limits, &mut |bytes| context.take(bytes)))?;
-                Ok(Request { tensors: vec![(String::new(), tensor)], fields })
-            }
+            Format::Npy => unnamed(npy::read(body, (limits, &mut |bytes| context.take(bytes)))?),
             Format::Safetensors => {
-                let document = safetensors::read(body, limits)?;
+                let document = safetensors::read_any(body, limits)?;
                 names::check(document.tensors.iter().map(|(name, _)| name.as_str()))?;
-                Ok(Request { tensors: document.tensors, fields })
+                document.tensors
             }
-            Format::Raw => {
-                let tensor = raw_tensor(body, &mut fields, limits)?;
-                Ok(Request { tensors: vec![(String::new(), tensor)], fields })
-            }
-        }
+            Format::Raw => unnamed(raw_tensor(body, &mut fields, limits)?),
+        };
+        Ok(Request { tensors, fields })
     }
 }
 
@@ -299,7 +311,7 @@ fn decode_json(
     mut query: Fields,
     known: &[&str],
     context: &mut Context<'_>,
-) -> Result<Request, Error> {
+) -> Result<Request<AnyTensor>, Error> {
     let members = json::members(text)?;
     let mut fields = Fields::new(serde_json::Map::new(), Origin::Body(String::new()));
     let mut parts = TensorParts::below("");
@@ -320,7 +332,7 @@ fn decode_json(
         }
         None => {
             parts.small.merge(query.split(&["dtype", "shape"]))?;
-            vec![(String::new(), parts.read(DType::F32, context)?)]
+            vec![(String::new(), parts.read(DType::F32, context)?.into())]
         }
         Some(_) if !parts.is_empty() => {
             return Err(fields
@@ -328,7 +340,7 @@ fn decode_json(
                 .cure("use either data or tensors"));
         }
         Some(text) => named(text, context, |members, base, context| {
-            tensor_alone(members, DType::F32, base, context)
+            tensor_alone(members, DType::F32, base, context).map(AnyTensor::from)
         })?,
     };
     fields.merge(query)?;
@@ -377,7 +389,7 @@ pub fn tensor_of_members<'a, 'm>(
 }
 
 /// The tensor that members describe, of type `dtype` unless they say so.
-fn tensor_alone(
+pub(super) fn tensor_alone(
     members: &[Member<'_>],
     dtype: DType,
     base: &str,

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
-use crate::codec::{Limits, json, pack};
+use crate::codec::safetensors::AnyTensor;
+use crate::codec::{Limits, json, names, pack};
 use crate::quant::layout::Layout;
 use crate::quant::quantize::{Encoded, Quantized, quantize, working_bytes};
 use crate::quant::report::Report;
@@ -18,7 +19,9 @@ use super::documents::{ReportDoc, SchemeDoc};
 use super::error::{Error, Kind, Place};
 use super::fields::{Fields, Origin};
 use super::options::{Options, SCHEME_FIELDS, scheme_at};
+use super::passed::{Passed, several};
 use super::payload::{Context, Format, Payload};
+use super::select::{self, Rule, Selected, Selection};
 
 /// Most slices that one report lists.
 const MAX_SLICE_REPORTS: usize = 1 << 16;
@@ -35,8 +38,18 @@ const REPEATED: usize = 8;
 /// Numbers of a report.
 const REPORT_NUMBERS: usize = 16;
 /// Members of a JSON request.
-const MEMBERS: [&str; 8] =
-    ["data", "data_b64", "shape", "dtype", "tensors", "scheme", "per_slice", "output"];
+const MEMBERS: [&str; 10] = [
+    "data",
+    "data_b64",
+    "shape",
+    "dtype",
+    "tensors",
+    "scheme",
+    "per_slice",
+    "output",
+    "include",
+    "exclude",
+];
 
 /// What `output` may name when the answer is one bare tensor.
 const OUTPUTS: [&str; 3] = ["codes", "scale", "zero_point"];
@@ -59,18 +72,22 @@ pub(super) struct Item {
 /// # Errors
 /// [`Error`] names the field, the tensor or the offset at fault.
 pub fn run(payload: Payload, format: Format, context: &mut Context<'_>) -> Result<Answer, Error> {
-    let mut request = payload.decode(&MEMBERS, context)?;
+    let rule = Rule::of(payload.format);
+    let mut request = payload.decode_any(&MEMBERS, context)?;
     let fields = &mut request.fields;
     let per_slice = fields.bool("per_slice")?.unwrap_or(false);
     let output = fields.word("output", &OUTPUTS)?;
     let (scheme, place) = scheme(fields)?;
+    let selection = Selection::take(fields)?;
     let origin = request.fields.origin().clone();
     request.fields.finish(&known_fields(&origin)).map_err(misplaced)?;
-    let one = matches!(request.tensors.as_slice(), [(name, _)] if name.is_empty());
-    let cost = request.tensors.iter().map(|(_, tensor)| cost::quantize(tensor.shape(), &scheme));
+    let Selected { chosen, passed } = selection.split(request.tensors, rule, context)?;
+    let passed = Passed::admit(passed, chosen.iter().flat_map(part_names), format, context)?;
+    let one = matches!(chosen.as_slice(), [(name, _)] if name.is_empty());
+    let cost = chosen.iter().map(|(_, tensor)| cost::quantize(tensor.shape(), &scheme));
     context.afford(cost.sum())?;
-    let mut items = Vec::with_capacity(request.tensors.len());
-    for (name, tensor) in request.tensors {
+    let mut items = Vec::with_capacity(chosen.len());
+    for (name, tensor) in chosen {
         if context.cancel.is_cancelled() {
             break;
         }
@@ -90,11 +107,19 @@ pub fn run(payload: Payload, format: Format, context: &mut Context<'_>) -> Resul
     }
     // Taken as they were made, for the text that is written now.
     context.release(items.iter().map(|item| item.text).sum());
-    match format {
-        Format::Json => write_json(&items, one, context),
-        Format::Safetensors => write_safetensors(items, one, context.limits),
+    passed.release(context);
+    let count = passed.len();
+    let answer = match format {
+        Format::Json => write_json(&items, one, &passed, context),
+        Format::Safetensors => write_safetensors(items, one, passed, context.limits),
         Format::Npy | Format::Raw => write_tensor(items, format, output.unwrap_or("codes")),
-    }
+    };
+    answer.map(|answer| Answer { passed: count, ..answer })
+}
+
+/// The names of what is answered for a tensor.
+fn part_names((name, _): &(String, Tensor)) -> [String; 3] {
+    names::PARTS.map(|part| format!("{name}.{part}"))
 }
 
 /// Quantizes one tensor for an answer of that format, having taken room for all it needs; `located`
@@ -151,7 +176,7 @@ fn known_fields(origin: &Origin) -> Vec<&'static str> {
     match origin {
         Origin::Query => {
             let own = ["per_slice", "output", "dtype", "shape"];
-            own.into_iter().chain(SCHEME_FIELDS).collect()
+            own.into_iter().chain(select::FIELDS).chain(SCHEME_FIELDS).collect()
         }
         Origin::Body(_) => MEMBERS.to_vec(),
     }
@@ -243,7 +268,12 @@ fn packed_tensor(bytes: &[u8]) -> Option<Tensor> {
     Tensor::from_elements(DType::U8, Shape::vector(bytes.len()).ok()?, bytes)
 }
 
-fn write_json(items: &[Item], one: bool, context: &mut Context<'_>) -> Result<Answer, Error> {
+fn write_json(
+    items: &[Item],
+    one: bool,
+    passed: &Passed,
+    context: &mut Context<'_>,
+) -> Result<Answer, Error> {
     let write = |writer: &mut ObjectWriter<'_>, item: &Item| {
         writer.value("dtype", &item.codes.dtype().name())?;
         writer.value("shape", &item.shape)?;
@@ -259,12 +289,18 @@ fn write_json(items: &[Item], one: bool, context: &mut Context<'_>) -> Result<An
         _ => writer.object("tensors", |writer| {
             items
                 .iter()
-                .try_for_each(|item| writer.object(&item.name, |writer| write(writer, item)))
+                .try_for_each(|item| writer.object(&item.name, |writer| write(writer, item)))?;
+            passed.write_json(writer)
         }),
     })
 }
 
-fn write_safetensors(items: Vec<Item>, one: bool, limits: &Limits) -> Result<Answer, Error> {
+fn write_safetensors(
+    items: Vec<Item>,
+    one: bool,
+    passed: Passed,
+    limits: &Limits,
+) -> Result<Answer, Error> {
     let mut metadata = BTreeMap::new();
     if let ([item], true) = (items.as_slice(), one) {
         metadata.insert("scheme".to_owned(), to_json_text(&item.scheme)?);
@@ -279,13 +315,17 @@ fn write_safetensors(items: Vec<Item>, one: bool, limits: &Limits) -> Result<Ans
         metadata.insert("report".to_owned(), by_name(&items, |item| &item.report)?);
         metadata.insert("shape".to_owned(), by_name(&items, |item| &item.shape)?);
     }
-    let mut tensors = Vec::with_capacity(3 * items.len());
+    if let Some(names) = passed.names()? {
+        metadata.insert("passed".to_owned(), names);
+    }
+    let mut tensors: Vec<(String, AnyTensor)> = Vec::with_capacity(3 * items.len() + passed.len());
     for item in items {
         let name = |part: &str| if one { part.to_owned() } else { format!("{}.{part}", item.name) };
-        tensors.push((name("codes"), item.codes));
-        tensors.push((name("scale"), item.scale));
-        tensors.push((name("zero_point"), item.zero_point));
+        tensors.push((name("codes"), item.codes.into()));
+        tensors.push((name("scale"), item.scale.into()));
+        tensors.push((name("zero_point"), item.zero_point.into()));
     }
+    tensors.extend(passed.into_tensors());
     let answer = Answer::safetensors(tensors, &metadata);
     // What cannot be sent back is no answer.
     if answer.segments.first().is_some_and(|header| header.len() > limits.max_header_bytes) {
@@ -368,11 +408,4 @@ fn write_tensor(items: Vec<Item>, format: Format, output: &str) -> Result<Answer
         _ => item.codes,
     };
     Ok(Answer::tensor(tensor, format, facts))
-}
-
-/// The error for an answer of one tensor to a request of several.
-#[must_use]
-pub fn several() -> Error {
-    Error::new(Kind::NotAcceptable, "several tensors do not fit an answer of one")
-        .cure("accept application/x-safetensors or application/json")
 }

@@ -87,11 +87,7 @@ impl Sample {
             Format::Safetensors => {
                 Ok(Answer::safetensors(vec![("data".to_owned(), tensor)], &Default::default()))
             }
-            Format::Json => Answer::object(room, |writer| {
-                writer.value("dtype", &tensor.dtype().name())?;
-                writer.value("shape", &tensor.shape().dims())?;
-                writer.tensor("data", &tensor)
-            }),
+            Format::Json => Answer::object(room, |writer| writer.numbers(&tensor)),
         }
     }
 

@@ -91,10 +91,20 @@ pub(super) fn written(answer: &Answer, output: &Path) -> Result<String, Failure>
             text += &format!("{name}: {fact}\n");
         }
     }
+    text += &passed(answer.passed);
     if !files::is_stream(output) {
         text += &format!("wrote {} ({} bytes)\n", output.display(), answer.len());
     }
     Ok(text)
+}
+
+/// A line that says how many tensors are as they came, if any.
+fn passed(count: usize) -> String {
+    match count {
+        0 => String::new(),
+        1 => "1 tensor passed as it is\n".to_owned(),
+        _ => format!("{count} tensors passed as they are\n"),
+    }
 }
 
 /// The report of each tensor by name, from where the format of the answer has it.
@@ -153,7 +163,8 @@ pub(super) fn compared(document: &[u8]) -> Result<String, Failure> {
         cells.push(if row["pareto"] == true { "*" } else { "" }.to_owned());
         rows.push(cells);
     }
-    Ok(table(&rows))
+    let others = document["passed"].as_array().map_or(0, Vec::len);
+    Ok(table(&rows) + &passed(others))
 }
 
 const STATISTICS: [&str; 8] = ["count", "min", "max", "mean", "std", "zeros", "nan", "inf"];

@@ -29,7 +29,9 @@ async fn handle(app: App, operation: Operation, request: Request) -> Result<Resp
 ///
 /// Takes one tensor (JSON, npy or bare elements) or several (safetensors, or
 /// JSON `tensors`) and a scheme; answers with codes, scales, zero points, the
-/// scheme as resolved and a report of what was lost.
+/// scheme as resolved and a report of what was lost. Of a safetensors file the
+/// weights are quantized (floating point, two dimensions or more), and what is
+/// none passes as it is; `include` and `exclude` say otherwise.
 #[utoipa::path(
     post, path = "/v1/quantize", operation_id = "quantize", tag = "tensors",
     params(docs::SchemeQuery, docs::QuantizeQuery),
@@ -59,7 +61,8 @@ pub(super) async fn quantize(State(app): State<App>, request: Request) -> Result
 
 /// Restore real numbers from codes.
 ///
-/// Takes exactly what `quantize` answered, in any of its formats.
+/// Takes exactly what `quantize` answered, in any of its formats; what passed
+/// there passes here.
 #[utoipa::path(
     post, path = "/v1/dequantize", operation_id = "dequantize", tag = "tensors",
     params(docs::SchemeQuery, docs::DequantizeQuery),
@@ -90,7 +93,9 @@ pub(super) async fn dequantize(
 /// Compare schemes on one tensor.
 ///
 /// Reports on each scheme of a list, or on a sweep of common ones, in one
-/// table, and marks those that no other beats in both bits and error.
+/// table, and marks those that no other beats in both bits and error. Of
+/// several tensors `include` and `exclude` say which is meant; else it is the
+/// only weight of a file.
 #[utoipa::path(
     post, path = "/v1/compare", operation_id = "compare", tag = "tensors",
     params(docs::TensorQuery, docs::CompareQuery),
@@ -113,7 +118,8 @@ pub(super) async fn compare(State(app): State<App>, request: Request) -> Result<
 /// Look at a tensor before choosing a scheme.
 ///
 /// Extremes, moments, percentiles, histogram and the count of what is not
-/// finite, over the tensor and, when a granularity is named, slice by slice.
+/// finite, over the tensor and, when a granularity is named, slice by slice. Of
+/// several tensors `include` and `exclude` say which is meant.
 #[utoipa::path(
     post, path = "/v1/inspect", operation_id = "inspect", tag = "tensors",
     params(docs::TensorQuery, docs::InspectQuery),

@@ -25,6 +25,8 @@ pub struct Cost {
 
 /// Reading or writing a byte of a format.
 const BYTE: f64 = 0.1;
+/// A byte of a name that a pattern is held against.
+const MATCHED: f64 = 10.0;
 /// A number as text.
 const NUMBER: f64 = 5.0;
 /// Extent, code and errors of an element.
@@ -106,6 +108,12 @@ impl Sum for Cost {
 #[must_use]
 pub fn bytes(count: usize) -> Cost {
     Cost::new(BYTE) * count
+}
+
+/// A pattern held against names of so many bytes.
+#[must_use]
+pub fn matching(count: usize) -> Cost {
+    Cost::new(MATCHED) * count
 }
 
 /// So many numbers as text.

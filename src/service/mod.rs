@@ -221,7 +221,7 @@ impl Service {
     ) -> Result<Outcome, Error> {
         let (answer, compute, mut permit) = self.on_pool(permit, body, work).await?;
         // What the request held is gone; the answer is what is left.
-        permit.shrink(answer.len());
+        permit.shrink(answer.held());
         crate::telemetry::computed(name, compute);
         Ok(Outcome { answer, compute, permit: Arc::new(permit) })
     }

@@ -84,6 +84,12 @@ impl Tensor {
         &self.shape
     }
 
+    /// The memory that it is a view of.
+    #[must_use]
+    pub const fn buffer(&self) -> &Arc<Buffer> {
+        &self.buffer
+    }
+
     /// The same elements under another shape, or `None` when the counts differ.
     #[must_use]
     pub fn reshaped(self, shape: Shape) -> Option<Self> {

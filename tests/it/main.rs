@@ -18,6 +18,7 @@ mod layers;
 mod names;
 mod notebook;
 mod oip;
+mod passed;
 mod pieces;
 mod products;
 mod queries;

@@ -160,10 +160,41 @@ def test_success_is_reported_and_quiet_is_not(tmp_path):
     done = run("quantize", source, "-o", out)
     lines = done.stdout.decode().splitlines()
     assert lines[0].split()[0] == "tensor" and "SQNR" in lines[0]
+    assert lines[1].split()[0] == "fc.weight"
+    assert lines[2:] == ["1 tensor passed as it is", f"wrote {out} ({len(out.read_bytes())} bytes)"]
+    done = run("quantize", source, "-o", out, "-s", "include=b,fc*")
+    lines = done.stdout.decode().splitlines()
     assert {line.split()[0] for line in lines[1:3]} == {"fc.weight", "b"}
     assert lines[3] == f"wrote {out} ({len(out.read_bytes())} bytes)"
     done = run("quantize", source, "-o", out, "--quiet")
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def test_a_checkpoint_is_taken_as_a_whole(tmp_path):
+    source, out, back = (tmp_path / f"{name}.safetensors" for name in ("in", "out", "back"))
+    x = np.random.default_rng(13).standard_normal((8, 16)).astype(np.float32)
+    tensors = {"ids": np.arange(8)[None], "fc.weight": x, "fc.bias": x[0], "norm.weight": x[1], "head.weight": x}
+    source.write_bytes(write_safetensors(tensors))
+    for verb, given, made, options in (
+        ("quantize", source, out, ["-s", "exclude=head.*"]),
+        ("dequantize", out, back, []),
+    ):
+        done = run(verb, given, "-o", made, *options)
+        assert done.returncode == 0, done.stderr
+        assert "4 tensors passed as they are" in done.stdout.decode().splitlines()
+    restored, _ = read_safetensors(back.read_bytes())
+    assert set(restored) == set(tensors)
+    for name, expect in tensors.items():
+        if name != "fc.weight":
+            assert restored[name].tobytes() == expect.tobytes() and restored[name].dtype == expect.dtype
+    done = run("compare", source, "-s", "exclude=head.*", "-s", "schemes=int8")
+    assert done.returncode == 0 and done.stdout.decode().splitlines()[-1] == "4 tensors passed as they are"
+    done = run("compare", source)
+    assert done.returncode == 2 and b"include" in done.stderr
+    done = run("inspect", source, "-s", "include=ids")
+    assert done.returncode == 0 and done.stdout.startswith(b"I64 [1,8]")
+    done = run("quantize", source, "-o", out, "-s", "include=fc.wieght")
+    assert done.returncode == 2 and b"did you mean fc.weight?" in done.stderr
 
 
 def test_standard_streams_are_files_called_dash(tmp_path):

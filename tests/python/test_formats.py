@@ -10,6 +10,8 @@ import zlib
 import ml_dtypes
 import numpy as np
 import pytest
+import safetensors
+import safetensors.numpy
 import zstandard
 from onnx import TensorProto, helper, numpy_helper
 
@@ -181,7 +183,8 @@ def test_many_tensors(client, accept):
         "b/~x": X.astype(ml_dtypes.bfloat16),
     }
     body = write_safetensors(tensors, {"format": "pt"})
-    response = client.post("/v1/quantize", body, kind=SAFETENSORS, accept=accept, params={"preset": "int8"})
+    params = {"preset": "int8", "include": "*"}
+    response = client.post("/v1/quantize", body, kind=SAFETENSORS, accept=accept, params=params)
     assert response.status_code == 200, response.text
     if accept == SAFETENSORS:
         found, metadata = read_safetensors(response.content)
@@ -203,6 +206,108 @@ def test_many_tensors(client, accept):
         assert restored[name].shape == x.shape
         if x.size:
             assert np.abs(restored[name] - x.astype(np.float32)).max() < 0.1
+
+
+def checkpoint():
+    """Tensors as those of a BERT with a convolution: by name, type and all."""
+    rng = np.random.default_rng(12)
+    normal = lambda *shape: (rng.standard_normal(shape) * 0.05).astype(np.float32)
+    layer = "bert.encoder.layer.0"
+    return {
+        "bert.embeddings.position_ids": np.arange(512)[None],
+        "bert.embeddings.word_embeddings.weight": normal(97, 32),
+        "bert.embeddings.LayerNorm.weight": np.ones(32, np.float32),
+        "bert.embeddings.LayerNorm.bias": normal(32),
+        f"{layer}.attention.self.query.weight": normal(32, 32).astype(np.float16),
+        f"{layer}.attention.self.query.bias": normal(32).astype(np.float16),
+        f"{layer}.output.dense.weight": normal(32, 64).astype(ml_dtypes.bfloat16),
+        f"{layer}.output.dense.bias": normal(32).astype(ml_dtypes.bfloat16),
+        f"{layer}.output.LayerNorm.weight": np.ones(32, np.float64),
+        "conv.weight": normal(4, 3, 3, 3),
+        "conv.bias": normal(4),
+        "mask": rng.integers(0, 2, (5, 3)).astype(bool),
+        "spectrum": normal(3).astype(np.complex64),
+        "eight": normal(3, 3).astype(ml_dtypes.float8_e4m3fn),
+        "temperature": np.array(0.07, np.float32),
+    }
+
+
+WEIGHTS = {"query.weight", "dense.weight", "word_embeddings.weight", "conv.weight"}
+
+
+def is_weight(name):
+    return any(name.endswith(weight) for weight in WEIGHTS)
+
+
+def loaded(data):
+    """What the package reads of a file: name, type, shape and bytes."""
+    return {name: (part["dtype"], tuple(part["shape"]), bytes(part["data"])) for name, part in safetensors.deserialize(data)}
+
+
+def test_a_checkpoint_goes_through_as_a_whole(client):
+    """Weights are quantized, all else is there byte for byte, before and after they are restored."""
+    tensors = checkpoint()
+    file = safetensors.numpy.save(tensors, {"format": "pt"})
+    whole = loaded(file)
+    answer = client.post("/v1/quantize", file, kind=SAFETENSORS, params={"preset": "int8_per_channel"})
+    assert answer.status_code == 200, answer.text
+    quantized = loaded(answer.content)
+    passed = [name for name in tensors if not is_weight(name)]
+    parts = [f"{name}.{part}" for name in tensors if is_weight(name) for part in ("codes", "scale", "zero_point")]
+    assert sorted(quantized) == sorted(passed + parts)
+    header = json.loads(answer.content[8 : 8 + int.from_bytes(answer.content[:8], "little")])
+    metadata = header["__metadata__"]
+    assert sorted(json.loads(metadata["passed"])) == sorted(passed)
+    assert set(json.loads(metadata["report"])) == {name for name in tensors if is_weight(name)}
+    for accept in ("identity", "gzip"):
+        body = answer.content if accept == "identity" else gzip.compress(answer.content)
+        headers = {"content-encoding": accept} if accept == "gzip" else {}
+        back = client.post("/v1/dequantize", body, kind=SAFETENSORS, headers=headers)
+        assert back.status_code == 200, back.text
+        restored = loaded(back.content)
+        assert set(restored) == set(tensors)
+        for name in passed:
+            assert quantized[name] == restored[name] == whole[name], name
+        for name in filter(is_weight, tensors):
+            dtype, shape, data = restored[name]
+            x = tensors[name].astype(np.float32)
+            assert (dtype, shape) == ("F32", x.shape)
+            found = np.frombuffer(data, np.float32).reshape(shape)
+            np.testing.assert_allclose(found, x, atol=np.abs(x).max() / 254 * 1.01)
+
+
+def test_what_is_quantized_is_chosen_by_name(client):
+    tensors = checkpoint()
+    file = safetensors.numpy.save(tensors)
+
+    def codes(*options):
+        answer = client.post("/v1/quantize?" + "&".join(options), file, kind=SAFETENSORS)
+        assert answer.status_code == 200, answer.text
+        return {name.removesuffix(".codes") for name in loaded(answer.content) if name.endswith(".codes")}
+
+    weights = {name for name in tensors if is_weight(name)}
+    assert codes() == weights
+    assert codes("exclude=bert.embeddings.*") == weights - {"bert.embeddings.word_embeddings.weight"}
+    assert codes("exclude=conv.*", "exclude=*embeddings*,*.query.*") == {"bert.encoder.layer.0.output.dense.weight"}
+    assert codes("include=re:.*%5C.(query%7Cdense)%5C.(weight%7Cbias)$", "exclude=*.bias") == {
+        name for name in weights if "query" in name or "dense" in name
+    }
+    # Whatever type and shape they have.
+    assert codes("include=temperature,*position_ids") == {"temperature", "bert.embeddings.position_ids"}
+    for options, status, slug in (
+        ("include=conv.wieght", 400, "invalid-option"),
+        ("exclude=*.lora_A", 400, "invalid-option"),
+        ("include=re:*", 400, "invalid-option"),
+        ("include=*&exclude=mask,eight", 422, "unsupported-tensor"),
+    ):
+        answer = client.post(f"/v1/quantize?{options}", file, kind=SAFETENSORS)
+        check_problem(answer, slug, status, None if status == 422 else options.split("=")[0])
+    for kind in (NPY, RAW, JSON):
+        answer = send(client, X, kind, {}, include="w") if kind != JSON else client.post(
+            "/v1/quantize", tensor_json(X) | {"include": "w"}
+        )
+        check_problem(answer, "invalid-option", 400, "/include" if kind == JSON else "include")
+
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 7])

@@ -109,6 +109,20 @@ impl Fields {
         if self.is_asked(name) { Origin::Query.place(name) } else { self.origin.place(name) }
     }
 
+    /// Where an entry of an option that is a list was said.
+    #[must_use]
+    pub fn place_of_entry(&self, name: &str, index: usize) -> Place {
+        match self.place(name) {
+            Place::Pointer(list) => Place::Pointer(format!("{list}/{index}")),
+            place @ (Place::Parameter(_) | Place::Header(_)) => place,
+        }
+    }
+
+    /// Whether an option stands in a query.
+    fn is_of_query(&self, name: &str) -> bool {
+        self.origin == Origin::Query || self.is_asked(name)
+    }
+
     /// Adds an option that stood elsewhere.
     pub fn insert(&mut self, name: &str, value: Value) {
         self.map.insert(name.to_owned(), value);
@@ -159,7 +173,7 @@ impl Fields {
     /// # Errors
     /// [`Kind::InvalidOption`] for any other value.
     pub fn bool(&mut self, name: &str) -> Result<Option<bool>, Error> {
-        let is_query = self.origin == Origin::Query || self.is_asked(name);
+        let is_query = self.is_of_query(name);
         match self.scalar(name)? {
             None => Ok(None),
             Some(Value::Bool(value)) => Ok(Some(value)),
@@ -250,6 +264,32 @@ impl Fields {
         self.list(name, "an integer or an array of them", &|value| value.as_i64())
     }
 
+    /// Texts: one, or an array of them.
+    ///
+    /// # Errors
+    /// [`Kind::InvalidOption`] for anything else.
+    pub fn texts(&mut self, name: &str) -> Result<Option<Vec<String>>, Error> {
+        let is_query = self.is_of_query(name);
+        let items = match self.take(name) {
+            None => return Ok(None),
+            Some(Value::Array(items)) => items,
+            Some(item) => vec![item],
+        };
+        let text = |(i, item)| match item {
+            Value::String(text) => Ok(text),
+            // In a query all is text.
+            Value::Number(_) | Value::Bool(_) if is_query => Ok(item.to_string()),
+            Value::Null
+            | Value::Bool(_)
+            | Value::Number(_)
+            | Value::Array(_)
+            | Value::Object(_) => Err(Error::new(Kind::InvalidOption, "not a text")
+                .at(self.place_of_entry(name, i))
+                .cure("use a string, or an array of strings")),
+        };
+        items.into_iter().enumerate().map(text).collect::<Result<_, _>>().map(Some)
+    }
+
     /// Sizes: non-negative integers, one or an array of them; an empty array is allowed.
     ///
     /// # Errors
@@ -318,7 +358,7 @@ impl Fields {
 }
 
 /// As much of a caller's word as a message repeats.
-fn short(name: &str) -> String {
+pub(super) fn short(name: &str) -> String {
     name.chars().take(64).collect()
 }
 
@@ -371,6 +411,23 @@ mod tests {
             text(query("range=minmax").word("range", &["mse", "min_max"]).unwrap_err()),
             "range: not one of the allowed values; did you mean min_max? use one of: mse, min_max"
         );
+    }
+
+    #[test]
+    fn texts_are_one_or_a_list_and_in_a_query_anything() {
+        let texts = |text: &str| query(text).texts("a").unwrap().unwrap();
+        assert_eq!(texts("a=x"), ["x"]);
+        assert_eq!(texts("a=0,true&a=*.w,y"), ["0", "true", "*.w", "y"]);
+        assert_eq!(texts("a=re:(x%7Cy,z)%5B,%5D%7B1,2%7D$,w"), ["re:(x|y,z)[,]{1,2}$", "w"]);
+        let map = json!({"a": ["x", "y"], "b": "x", "c": ["x", 1], "d": {}, "e": null});
+        let mut body =
+            Fields::new(map.as_object().unwrap().clone(), Origin::Body("/scheme".into()));
+        assert_eq!(body.texts("a"), Ok(Some(vec!["x".to_owned(), "y".to_owned()])));
+        assert_eq!(body.texts("b"), Ok(Some(vec!["x".to_owned()])));
+        let error = body.texts("c").unwrap_err();
+        assert_eq!(error.sentence(), "c[1] is not a text");
+        assert!(body.texts("d").is_err());
+        assert_eq!(body.texts("e"), Ok(None));
     }
 
     #[test]

@@ -83,14 +83,30 @@ pub(super) fn value(text: &str) -> Value {
         // Python writes a tuple of one as `(3,)`.
         Some(list) => {
             let list = list.trim().strip_suffix(',').unwrap_or(list).trim();
-            let items = list.split(',').filter(|_| !list.is_empty());
+            let items = items(list).into_iter().filter(|_| !list.is_empty());
             Value::Array(items.map(|item| scalar(unquoted(item.trim()))).collect())
         }
-        None if text.contains(',') => {
-            Value::Array(text.split(',').map(|item| scalar(item.trim())).collect())
-        }
-        None => scalar(text),
+        None => match items(text).as_slice() {
+            [_] => scalar(text),
+            items => Value::Array(items.iter().map(|item| scalar(item.trim())).collect()),
+        },
     }
+}
+
+/// What commas separate, but not those in brackets: in a regular expression they have a meaning of their own.
+fn items(text: &str) -> Vec<&str> {
+    let (mut depth, mut escaped) = (0_usize, false);
+    let separates = |c: char| {
+        match c {
+            _ if escaped => {}
+            '[' | '(' | '{' => depth += 1,
+            ']' | ')' | '}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        escaped = c == '\\' && !escaped;
+        c == ',' && depth == 0
+    };
+    text.split(separates).collect()
 }
 
 fn unquoted(item: &str) -> &str {
@@ -138,6 +154,10 @@ mod tests {
             ("a=(3,)", json!([3])),
             ("a=()", json!([])),
             ("a=[%22x%22,'y']", json!(["x", "y"])),
+            ("a=x%7B1,2%7D,y(,", json!(["x{1,2}", "y(,"])),
+            ("a=%5C(,y", json!(["\\(", "y"])),
+            ("a=),1", json!([")", 1])),
+            ("a=1,", json!([1, ""])),
             ("scheme.a=4", json!(4)),
             ("scheme.a=4&a=4", json!(4)),
             ("scheme.a=4&scheme.a=5", json!([4, 5])),

@@ -260,7 +260,7 @@ impl Stored {
             .iter()
             .map(|(name, tensor)| safetensors::Entry {
                 name,
-                dtype: tensor.dtype(),
+                dtype: tensor.dtype().name(),
                 shape: tensor.shape().dims(),
                 byte_len: tensor.bytes().len(),
             })

@@ -6,16 +6,22 @@
 //! service accepts what the Python package accepts. Tensors are views: no byte
 //! is copied.
 
+mod any;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use safetensors::SafeTensorError;
 use safetensors::tensor::{Metadata, TensorInfo};
+use safetensors::{Dtype, SafeTensorError};
 
 use super::json::{self, Member, members_up_to};
 use super::sniff::{self, Known};
 use super::{CodecError, Limits, names};
 use crate::tensor::{Buffer, DType, Shape, Tensor};
+
+use any::unread;
+
+pub use any::{AnyTensor, Opaque};
 
 /// Entries of `__metadata__` beside one for each tensor that a file may hold.
 const MAX_METADATA: usize = 1024;
@@ -28,9 +34,9 @@ pub const METADATA: &str = "__metadata__";
 
 /// What a file holds.
 #[derive(Clone, Debug)]
-pub struct Document {
+pub struct Document<T = Tensor> {
     /// Tensors and their names, in the order of their bytes.
-    pub tensors: Vec<(String, Tensor)>,
+    pub tensors: Vec<(String, T)>,
     /// Free text beside them.
     pub metadata: BTreeMap<String, String>,
 }
@@ -40,8 +46,8 @@ pub struct Document {
 pub struct Entry<'a> {
     /// Name.
     pub name: &'a str,
-    /// Type of the elements.
-    pub dtype: DType,
+    /// Name of the type of the elements.
+    pub dtype: &'a str,
     /// Extents.
     pub shape: &'a [usize],
     /// Bytes of the elements.
@@ -51,10 +57,24 @@ pub struct Entry<'a> {
 /// Reads a whole file; the tensors are views of `buffer`.
 ///
 /// # Errors
-/// The file is malformed, not covered exactly by its tensors, holds a dtype that
-/// is not read here, or is above `limits`.
-#[expect(clippy::needless_pass_by_value, reason = "every reader takes the body over")]
+/// Those of [`read_any`], and a tensor is of a type that is not read here.
 pub fn read(buffer: Arc<Buffer>, limits: &Limits) -> Result<Document, CodecError> {
+    let Document { tensors, metadata } = read_any(buffer, limits)?;
+    let known = |(name, tensor): (String, AnyTensor)| match tensor.known() {
+        Ok(tensor) => Ok((name, tensor)),
+        Err(error) => Err(error.at(name)),
+    };
+    let tensors = tensors.into_iter().map(known).collect::<Result<_, _>>()?;
+    Ok(Document { tensors, metadata })
+}
+
+/// Reads a whole file with tensors of every type that the format has; they are views of `buffer`.
+///
+/// # Errors
+/// The file is malformed, not covered exactly by its tensors, holds a dtype that
+/// the format does not have, or is above `limits`.
+#[expect(clippy::needless_pass_by_value, reason = "every reader takes the body over")]
+pub fn read_any(buffer: Arc<Buffer>, limits: &Limits) -> Result<Document<AnyTensor>, CodecError> {
     let (text, start) = split(buffer.bytes(), limits)?;
     // The metadata takes the place of one tensor more.
     let members = members_up_to(text, limits.max_tensors.saturating_add(1)).map_err(in_header)?;
@@ -64,25 +84,36 @@ pub fn read(buffer: Arc<Buffer>, limits: &Limits) -> Result<Document, CodecError
         if member.key == METADATA {
             metadata = read_metadata(member.value, limits)?;
         } else {
-            let (dtype, info) = read_info(&member)?;
-            infos.push((member.key.into_owned(), dtype, info));
+            let info = read_info(&member)?;
+            infos.push((member.key.into_owned(), info));
         }
     }
     if infos.len() > limits.max_tensors {
         let detail = format!("the file holds more than {} tensors", limits.max_tensors);
         return Err(CodecError::too_large(detail).cure("split the file"));
     }
-    infos.sort_by_key(|(_, _, info)| info.data_offsets);
+    infos.sort_by_key(|(_, info)| info.data_offsets);
     let shapes = check_sizes(&infos, limits)?;
     check_coverage(&infos, buffer.bytes().len().saturating_sub(start))?;
     let mut tensors = Vec::with_capacity(infos.len());
-    for ((name, dtype, info), shape) in infos.into_iter().zip(shapes) {
-        let offset = start.saturating_add(info.data_offsets.0);
-        let tensor = Tensor::view(dtype, shape, Arc::clone(&buffer), offset);
+    for ((name, info), shape) in infos.into_iter().zip(shapes) {
+        let tensor = view(&info, shape, &buffer, start);
         let tensor = tensor.ok_or_else(|| uncovered().at(name.clone()))?;
         tensors.push((name, tensor));
     }
     Ok(Document { tensors, metadata })
+}
+
+/// The tensor that `info` describes, of the data that begins at `start`.
+fn view(info: &TensorInfo, shape: Shape, buffer: &Arc<Buffer>, start: usize) -> Option<AnyTensor> {
+    let (begin, end) = info.data_offsets;
+    let (offset, buffer) = (start.checked_add(begin)?, Arc::clone(buffer));
+    let dtype = info.dtype.to_string();
+    match DType::from_name(&dtype) {
+        Some(dtype) => Tensor::view(dtype, shape, buffer, offset).map(AnyTensor::Known),
+        None => Opaque::view((dtype, shape), buffer, offset, end.checked_sub(begin)?)
+            .map(AnyTensor::Opaque),
+    }
 }
 
 /// Length and header of a file whose payloads follow in the given order, padded
@@ -184,8 +215,8 @@ fn read_metadata(text: &[u8], limits: &Limits) -> Result<BTreeMap<String, String
     entries.collect()
 }
 
-/// The description of one tensor, whose dtype is one of ours.
-fn read_info(member: &Member<'_>) -> Result<(DType, TensorInfo), CodecError> {
+/// The description of one tensor, whose dtype is one of the format's.
+fn read_info(member: &Member<'_>) -> Result<TensorInfo, CodecError> {
     let name = &*member.key;
     if !names::is_printable(name) {
         return Err(CodecError::malformed("a tensor name holds control characters").at("header"));
@@ -198,29 +229,28 @@ fn read_info(member: &Member<'_>) -> Result<(DType, TensorInfo), CodecError> {
         ..error
     })?;
     let dtype = fields.iter().find(|field| field.key == "dtype").ok_or_else(described)?;
-    let dtype: String = serde_json::from_slice(dtype.value).map_err(|_| described())?;
-    let Some(dtype) = DType::from_name(&dtype) else {
-        let accepted: Vec<_> = DType::ALL.iter().map(|dtype| dtype.name()).collect();
-        return Err(CodecError::unsupported("the dtype of the tensor is not read here")
-            .at(name)
-            .cure(format!("convert it to one of {}", accepted.join(", "))));
-    };
+    let _: String = serde_json::from_slice(dtype.value).map_err(|_| described())?;
+    if serde_json::from_slice::<Dtype>(dtype.value).is_err() {
+        return Err(unread().at(name));
+    }
     // A deep unknown member ends serde_json's recursion at 128, as an error.
-    let info = serde_json::from_slice(member.value).map_err(|_| described())?;
-    Ok((dtype, info))
+    serde_json::from_slice(member.value).map_err(|_| described())
 }
 
 /// Compares each shape with its offsets, so that the message names the tensor.
-fn check_sizes(
-    infos: &[(String, DType, TensorInfo)],
-    limits: &Limits,
-) -> Result<Vec<Shape>, CodecError> {
-    let check = |(name, dtype, info): &(String, DType, TensorInfo)| {
+fn check_sizes(infos: &[(String, TensorInfo)], limits: &Limits) -> Result<Vec<Shape>, CodecError> {
+    let check = |(name, info): &(String, TensorInfo)| {
         let shape = Shape::new(info.shape.clone())
             .map_err(|error| CodecError::too_large(error.to_string()).at(name.clone()))?;
         limits.check(&shape).map_err(|error| error.at(name.clone()))?;
-        let (begin, end) = info.data_offsets;
-        let expected = shape.len().saturating_mul(dtype.size());
+        let dtype = info.dtype;
+        // Of some types an element is less than a byte.
+        let bits = shape.len().saturating_mul(dtype.bitsize());
+        if !bits.is_multiple_of(8) {
+            let detail = format!("shape {shape} of {dtype} does not end with a whole byte");
+            return Err(CodecError::malformed(detail).at(name.clone()));
+        }
+        let ((begin, end), expected) = (info.data_offsets, bits / 8);
         if end.checked_sub(begin) != Some(expected) {
             return Err(CodecError::malformed(format!(
                 "the data_offsets do not span the {expected} bytes of shape {shape} of {dtype}"
@@ -232,9 +262,8 @@ fn check_sizes(
     infos.iter().map(check).collect()
 }
 
-fn check_coverage(infos: &[(String, DType, TensorInfo)], data: usize) -> Result<(), CodecError> {
-    let pairs = infos.iter().map(|(name, _, info)| (name.clone(), info.clone())).collect();
-    match Metadata::new(None, pairs) {
+fn check_coverage(infos: &[(String, TensorInfo)], data: usize) -> Result<(), CodecError> {
+    match Metadata::new(None, infos.to_vec()) {
         Ok(metadata) if metadata.data_len() == data => Ok(()),
         Err(SafeTensorError::InvalidOffset(name)) => Err(uncovered().at(name)),
         Ok(_) | Err(_) => Err(uncovered()),

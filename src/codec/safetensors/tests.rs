@@ -66,16 +66,51 @@ fn other_dtypes_name_the_tensor() {
     assert_eq!(error.detail, "the dtype of the tensor is not read here");
     let accepted = "convert it to one of F64, F32, F16, BF16, I64, I32, I16, I8, U64, U32, U16, U8";
     assert_eq!(error.cure, accepted);
-    for dtype in ["F8_E4M3", "F4", "C64", "nonsense"] {
-        let header = format!("{{\"w\":{}}}", info(dtype, "[3]", 0, 3));
-        check(
-            &header,
-            3,
-            Reason::Unsupported,
-            Some("w"),
-            "the dtype of the tensor is not read here",
-        );
+    for (dtype, end) in [("F8_E4M3", 4), ("F4", 2), ("C64", 32), ("nonsense", 1)] {
+        let header = format!("{{\"w\":{}}}", info(dtype, "[4]", 0, end));
+        let data = usize::try_from(end).unwrap();
+        let detail = "the dtype of the tensor is not read here";
+        check(&header, data, Reason::Unsupported, Some("w"), detail);
     }
+}
+
+#[test]
+fn tensors_of_other_dtypes_are_carried_as_they_are() {
+    let read = |bytes: &[u8]| read_any(Arc::new(Buffer::copy_of(bytes)), &Limits::default());
+    let members = [
+        format!("\"f4\":{}", info("F4", "[3,2]", 5, 8)),
+        format!("\"f32\":{}", info("F32", "[1]", 8, 12)),
+        format!("\"mask\":{}", info("BOOL", "[5]", 0, 5)),
+        format!("\"none\":{}", info("F8_E8M0", "[0,7]", 12, 12)),
+    ];
+    let mut bytes = file(&format!("{{{}}}", members.join(",")), 0);
+    bytes.extend(0..12_u8);
+    let document = read(&bytes).unwrap();
+    let found: Vec<_> = document
+        .tensors
+        .iter()
+        .map(|(name, x)| (name.as_str(), x.dtype_name(), x.shape().dims(), x.as_ref()))
+        .collect();
+    let data: Vec<u8> = (0..12).collect();
+    assert_eq!(
+        found,
+        [
+            ("mask", "BOOL", &[5][..], &data[..5]),
+            ("f4", "F4", &[3, 2], &data[5..8]),
+            ("f32", "F32", &[1], &data[8..]),
+            ("none", "F8_E8M0", &[0, 7], &[]),
+        ]
+    );
+    assert!(document.tensors.iter().all(|(name, x)| x.clone().known().is_ok() == (name == "f32")));
+    // No name that the format does not have, and no length that is not theirs.
+    let error = |dtype: &str, shape: &str, end| {
+        let header = format!("{{\"w\":{}}}", info(dtype, shape, 0, end));
+        read(&file(&header, 2)).unwrap_err().detail.into_owned()
+    };
+    assert_eq!(error("F99", "[2]", 2), "the dtype of the tensor is not read here");
+    assert_eq!(error("F4", "[3]", 2), "shape [3] of F4 does not end with a whole byte");
+    let span = "the data_offsets do not span the 3 bytes of shape [3] of BOOL";
+    assert_eq!(error("BOOL", "[3]", 2), span);
 }
 
 #[test]
@@ -226,7 +261,8 @@ proptest! {
         let names: Vec<String> = (0..shapes.len()).map(|i| format!("{text}{i}")).collect();
         let entries: Vec<_> = shapes.iter().zip(&names).zip(&kinds).map(|((shape, name), &kind)| {
             let dtype = DType::ALL[kind];
-            Entry { name, dtype, shape, byte_len: shape.iter().product::<usize>() * dtype.size() }
+            let byte_len = shape.iter().product::<usize>() * dtype.size();
+            Entry { name, dtype: dtype.name(), shape, byte_len }
         }).collect();
         let metadata = BTreeMap::from([("key".to_owned(), text)]);
         let mut bytes = header(&entries, &metadata);

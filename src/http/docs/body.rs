@@ -101,6 +101,30 @@ impl ToSchema for OneOrMore {
     }
 }
 
+/// One pattern of names, or several.
+#[derive(Serialize)]
+pub(in crate::http) struct Patterns;
+
+impl PartialSchema for Patterns {
+    fn schema() -> RefOr<Schema> {
+        let pattern = || ObjectBuilder::new().schema_type(Type::String);
+        OneOfBuilder::new()
+            .item(pattern())
+            .item(ArrayBuilder::new().items(pattern()).max_items(Some(256)))
+            .description(Some(
+                "Patterns of names, each of which must match one: a name, a glob (`*` and `?`, which match dots too), \
+                 or `re:` and a regular expression for the start of the name.",
+            ))
+            .into()
+    }
+}
+
+impl ToSchema for Patterns {
+    fn name() -> std::borrow::Cow<'static, str> {
+        "Patterns".into()
+    }
+}
+
 /// A scheme, or the name of a preset.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
@@ -136,6 +160,10 @@ pub(in crate::http) struct QuantizeRequest {
     scheme: Option<SchemeOrPreset>,
     /// Report on each slice too.
     per_slice: Option<bool>,
+    /// Which of `tensors` are quantized. Default: all.
+    include: Option<Patterns>,
+    /// Which of those are not, but pass as they are.
+    exclude: Option<Patterns>,
 }
 
 /// Codes, parameters and report of one tensor.
@@ -162,11 +190,32 @@ pub(in crate::http) struct QuantizedTensor {
     report: Value,
 }
 
+/// A tensor as numbers.
+#[derive(Serialize, ToSchema)]
+pub(in crate::http) struct PlainTensor {
+    /// Element type.
+    dtype: Dtype,
+    /// Dimensions.
+    shape: Vec<u64>,
+    /// The numbers.
+    data: Numbers,
+}
+
+/// A tensor that was quantized, or passed as it came.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+pub(in crate::http) enum QuantizedOrPassed {
+    /// Its codes.
+    Quantized(Box<QuantizedTensor>),
+    /// As it came.
+    Passed(PlainTensor),
+}
+
 /// Quantized tensors by name.
 #[derive(Serialize, ToSchema)]
 pub(in crate::http) struct QuantizedTensors {
     /// One entry a tensor.
-    tensors: std::collections::HashMap<String, QuantizedTensor>,
+    tensors: std::collections::HashMap<String, QuantizedOrPassed>,
 }
 
 /// The answer for one tensor, or for several by name.
@@ -202,13 +251,24 @@ pub(in crate::http) struct CodesBody {
     report: Option<Value>,
 }
 
+/// A quantized tensor among several, or one that passed as it came.
+#[derive(Serialize, ToSchema)]
+pub(in crate::http) struct NamedCodesBody {
+    #[serde(flatten)]
+    codes: CodesBody,
+    /// The numbers of a tensor without codes, which passes as it is.
+    data: Option<Numbers>,
+    /// The same in base64.
+    data_b64: Option<String>,
+}
+
 /// One quantized tensor, or several by name.
 #[derive(Serialize, ToSchema)]
 pub(in crate::http) struct DequantizeRequest {
     #[serde(flatten)]
     codes: CodesBody,
     /// Several by name, instead of one.
-    tensors: Option<std::collections::HashMap<String, CodesBody>>,
+    tensors: Option<std::collections::HashMap<String, NamedCodesBody>>,
     /// Element type of the answer. Default: that of the scale.
     output_dtype: Option<RealDtype>,
 }
@@ -224,11 +284,11 @@ pub(in crate::http) struct RestoredTensor {
     data: Numbers,
 }
 
-/// Restored tensors by name.
+/// Restored tensors by name, and those that passed as they came.
 #[derive(Serialize, ToSchema)]
 pub(in crate::http) struct RestoredTensors {
     /// One entry a tensor.
-    tensors: std::collections::HashMap<String, RestoredTensor>,
+    tensors: std::collections::HashMap<String, PlainTensor>,
 }
 
 /// The answer for one tensor, or for several by name.
@@ -246,6 +306,12 @@ pub(in crate::http) enum DequantizeAnswer {
 pub(in crate::http) struct CompareRequest {
     #[serde(flatten)]
     tensor: TensorBody,
+    /// Several tensors by name, of which `include` and `exclude` leave one.
+    tensors: Option<std::collections::HashMap<String, TensorBody>>,
+    /// Which of them is meant.
+    include: Option<Patterns>,
+    /// Which of them are not.
+    exclude: Option<Patterns>,
     /// Up to 256 schemes; a sweep of common ones when left out.
     #[schema(min_items = 1, max_items = 256)]
     schemes: Option<Vec<SchemeOrPreset>>,
@@ -258,6 +324,12 @@ pub(in crate::http) struct CompareRequest {
 pub(in crate::http) struct InspectRequest {
     #[serde(flatten)]
     tensor: TensorBody,
+    /// Several tensors by name, of which `include` and `exclude` leave one.
+    tensors: Option<std::collections::HashMap<String, TensorBody>>,
+    /// Which of them is meant.
+    include: Option<Patterns>,
+    /// Which of them are not.
+    exclude: Option<Patterns>,
     /// Bins of the histogram. Default 64.
     #[schema(minimum = 1, maximum = 4096)]
     bins: Option<u32>,

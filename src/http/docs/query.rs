@@ -95,6 +95,15 @@ pub(in crate::http) struct QuantizeQuery {
     /// Which tensor an npy or octet-stream answer holds. Default codes.
     #[param(inline)]
     output: Option<OutputName>,
+    /// Tensors that are quantized, whatever their type and shape, where the request names several: names, globs (`*`
+    /// and `?`, which match dots too), or `re:` and a regular expression for the start of the name. Default: of JSON
+    /// `tensors` all; of a safetensors file the weights, which are the tensors of a floating-point type with at least
+    /// two dimensions, or all if there are none. The others pass as they are.
+    #[param(explode = false)]
+    include: Option<Vec<String>>,
+    /// Tensors that pass as they are, of those that would be quantized.
+    #[param(explode = false)]
+    exclude: Option<Vec<String>>,
 }
 
 /// Options of dequantize beside the scheme.
@@ -121,6 +130,13 @@ pub(in crate::http) struct CompareQuery {
     schemes: Option<Vec<PresetName>>,
     /// What the table is sorted by, best first. Default sqnr.
     sort: Option<SortName>,
+    /// The tensor of several that is looked at: its name, a glob or `re:` and a regular expression, as for quantize.
+    /// Default: of a safetensors file the only weight.
+    #[param(explode = false)]
+    include: Option<Vec<String>>,
+    /// Tensors that are not meant, of those that would be.
+    #[param(explode = false)]
+    exclude: Option<Vec<String>>,
 }
 
 /// Options of inspect.
@@ -143,6 +159,12 @@ pub(in crate::http) struct InspectQuery {
     /// Rows and columns of a block.
     #[param(explode = false, min_items = 2, max_items = 2)]
     block_shape: Option<Vec<u64>>,
+    /// The tensor of several that is looked at: its name, a glob or `re:` and a regular expression, as for quantize.
+    #[param(explode = false)]
+    include: Option<Vec<String>>,
+    /// Tensors that are not meant.
+    #[param(explode = false)]
+    exclude: Option<Vec<String>>,
 }
 
 /// Options of matmul for a safetensors body.
