@@ -144,6 +144,10 @@ pub(super) fn declared_length(headers: &HeaderMap, max: usize) -> Result<Option<
 /// Bytes of a body that are received before the whole of it is admitted.
 const FIRST: usize = 16 << 10;
 
+/// Bytes of a body that are received in one go. A fast sender has the next frame there already, and there may be
+/// hundreds of them: what is asked beside them has its turn when each has had one.
+const TURN: usize = 256 << 10;
+
 /// The right to hold what a request needs, by `cost` from the bytes of its body.
 pub(super) struct Held<'a> {
     pub(super) compute: &'a Compute,
@@ -178,8 +182,8 @@ pub(super) async fn receive(
     let started = Instant::now();
     let mut buffer = Buffer::default();
     buffer.extend(&[0; MAX_LEAD][..lead.min(MAX_LEAD)]);
-    // Bytes of a body that there is room for.
-    let mut admitted = 0;
+    // Bytes of a body that there is room for, and those of this turn.
+    let (mut admitted, mut turn) = (0, 0);
     loop {
         let grace = u32::try_from(buffer.bytes().len()).unwrap_or(u32::MAX) / MIN_RATE;
         let deadline = started + bounds.timeout + Duration::from_secs(u64::from(grace));
@@ -207,6 +211,11 @@ pub(super) async fn receive(
             buffer = larger;
         }
         buffer.extend(&data);
+        turn += data.len();
+        if turn >= TURN {
+            turn = 0;
+            tokio::task::yield_now().await;
+        }
     }
 }
 
