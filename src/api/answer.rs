@@ -11,8 +11,9 @@ use crate::codec::safetensors::AnyTensor;
 use crate::codec::{encoding, json, npy, safetensors};
 use crate::tensor::{DType, Reals, Tensor};
 
+use super::context::Context;
 use super::error::{Error, Kind};
-use super::payload::{Context, Format};
+use super::payload::Format;
 
 pub use crate::codec::encoding::Encoding;
 

@@ -5,10 +5,10 @@ use crate::quant::codes::Stated;
 use crate::quant::scheme::Granularity;
 use crate::tensor::{DType, Shape, Tensor};
 
+use super::context::Context;
 use super::error::{Error, Kind, Place};
 use super::fields::Origin;
 use super::options::Options;
-use super::payload::Context;
 
 /// One quantized tensor as it came in.
 #[derive(Debug)]

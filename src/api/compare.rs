@@ -12,11 +12,12 @@ use crate::quant::scheme::Scheme;
 use crate::tensor::Tensor;
 
 use super::answer::Answer;
+use super::context::Context;
 use super::documents::{CompareDoc, ComparedDoc, ReportDoc, SchemeDoc};
 use super::error::{Error, Kind, Place};
 use super::fields::Fields;
 use super::options::scheme_of_value;
-use super::payload::{Context, Payload};
+use super::payload::Payload;
 use super::select::{Rule, Selected, Selection};
 use super::shorthand;
 

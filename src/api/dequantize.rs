@@ -14,11 +14,12 @@ use crate::tensor::{Buffer, DType, Shape, Tensor};
 
 use super::answer::Answer;
 use super::coded::{Coding, Item, coding, unpacked};
+use super::context::Context;
 use super::error::{Error, Kind};
 use super::fields::{Fields, Origin};
 use super::options::{Options, SCHEME_FIELDS, options_of_value};
 use super::passed::{self, Passed, several};
-use super::payload::{self, Context, Format, Payload, pointer};
+use super::payload::{self, Format, Payload, pointer};
 use super::select::computable;
 
 /// Restores every tensor of the request.

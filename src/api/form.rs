@@ -7,8 +7,8 @@ use percent_encoding::NON_ALPHANUMERIC;
 use crate::codec::multipart;
 use crate::tensor::Buffer;
 
+use super::context::Context;
 use super::error::Error;
-use super::payload::Context;
 
 /// Leaves of a form the file in it, and gives the query with the fields of the form.
 ///

@@ -9,11 +9,12 @@ use crate::tensor::{Reals, Tensor};
 
 use super::answer::Answer;
 use super::compare::only_chosen;
+use super::context::Context;
 use super::documents::{InspectDoc, StatisticsDoc};
 use super::error::{Error, Kind};
 use super::fields::Fields;
 use super::options::Options;
-use super::payload::{Context, Payload};
+use super::payload::Payload;
 use super::select::{Rule, Selection};
 
 /// Most bins of a histogram.

@@ -16,12 +16,13 @@ use crate::tensor::{Buffer, DType, Tensor};
 
 use super::answer::{Answer, to_json_text};
 use super::coded::Item;
+use super::context::Context;
 use super::dequantize::{Metadata, json_item, safetensors_item};
 use super::documents::{ProductReportDoc, SchemeDoc};
 use super::error::{Error, Kind, Place};
 use super::fields::{Fields, Origin, merge_schemes};
 use super::options::{Options, options_of_value};
-use super::payload::{self, Context, Format, Payload};
+use super::payload::{self, Format, Payload};
 
 /// Options beside the operands.
 pub const OPTIONS: [&str; 7] = [

@@ -7,6 +7,7 @@ pub mod answer;
 pub mod calibrators;
 mod coded;
 pub mod compare;
+pub mod context;
 pub mod dequantize;
 pub mod documents;
 pub mod effort;

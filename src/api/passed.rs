@@ -6,8 +6,9 @@ use crate::codec::safetensors::{self, AnyTensor};
 use crate::quant::cost;
 
 use super::answer::{self, ObjectWriter, to_json_text};
+use super::context::Context;
 use super::error::{Error, Kind};
-use super::payload::{Context, Format};
+use super::payload::Format;
 
 /// Times that a name is there in a safetensors answer, its escapes counted: in the header and in the list of
 /// the metadata, and both once more, as the header moves as it grows.

@@ -5,10 +5,10 @@ use regex::{Regex, RegexBuilder};
 use crate::codec::names::MAX_KEY_BYTES;
 use crate::quant::cost;
 
+use super::context::Context;
 use super::error::{Error, Kind, Place};
 use super::fields::{Fields, short};
 use super::guess::nearest;
-use super::payload::Context;
 
 /// Most patterns of one list.
 const MAX_PATTERNS: usize = 256;

@@ -15,12 +15,13 @@ use crate::quant::{QuantError, cost};
 use crate::tensor::{DType, Shape, Tensor};
 
 use super::answer::{Answer, ObjectWriter, dims_text, to_json_text};
+use super::context::Context;
 use super::documents::{ReportDoc, SchemeDoc};
 use super::error::{Error, Kind, Place};
 use super::fields::{Fields, Origin};
 use super::options::{Options, SCHEME_FIELDS, scheme_at};
 use super::passed::{Passed, several};
-use super::payload::{Context, Format, Payload};
+use super::payload::{Format, Payload};
 use super::select::{self, Rule, Selected, Selection};
 
 /// Most slices that one report lists.

@@ -4,9 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::api::answer::{Answer, Style};
+use crate::api::context::Context;
 use crate::api::effort::Effort;
 use crate::api::error::Error;
-use crate::api::payload::{Context, Format, Payload};
+use crate::api::payload::{Format, Payload};
 use crate::api::samples;
 use crate::codec::Limits;
 use crate::codec::encoding::Encoding;

@@ -7,8 +7,9 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use crate::api::answer::{Answer, Style};
+use crate::api::context::Context;
 use crate::api::error::Error;
-use crate::api::payload::{Context, Format, Payload};
+use crate::api::payload::{Format, Payload};
 use crate::service::calibrators::Calibrators;
 
 use super::document::Document;

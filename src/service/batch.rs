@@ -16,11 +16,11 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::api::answer::Answer;
+use crate::api::context::Context;
 use crate::api::effort::Effort;
 use crate::api::error::{Error, Kind};
 use crate::api::layers::{Hosted, Link};
 use crate::api::name::Name;
-use crate::api::payload::Context;
 use crate::codec::Limits;
 use crate::quant::{Cancel, cost};
 use crate::tensor::{Buffer, DType, Shape, Tensor};

@@ -15,8 +15,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::api::answer::{Answer, Style};
+use crate::api::context::Context;
 use crate::api::error::{Error, Kind};
-use crate::api::payload::{Context, Format, Payload};
+use crate::api::payload::{Format, Payload};
 use crate::api::{compare, dequantize, inspect, matmul, quantize};
 use crate::codec::Limits;
 use crate::quant::Cancel;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::api::answer::{Answer, Encoding, Style};
+use crate::api::context::Context;
 use crate::api::error::{Error, Kind, Place};
 use crate::api::layers::Hosted;
 use crate::api::name::Name;
@@ -14,7 +15,6 @@ use crate::api::oip::documents::{
     ModelStatistics, TensorMetadata,
 };
 use crate::api::oip::{self, Body, CATALOG, Call, Model, VERSION, hosted};
-use crate::api::payload::Context;
 use crate::tensor::{Shape, Tensor};
 
 use super::admission::Permit;

@@ -36,11 +36,11 @@ fn client(change: impl FnOnce(&mut Serve)) -> Client {
     })
 }
 
-/// 32768 elements whose search is long work: a grid of 256 candidates, and an exponential for each.
+/// 65536 elements whose search is long work: a grid of 256 candidates, and an exponential for each.
 async fn search(client: &Client) -> Answer {
     let scheme = "range=cross_entropy&signed=false&symmetric=false";
-    let path = format!("/v1/quantize?dtype=F32&shape=32768&{scheme}");
-    let elements = (0_u16..32768).flat_map(|i| f32::from(i % 1009).to_le_bytes());
+    let path = format!("/v1/quantize?dtype=F32&shape=65536&{scheme}");
+    let elements = (0..=u16::MAX).flat_map(|i| f32::from(i % 1009).to_le_bytes());
     client.post_bytes(&path, RAW, JSON, elements.collect::<Vec<u8>>()).await
 }
 
@@ -120,7 +120,7 @@ async fn what_cannot_end_in_time_is_refused_before_it_is_begun() {
         assert!(problem["cure"].as_str().unwrap().contains("--max-compute-ms"), "{problem}");
     };
     refused(search(&client).await);
-    let numbers: Vec<u16> = (0..8192).collect();
+    let numbers: Vec<u16> = (0..32768).collect();
     let scheme = json!({"range": "cross_entropy", "signed": false, "symmetric": false});
     let zeros = |rows: usize, columns: usize| json!({"data": vec![vec![0; columns]; rows]});
     let wide = json!({"a": zeros(400, 400), "b": zeros(400, 400), "report": true});

@@ -8,8 +8,9 @@ mod counted;
 use std::sync::Arc;
 
 use quantd::api::answer::Style;
+use quantd::api::context::Context;
 use quantd::api::effort::Effort;
-use quantd::api::payload::{Context, Format, Payload};
+use quantd::api::payload::{Format, Payload};
 use quantd::codec::Limits;
 use quantd::codec::encoding::Encoding;
 use quantd::quant::Cancel;

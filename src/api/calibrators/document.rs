@@ -3,9 +3,10 @@
 use serde_json::Map;
 
 use crate::api::answer::{Answer, ObjectWriter};
+use crate::api::context::Context;
 use crate::api::error::{Error, Kind, Place};
 use crate::api::fields::{Fields, Origin};
-use crate::api::payload::{Context, pointer};
+use crate::api::payload::pointer;
 use crate::codec::{Within, json};
 use crate::quant::calibrate::{Calibration, Parts, Seen};
 use crate::tensor::{DType, Shape, Tensor};

@@ -17,10 +17,11 @@ use crate::quant::scheme::Granularity;
 use crate::tensor::{DType, Shape, Tensor};
 
 use super::answer::{Answer, ObjectWriter};
+use super::context::Context;
 use super::error::{Error, Kind, Place};
 use super::fields::Origin;
 use super::name::Name;
-use super::payload::{Context, pointer};
+use super::payload::pointer;
 
 pub use document::export;
 pub use ranges::Ranges;

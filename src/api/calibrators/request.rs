@@ -3,11 +3,12 @@
 use serde_json::{Map, Value};
 
 use crate::api::compare::only;
+use crate::api::context::Context;
 use crate::api::error::{Error, Kind, Place};
 use crate::api::fields::{Fields, Origin};
 use crate::api::name::Name;
 use crate::api::options::{Options, SCHEME_FIELDS, scheme_of_value};
-use crate::api::payload::{Context, Format, Payload, TENSOR, pointer};
+use crate::api::payload::{Format, Payload, TENSOR, pointer};
 use crate::codec::json;
 use crate::quant::calibrate::{Method, Parts, Plan};
 use crate::quant::params::Numerics;

@@ -2,11 +2,11 @@
 
 use serde_json::{Map, Value};
 
+use crate::api::context::Context;
 use crate::api::error::{Error, Kind, Place};
 use crate::api::fields::{Fields, Origin};
 use crate::api::name::Name;
 use crate::api::options::{Options, options_of_value};
-use crate::api::payload::Context;
 use crate::kernels::scalar::Affine;
 use crate::quant::layer::{Input, Output, Parameters};
 use crate::quant::matmul::Requantization;

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use crate::api::coded::Item;
+use crate::api::context::Context;
 use crate::api::dequantize::{Metadata, json_item, safetensors_item};
 use crate::api::error::{Error, Kind, Place};
 use crate::api::fields::{Fields, Origin, merge_schemes};
 use crate::api::matmul::REAL;
 use crate::api::name::Name;
 use crate::api::options::{Options, SCHEME_FIELDS, options_of_value};
-use crate::api::payload::{self, Context, Format, Payload};
+use crate::api::payload::{self, Format, Payload};
 use crate::codec::json::{self, Member};
 use crate::codec::{Within, npy, safetensors};
 use crate::quant::layer::{Activation, Conv, Definition, Geometry, Layer, Order, Weight};

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use crate::api::answer::Answer;
 use crate::api::compare::only;
+use crate::api::context::Context;
 use crate::api::documents::ProductReportDoc;
 use crate::api::error::{Error, Kind, Place};
-use crate::api::payload::{Context, Format, Payload, TENSOR};
+use crate::api::payload::{Format, Payload, TENSOR};
 use crate::codec::json;
 use crate::quant::layer::{ChainError, Comparison, chain_float};
 use crate::quant::{QuantError, cost};

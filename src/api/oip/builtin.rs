@@ -3,13 +3,14 @@
 use serde_json::Value;
 
 use crate::api::coded::{Item, coding, unpacked};
+use crate::api::context::Context;
 use crate::api::dequantize::{self, output_dtype};
 use crate::api::documents::ReportDoc;
 use crate::api::error::{Error, Kind, Place};
 use crate::api::fields::Origin;
 use crate::api::matmul::{self, Request, Side};
 use crate::api::options::{Options, SCHEME_FIELDS};
-use crate::api::payload::{self, Context};
+use crate::api::payload;
 use crate::api::quantize;
 use crate::codec::Limits;
 use crate::codec::oip::{Input, Output};

@@ -7,9 +7,10 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use crate::api::answer::Answer;
+use crate::api::context::Context;
 use crate::api::error::{Error, Kind, Place};
 use crate::api::fields::{Fields, Origin};
-use crate::api::payload::{Context, Format};
+use crate::api::payload::Format;
 use crate::codec::encoding::Encoding;
 use crate::codec::json::Text;
 use crate::codec::oip::{self, Head, Input, Output, Wanted};

@@ -1,8 +1,8 @@
 //! Hosted layers as models: input `x`, output `y`.
 
+use crate::api::context::Context;
 use crate::api::error::{Error, Place};
 use crate::api::layers::{Hosted, Port, run};
-use crate::api::payload::Context;
 use crate::codec::oip::Output;
 use crate::tensor::{Shape, Tensor};
 

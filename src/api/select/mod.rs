@@ -6,10 +6,11 @@
 use crate::codec::safetensors::AnyTensor;
 use crate::tensor::Tensor;
 
+use super::context::Context;
 use super::error::{Error, Kind, Place};
 use super::fields::Fields;
 use super::patterns::{self, Pattern};
-use super::payload::{Context, Format};
+use super::payload::Format;
 
 /// The options of a selection.
 pub(super) const FIELDS: [&str; 2] = ["include", "exclude"];

@@ -12,9 +12,10 @@ use crate::api::answer::Answer;
 use crate::api::calibrators::{
     self as api, Batch, Creation, List, Merger, Ranges, Setup, Summary, Wanted,
 };
+use crate::api::context::Context;
 use crate::api::error::{Error, Kind, Place};
 use crate::api::name::Name;
-use crate::api::payload::{Context, Format, Payload};
+use crate::api::payload::{Format, Payload};
 use crate::quant::calibrate::{Affine, Calibration};
 use crate::quant::params::Numerics;
 use crate::quant::{QuantError, cost};

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::api::answer::{Answer, Style};
+use crate::api::context::Context;
 use crate::api::error::{Error, Kind, Place};
 use crate::api::layers::create::{self, Made};
 use crate::api::layers::documents::LayerDoc;
@@ -11,7 +12,7 @@ use crate::api::layers::stored::Stored;
 use crate::api::layers::{Hosted, run};
 use crate::api::name::Name;
 use crate::api::oip;
-use crate::api::payload::{Context, Format, Payload};
+use crate::api::payload::{Format, Payload};
 use crate::codec::encoding::Encoding;
 use crate::quant::calibrate::Affine;
 use crate::quant::params::Numerics;

@@ -1,9 +1,10 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::api::context::Context;
 use crate::api::effort::Effort;
 use crate::api::layers::create::{self, Made};
-use crate::api::payload::{Context, Format, Payload};
+use crate::api::payload::{Format, Payload};
 use crate::codec::Limits;
 use crate::codec::encoding::Encoding;
 use crate::quant::Cancel;
