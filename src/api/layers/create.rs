@@ -1,5 +1,6 @@
 //! Requests that make a layer: weights, bias and options.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -200,10 +201,11 @@ fn layer(
     context.reserve(elements.saturating_mul(1 + 1 + 2 + 12 + 5).saturating_add(panel))?;
     context.afford(cost::pack(elements))?;
     let (weight, float) = weights(&given, order, keep_float, context)?;
-    let bias = bias.map(|bias| real(&bias));
+    let bias = bias.map(|bias| real(&bias).into_owned());
     let activation = activation.unwrap_or(Activation::None);
     let definition = Definition { geometry, weight, bias, float, input, output, activation };
     let layer = Layer::new(&definition).map_err(|error| located(error, &origin))?;
+    context.take(0)?;
     Ok((definition, layer))
 }
 
@@ -231,7 +233,7 @@ fn weights(
             field => Place::Pointer(format!("/weight/scheme/{field}")),
         })
     };
-    let (weight, real_weight) = match given {
+    match given {
         Given::Real(tensor, scheme) => {
             let scheme = weight_scheme(scheme.clone(), order)?;
             context.afford(cost::quantize(tensor.shape(), &scheme))?;
@@ -239,7 +241,9 @@ fn weights(
             context.reserve(working_bytes(tensor, &scheme).map_err(at)?)?;
             let weight = Weight::new(&operand, order, context.cancel).map_err(at)?;
             context.take(0)?;
-            (weight, keep_float.then(|| real(tensor)))
+            let float = if keep_float { real_weight(tensor, order, &weight) } else { None };
+            context.take(0)?;
+            Ok((weight, float))
         }
         Given::Coded(item) => {
             let operand = Operand::Coded {
@@ -252,15 +256,23 @@ fn weights(
             let weight = Weight::new(&operand, order, context.cancel).map_err(at)?;
             context.take(0)?;
             let float = keep_float.then(|| weight.restored());
-            return Ok((weight.clone(), float.and_then(|float| float_tensor(&weight, &float))));
+            let float = float.and_then(|float| float_tensor(&weight, &float));
+            context.take(0)?;
+            Ok((weight, float))
         }
-    };
-    let float = real_weight.map(|float| match (order, weight.codes().shape().dims()) {
-        (Order::Columns, &[n, k]) => (0..n * k).map(|i| float[i % k * n + i / k]).collect(),
-        _ => float,
-    });
-    let float = float.and_then(|float| float_tensor(&weight, &float));
-    Ok((weight, float))
+    }
+}
+
+/// The real numbers that codes were found of, a row (or kernel) an output.
+fn real_weight(tensor: &Tensor, order: Order, weight: &Weight) -> Option<Tensor> {
+    let float = real(tensor);
+    match (order, weight.codes().shape().dims()) {
+        (Order::Columns, &[n, k]) => {
+            let rows: Vec<f32> = (0..n * k).map(|i| float[i % k * n + i / k]).collect();
+            float_tensor(weight, &rows)
+        }
+        _ => float_tensor(weight, &float),
+    }
 }
 
 fn float_tensor(weight: &Weight, float: &[f32]) -> Option<Tensor> {
@@ -268,10 +280,10 @@ fn float_tensor(weight: &Weight, float: &[f32]) -> Option<Tensor> {
 }
 
 /// The elements in f32.
-fn real(tensor: &Tensor) -> Vec<f32> {
+fn real(tensor: &Tensor) -> Cow<'_, [f32]> {
     use crate::kernels::real::Real;
     match tensor.reals() {
-        Reals::F32(x) => x.into_owned(),
+        Reals::F32(x) => x,
         Reals::F64(x) => x.iter().map(|&x| <f32 as Real>::from_f64(x)).collect(),
     }
 }
