@@ -30,6 +30,9 @@ impl Context<'_> {
     ///
     /// # Errors
     /// [`Kind::TooLarge`] when there will never be enough, [`Kind::Overloaded`] when there is not at the moment.
+    ///
+    /// [`Kind::TooLarge`]: super::error::Kind::TooLarge
+    /// [`Kind::Overloaded`]: super::error::Kind::Overloaded
     pub fn reserve(&mut self, bytes: usize) -> Result<(), Error> {
         Ok(self.take(bytes)?)
     }

@@ -93,7 +93,7 @@ impl Isa {
 
     /// Adds to `sums` those of `x`, all of it finite, of which each element has
     /// its weight. `u` is relative to the shift of `peak` and exact, for
-    /// elements of f32, before it is rounded to f32; see [`bend`] for what is
+    /// elements of f32, before it is rounded to f32; see `bend` for what is
     /// made of it. Sums of 16 terms are in f32.
     pub fn bends<T: Real>(
         self,
