@@ -74,9 +74,7 @@ pub(super) fn matches(
         let compiled = pattern.compile()?;
         let mut any = false;
         for (matched, name) in matched.iter_mut().zip(names) {
-            if context.cancel.is_cancelled() {
-                return Err(Error::new(Kind::Internal, "cancelled"));
-            }
+            context.take(0)?;
             let is_match = pattern.text == *name || compiled.is_match(name);
             *matched |= is_match;
             any |= is_match;
