@@ -5,7 +5,8 @@ use rayon::prelude::*;
 use crate::kernels::real::Real;
 
 use super::Cancel;
-use super::range::{BLOCK, histogram, percentile};
+use super::params::Range;
+use super::range::{BLOCK, histogram, mse, percentile};
 
 /// What to find out.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,7 +61,7 @@ pub fn inspect<T: Real>(values: &[T], options: &Options, cancel: &Cancel) -> Sta
     let finite = count - extent.nan - extent.inf;
     let some = |value: f64| (finite > 0).then_some(value);
     let (min, max) = (extent.min.to_f64(), extent.max.to_f64());
-    let unit = unit(min.abs().max(max.abs()));
+    let unit = mse::unit(Range { min, max }).unwrap_or(1.0);
     let mean = sum(values, |x| x * unit, cancel) / finite as f64;
     let off = |x: f64| x * unit - mean;
     let variance = sum(values, |x| off(x) * off(x), cancel) / finite as f64;
@@ -96,14 +97,6 @@ pub fn inspect<T: Real>(values: &[T], options: &Options, cancel: &Cancel) -> Sta
             counts: found.counts,
         },
     }
-}
-
-/// What to multiply elements of that largest magnitude with, where sums of their squares have no number.
-fn unit(abs_max: f64) -> f64 {
-    const FAR: i32 = 400;
-    let (_, exponent) = libm::frexp(abs_max);
-    // 2^1023 is the largest power.
-    if exponent.abs() > FAR { libm::ldexp(1.0, (-exponent).min(1023)) } else { 1.0 }
 }
 
 fn zeros<T: Real>(values: &[T], cancel: &Cancel) -> u64 {

@@ -63,7 +63,7 @@ pub(super) fn range<T: Real>(
 }
 
 /// What to multiply elements with where their squares leave the range of f64.
-fn unit<T: Real>(whole: Range<T>) -> Option<T> {
+pub(in crate::quant) fn unit<T: Real>(whole: Range<T>) -> Option<T> {
     const FAR: i32 = 400;
     let (_, exponent) = libm::frexp(whole.abs_max().to_f64());
     // 2^1023 is the largest power.
