@@ -17,7 +17,7 @@ use super::coded::{Coding, Item, coding, unpacked};
 use super::context::Context;
 use super::error::{Error, Kind};
 use super::fields::{Fields, Origin};
-use super::options::{Options, SCHEME_FIELDS, options_of_value};
+use super::options::{Options, SCHEME_FIELDS, beside_scheme, options_of_value};
 use super::passed::{self, Passed, several};
 use super::payload::{self, Format, Payload, pointer};
 use super::select::computable;
@@ -241,7 +241,7 @@ pub(super) fn json_item(
     let limits = context.limits;
     let shape = payload::shape(&mut fields, limits)?;
     let scale_dtype = scale_dtype(&mut fields)?;
-    fields.finish(&JSON_FIELDS)?;
+    fields.finish(&JSON_FIELDS).map_err(beside_scheme)?;
     let mut read = |key: &str, dtype: DType, shape: Option<&Shape>| {
         let text = find(key).ok_or_else(|| missing(key))?;
         let within: Within<'_> = (limits, &mut |bytes| context.take(bytes));

@@ -14,12 +14,20 @@ pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
     (distance <= slips).then_some(known)
 }
 
+/// What a guess begins with.
+pub const GUESS: &str = "did you mean";
+
+/// A guess, before what else there is to say.
+#[must_use]
+pub fn guess(word: &str) -> String {
+    format!("{GUESS} {word}? ")
+}
+
 /// The words that there are, and before them the one that was meant: `what` says what they are.
 #[must_use]
 pub fn hint(word: &str, known: &[&str], what: &str) -> String {
-    let guess = nearest(word, known.iter().copied());
-    let guess = guess.map(|guess| format!("did you mean {guess}? ")).unwrap_or_default();
-    format!("{guess}{what}: {}", known.join(", "))
+    let nearest = nearest(word, known.iter().copied());
+    format!("{}{what}: {}", nearest.map(guess).unwrap_or_default(), known.join(", "))
 }
 
 #[cfg(test)]

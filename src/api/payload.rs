@@ -13,7 +13,7 @@ use super::error::{Error, Kind, Place};
 use super::fields::{Fields, Origin};
 use super::form;
 use super::guess::hint;
-use super::options::SCHEME_FIELDS;
+use super::options::{SCHEME_FIELDS, beside_scheme};
 use super::select::computable;
 
 /// How a body or an answer is written.
@@ -312,9 +312,10 @@ const NO_DATA: &str = "send numbers as \"data\": [..]";
 /// The error about a member that nothing below `base` is called.
 #[must_use]
 pub fn unknown_member(member: &Member<'_>, base: &str, known: &[&str]) -> Error {
-    Error::new(Kind::InvalidOption, "unknown field")
+    let error = Error::new(Kind::InvalidOption, "unknown field")
         .at(Place::Pointer(pointer(base, &member.key)))
-        .cure(hint(&member.key, known, "known here"))
+        .cure(hint(&member.key, known, "known here"));
+    if known.contains(&"scheme") { beside_scheme(error) } else { error }
 }
 
 /// The members that make up one tensor.

@@ -19,7 +19,7 @@ use super::context::Context;
 use super::documents::{ReportDoc, SchemeDoc};
 use super::error::{Error, Kind, Place};
 use super::fields::{Fields, Origin};
-use super::options::{Options, SCHEME_FIELDS, scheme_at};
+use super::options::{Options, SCHEME_FIELDS, beside_scheme, scheme_at};
 use super::passed::{Passed, several};
 use super::payload::{Format, Payload};
 use super::select::{self, Rule, Selected, Selection};
@@ -81,7 +81,7 @@ pub fn run(payload: Payload, format: Format, context: &mut Context<'_>) -> Resul
     let (scheme, place) = scheme(fields)?;
     let selection = Selection::take(fields)?;
     let origin = request.fields.origin().clone();
-    request.fields.finish(&known_fields(&origin)).map_err(misplaced)?;
+    request.fields.finish(&known_fields(&origin)).map_err(beside_scheme)?;
     let Selected { chosen, passed } = selection.split(request.tensors, rule, context)?;
     let passed = Passed::admit(passed, chosen.iter().flat_map(part_names), format, context)?;
     let one = matches!(chosen.as_slice(), [(name, _)] if name.is_empty());
@@ -180,20 +180,6 @@ fn known_fields(origin: &Origin) -> Vec<&'static str> {
             own.into_iter().chain(select::FIELDS).chain(SCHEME_FIELDS).collect()
         }
         Origin::Body(_) => MEMBERS.to_vec(),
-    }
-}
-
-/// Says where in a body a scheme field belongs that stands beside the scheme.
-fn misplaced(error: Error) -> Error {
-    let name = match &error.place {
-        Some(Place::Pointer(pointer)) => pointer.strip_prefix('/').map(str::to_owned),
-        _ => None,
-    };
-    match name {
-        Some(name) if SCHEME_FIELDS.contains(&name.as_str()) => {
-            error.cure(format!("put it into the scheme: \"scheme\": {{{name:?}: ..}}"))
-        }
-        _ => error,
     }
 }
 

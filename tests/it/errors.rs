@@ -70,7 +70,8 @@ async fn a_scheme_is_refused_alike_on_the_way_back() {
         (json!({"scheme": {"bits": 99}}), "/scheme/bits", "use 2, 3, 4, 5, 6, 7, 8 or 16"),
         (json!({"scheme": {"bits": 12}}), "/scheme/bits", "use 2, 3, 4, 5, 6, 7, 8 or 16"),
         (json!({"bits": 4}), "/bits", "put it into the scheme: \"scheme\": {\"bits\": ..}"),
-        (json!({"bitz": 4}), "/bitz", "known here: data, data_b64"),
+        (json!({"bitz": 4}), "/bitz", "did you mean bits? put it into the scheme"),
+        (json!({"colour": 4}), "/colour", "known here: data, data_b64"),
     ] {
         let mut body = fields;
         body["data"] = json!([1, 2]);

@@ -139,6 +139,30 @@ async fn what_was_meant_is_guessed() {
         ),
         (
             "/v1/quantize",
+            json!({"data": [1], "bit": 4}),
+            "bit is an unknown option",
+            "did you mean bits? put it into the scheme",
+        ),
+        (
+            "/v1/quantize?bit=4",
+            json!({"data": [1]}),
+            "bit is an unknown option",
+            "did you mean bits? known here",
+        ),
+        (
+            "/v1/quantize",
+            json!({"data": [1], "bits": 4}),
+            "bits is an unknown option",
+            "put it into the scheme",
+        ),
+        (
+            "/v1/dequantize",
+            json!({"codes": [1], "scale": 1, "sined": true}),
+            "sined is an unknown field",
+            "did you mean signed? put it into the scheme",
+        ),
+        (
+            "/v1/quantize",
             json!({"data": [1], "scheme": "in8"}),
             "scheme is not a preset",
             "did you mean int8?",

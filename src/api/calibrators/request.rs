@@ -7,7 +7,7 @@ use crate::api::context::Context;
 use crate::api::error::{Error, Kind, Place};
 use crate::api::fields::{Fields, Origin};
 use crate::api::name::Name;
-use crate::api::options::{Options, SCHEME_FIELDS, scheme_of_value};
+use crate::api::options::{Options, SCHEME_FIELDS, beside_scheme, scheme_of_value};
 use crate::api::payload::{Format, Payload, TENSOR, pointer};
 use crate::codec::json;
 use crate::quant::calibrate::{Method, Parts, Plan};
@@ -97,7 +97,7 @@ pub fn read_creation(payload: Payload, context: &mut Context<'_>) -> Result<Crea
             }
             None => Import { setup: take_setup(&mut fields)?, parts: Parts::default() },
         };
-        fields.finish(&CREATION)?;
+        fields.finish(&CREATION).map_err(beside_scheme)?;
         Ok(Creation { name, replace, import })
     })
 }

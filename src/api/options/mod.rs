@@ -7,6 +7,7 @@ use crate::quant::scheme::{Granularity, NanPolicy, RangeMethod, Scheme};
 
 use super::error::{Error, Kind, Place};
 use super::fields::{Fields, Origin};
+use super::guess::{GUESS, guess, nearest};
 use super::presets;
 
 /// Every scheme field, in the order in which messages and answers list them.
@@ -449,6 +450,30 @@ pub fn scheme_of_value(value: Value, pointer: &str) -> Result<Scheme, Error> {
 pub fn scheme_at(value: Value, origin: &Origin) -> Result<Scheme, Error> {
     let options = if value.is_null() { Options::default() } else { options_at(value, origin)? };
     options.resolve(origin)
+}
+
+/// Says of what stands beside a scheme, and is not known there, which field of the scheme was meant.
+#[must_use]
+pub fn beside_scheme(error: Error) -> Error {
+    let meant = |name: &str| nearest(name, SCHEME_FIELDS[..18].iter().copied());
+    let cure = match &error.place {
+        _ if error.cure.starts_with(GUESS) => return error,
+        Some(Place::Pointer(pointer)) => {
+            let name = pointer.rsplit('/').next().unwrap_or_default();
+            meant(name).map(|field| {
+                let guess = if field == name { String::new() } else { guess(field) };
+                format!("{guess}put it into the scheme: \"scheme\": {{\"{field}\": ..}}")
+            })
+        }
+        Some(Place::Parameter(name)) => {
+            meant(name).map(|field| format!("{}{}", guess(field), error.cure))
+        }
+        Some(Place::Header(_)) | None => None,
+    };
+    match cure {
+        Some(cure) => error.cure(cure),
+        None => error,
+    }
 }
 
 #[cfg(test)]
