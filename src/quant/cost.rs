@@ -43,10 +43,14 @@ const SQUARED_ELEMENTS: f64 = 1024.0;
 const SQUARED_BIN: [f64; 2] = [50.0, 500.0];
 /// An element in the search for the least cross-entropy, likewise.
 const SOFTMAX: [f64; 2] = [20.0, 45.0];
-/// A bin of one candidate of the searches by entropy.
+/// The candidates of ONNX Runtime's search by entropy, of which there are as many however few elements
+/// there are, and an element beyond that, as long as there are not so many that each bin has several.
+const ESTIMATED: f64 = 200_000.0;
+const ESTIMATED_ELEMENT: f64 = 60.0;
+const ESTIMATED_ELEMENTS: f64 = 16.0 * BINS as f64;
+/// A bin in TensorRT's search, and a bin of one of its candidates.
+const COMPARED_BIN: f64 = 50.0;
 const COMPARED: f64 = 1.0;
-/// The candidates of such a search that are looked at however few elements there are.
-const RULED_OUT: f64 = 50_000.0;
 /// Elements that a calibrator keeps for the softmax.
 const KEPT: f64 = (1 << 18) as f64;
 /// A multiplication of 8-bit integers, and of real numbers.
@@ -139,9 +143,8 @@ fn search(method: &RangeMethod, n: f64, numerics: &Numerics) -> f64 {
         RangeMethod::MinMax | RangeMethod::Explicit { .. } | RangeMethod::Given { .. } => 0.0,
         RangeMethod::Percentile(_) => n * RANKED,
         RangeMethod::Mse => n.min(SQUARED_ELEMENTS) * for_codes(SQUARED, numerics) + n * ELEMENT,
-        RangeMethod::EntropyOrt | RangeMethod::EntropyTensorrt | RangeMethod::EntropyModelopt => {
-            entropy(n)
-        }
+        RangeMethod::EntropyOrt => entropy_ort(n),
+        RangeMethod::EntropyTensorrt | RangeMethod::EntropyModelopt => entropy_tensorrt(n),
         RangeMethod::CrossEntropy { .. } => n * for_codes(SOFTMAX, numerics),
     }
 }
@@ -151,10 +154,14 @@ const fn for_codes([symmetric, asymmetric]: [f64; 2], numerics: &Numerics) -> f6
     if numerics.symmetric { symmetric } else { asymmetric }
 }
 
+fn entropy_ort(n: f64) -> f64 {
+    ESTIMATED + n.min(ESTIMATED_ELEMENTS) * ESTIMATED_ELEMENT + n * ELEMENT
+}
+
 /// Elements that are alone in their bins make candidates of their own, and each looks at all of them.
-fn entropy(n: f64) -> f64 {
+fn entropy_tensorrt(n: f64) -> f64 {
     let bins = n.min(BINS as f64);
-    RULED_OUT + bins * bins * COMPARED + n * ELEMENT
+    bins * COMPARED_BIN + bins * bins * COMPARED + n * ELEMENT
 }
 
 /// Real numbers of so many codes.
@@ -200,13 +207,13 @@ pub fn learn(shape: &Shape, plan: &Plan) -> Cost {
 #[must_use]
 pub fn resolve(plan: &Plan, slices: usize, elements: u64, numerics: &Numerics) -> Cost {
     let (bins, seen) = (plan.bins() as f64, elements as f64);
+    let of_slice = seen / slices.max(1) as f64;
     let one = match plan.method() {
         Method::MinMax | Method::MovingAverage { .. } => 0.0,
         Method::Percentile(_) => bins * RANKED,
         Method::Mse => bins * for_codes(SQUARED_BIN, numerics),
-        Method::EntropyOrt | Method::EntropyTensorrt | Method::EntropyModelopt => {
-            entropy(bins.min(seen / slices.max(1) as f64))
-        }
+        Method::EntropyOrt => entropy_ort(of_slice.min(ESTIMATED_ELEMENTS)),
+        Method::EntropyTensorrt | Method::EntropyModelopt => entropy_tensorrt(of_slice.min(bins)),
         Method::CrossEntropy { .. } => seen.min(KEPT) * for_codes(SOFTMAX, numerics),
     };
     (Cost::new(SLICE) + Cost::new(one)) * slices

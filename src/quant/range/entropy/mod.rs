@@ -10,6 +10,7 @@
 //! short slice occupies few. Neither looks at a threshold in full that it can
 //! show to be worse than another one.
 
+mod estimate;
 pub(in crate::quant) mod ort;
 pub(in crate::quant) mod tensorrt;
 

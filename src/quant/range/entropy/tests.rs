@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::estimate::Estimate;
 use super::tensorrt::Thresholds;
 use super::*;
 use crate::kernels::scalar::extent;
@@ -11,11 +12,7 @@ use crate::quant::range::histogram::{Sparse, histogram};
 
 /// The first of the candidates with the least divergence.
 fn exhaustive_ort(counts: &[u64]) -> (usize, usize) {
-    let mut sums = vec![0];
-    sums.extend(counts.iter().scan(0, |sum, count| {
-        *sum += count;
-        Some(*sum)
-    }));
+    let sums = ort::prefix_sums(counts);
     let middle = counts.len() / 2;
     let window = |half: usize| (middle - half, (middle + half + 1).min(counts.len()));
     let mut best = (f32::INFINITY, middle.min(QUANTIZED / 2));
@@ -122,6 +119,33 @@ proptest! {
         let rounded = |x: f32| if steps < f32::INFINITY { (x * steps).round() / steps } else { x };
         let x: Vec<f32> = x.into_iter().map(|x| rounded(x.powi(power)) + shift).collect();
         check(&x);
+    }
+
+    /// Over all windows, of counts that are few, many and both.
+    #[test]
+    fn estimates_are_near_to_what_is_computed(
+        mut counts in proptest::collection::vec(
+            prop_oneof![6 => Just(0_u64), 3 => 0..4_u64, 2 => 20..80_u64, 1 => 0..9_000_000_u64],
+            300..700,
+        ),
+        kept in 1..700_usize,
+    ) {
+        // Sometimes nothing but zeros at both ends.
+        let bins = counts.len();
+        for (bin, count) in counts.iter_mut().enumerate() {
+            *count *= u64::from(bin.abs_diff(bins / 2) < kept);
+        }
+        let sums = ort::prefix_sums(&counts);
+        let mut estimate = Estimate::new(&counts, &sums);
+        for half in QUANTIZED / 2..=bins / 2 {
+            let (start, end) = (bins / 2 - half, (bins / 2 + half + 1).min(bins));
+            let computed = f64::from(ort::divergence(&counts, &sums, start, end));
+            let estimated = estimate.of((start, end));
+            let same = estimated == f64::INFINITY && computed == f64::INFINITY
+                || ort::least_computed(estimated) < computed
+                    && (estimated - computed).abs() < 1e-5 * (estimated + 3.0);
+            prop_assert!(same, "{start}..{end} of {bins}: {estimated} {computed}");
+        }
     }
 
     #[test]
