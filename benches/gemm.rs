@@ -158,7 +158,8 @@ impl Product {
             OutKind::F32 => Target::F32(vec![0.0; m * n]),
             OutKind::U8 => Target::U8(vec![0; m * n]),
         };
-        (Self { isa, kind, dims, left, weights: PackedB::new(isa, right), result }, wide)
+        let weights = PackedB::new(isa, right, &AtomicBool::new(false));
+        (Self { isa, kind, dims, left, weights, result }, wide)
     }
 
     /// Zero point of codes of the left operand.
@@ -279,7 +280,7 @@ fn grouped(isa: Isa, group: usize, [m, k, n]: [usize; 3]) -> Result<Call, String
         zero_points: &[0],
         scales: &SCALES[1..2],
     };
-    let weights = PackedGroups::new(isa, right);
+    let weights = PackedGroups::new(isa, right, &AtomicBool::new(false));
     let mut result = vec![0.0; m * n];
     let run = move |result: &mut [f32]| {
         let dynamic = Dynamic {

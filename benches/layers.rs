@@ -81,7 +81,7 @@ impl Suite for Layers {
             output: Output::F32,
             activation,
         };
-        let layer = Layer::new(&definition).map_err(error)?;
+        let layer = Layer::new(&definition, &Cancel::default()).map_err(error)?;
         let float = op == "layer-float";
         layer.forward(&x, &cancel).map_err(error)?;
         Ok(Box::new(move || {

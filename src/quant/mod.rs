@@ -21,6 +21,7 @@ pub mod range;
 pub mod report;
 pub mod scheme;
 mod source;
+pub mod transpose;
 pub mod walk;
 
 use std::borrow::Cow;

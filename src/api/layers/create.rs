@@ -21,7 +21,8 @@ use crate::quant::layer::{Activation, Conv, Definition, Geometry, Layer, Order, 
 use crate::quant::matmul::Operand;
 use crate::quant::quantize::working_bytes;
 use crate::quant::scheme::{Granularity, Scheme};
-use crate::quant::{QuantError, cost};
+use crate::quant::transpose::transposed;
+use crate::quant::{Cancel, QuantError, cost};
 use crate::tensor::{Buffer, DType, Reals, Tensor};
 
 use super::coding::{self, Calibrated};
@@ -204,7 +205,7 @@ fn layer(
     let bias = bias.map(|bias| real(&bias).into_owned());
     let activation = activation.unwrap_or(Activation::None);
     let definition = Definition { geometry, weight, bias, float, input, output, activation };
-    let layer = Layer::new(&definition).map_err(|error| located(error, &origin))?;
+    let layer = Layer::new(&definition, context.cancel).map_err(|error| located(error, &origin))?;
     context.take(0)?;
     Ok((definition, layer))
 }
@@ -241,7 +242,8 @@ fn weights(
             context.reserve(working_bytes(tensor, &scheme).map_err(at)?)?;
             let weight = Weight::new(&operand, order, context.cancel).map_err(at)?;
             context.take(0)?;
-            let float = if keep_float { real_weight(tensor, order, &weight) } else { None };
+            let float =
+                if keep_float { real_weight(tensor, order, &weight, context.cancel) } else { None };
             context.take(0)?;
             Ok((weight, float))
         }
@@ -255,8 +257,8 @@ fn weights(
             };
             let weight = Weight::new(&operand, order, context.cancel).map_err(at)?;
             context.take(0)?;
-            let float = keep_float.then(|| weight.restored());
-            let float = float.and_then(|float| float_tensor(&weight, &float));
+            let float =
+                if keep_float { Some(weight.restored(context.cancel).map_err(at)?) } else { None };
             context.take(0)?;
             Ok((weight, float))
         }
@@ -264,19 +266,13 @@ fn weights(
 }
 
 /// The real numbers that codes were found of, a row (or kernel) an output.
-fn real_weight(tensor: &Tensor, order: Order, weight: &Weight) -> Option<Tensor> {
+fn real_weight(tensor: &Tensor, order: Order, weight: &Weight, cancel: &Cancel) -> Option<Tensor> {
     let float = real(tensor);
-    match (order, weight.codes().shape().dims()) {
-        (Order::Columns, &[n, k]) => {
-            let rows: Vec<f32> = (0..n * k).map(|i| float[i % k * n + i / k]).collect();
-            float_tensor(weight, &rows)
-        }
-        _ => float_tensor(weight, &float),
-    }
-}
-
-fn float_tensor(weight: &Weight, float: &[f32]) -> Option<Tensor> {
-    Tensor::from_elements(DType::F32, weight.codes().shape().clone(), float)
+    let float = match (order, weight.codes().shape().dims()) {
+        (Order::Columns, &[n, k]) => transposed(&float, [k, n], cancel),
+        _ => Cow::Borrowed(&*float),
+    };
+    Tensor::from_elements(DType::F32, weight.codes().shape().clone(), &float)
 }
 
 /// The elements in f32.

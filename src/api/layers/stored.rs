@@ -309,7 +309,8 @@ pub fn read(buffer: Buffer) -> Result<Restored, String> {
         (None, Some(kind)) => {
             let definition = definition(kind, document.tensors.into_iter().collect())
                 .ok_or_else(|| "the description contradicts itself".to_owned())??;
-            let layer = Layer::new(&definition).map_err(|error| error.to_string())?;
+            let layer =
+                Layer::new(&definition, &Cancel::default()).map_err(|error| error.to_string())?;
             let doc = LayerDoc::of_layer(&definition, &layer);
             Content::Layer(Box::new((layer, doc)))
         }

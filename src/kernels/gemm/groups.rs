@@ -12,6 +12,8 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rayon::prelude::*;
+
 use crate::tensor::Buffer;
 
 use super::super::Isa;
@@ -48,45 +50,62 @@ pub struct PackedGroups {
 }
 
 impl PackedGroups {
-    /// Packs for that instruction set.
+    /// Packs for that instruction set, on the rayon pool it is called in; once `stop` is set it
+    /// ends early, with a useless result.
     ///
     /// # Panics
     /// When the lengths do not fit one another.
     #[must_use]
-    pub fn new(isa: Isa, right: GroupedRight<'_>) -> Self {
+    pub fn new(isa: Isa, right: GroupedRight<'_>, stop: &AtomicBool) -> Self {
         let GroupedRight { codes, k, n, group, zero_points, scales } = right;
         let mut packed = Self { isa, k, n, group, panels: Buffer::default() };
         let (columns, groups) = (packed.width(), packed.groups());
         assert!(codes.len() == k * n, "codes have the shape of the operand");
         let fits = |len: usize| len == 1 || len == groups * n;
         assert!(fits(zero_points.len()) && fits(scales.len()), "one, or one a group and column");
-        let one = |len: usize, i: usize| if len == 1 { 0 } else { i };
-        // Codes with a sign are shifted by 8, and their zero points with them.
-        let (shift, code): (i32, &dyn Fn(usize) -> u8) = match &codes {
-            Codes::U8(codes) => (0, &|i| codes[i] & 15),
-            Codes::I8(codes) => (8, &|i| codes[i].wrapping_add(8).cast_unsigned() & 15),
-        };
-        let mut buffer = Buffer::zeroed(n.div_ceil(columns) * groups * packed.group_bytes());
-        let blocks = buffer.bytes_mut().chunks_exact_mut(packed.group_bytes());
-        for (i, block) in blocks.enumerate() {
-            let (panel, g) = (i / groups, i % groups);
-            let (halves, rest) = block.split_at_mut(packed.pairs() * STEP * columns);
-            let (zeros, floats) = rest.split_at_mut(columns);
-            for (j, column) in (panel * columns..n.min((panel + 1) * columns)).enumerate() {
-                for (i, k) in (g * group..k.min((g + 1) * group)).enumerate() {
-                    let shift = if i % PAIR < STEP { 0 } else { 4 };
-                    let at = (i / PAIR * columns + j) * STEP + i % STEP;
-                    halves[at] |= code(k * n + column) << shift;
+        let (blocks, bytes) = (n.div_ceil(columns) * groups, packed.group_bytes());
+        let mut panels = Buffer::zeroed(blocks * bytes);
+        if blocks > 0 {
+            panels.bytes_mut().par_chunks_exact_mut(bytes).enumerate().for_each(|(i, block)| {
+                if !stop.load(Ordering::Relaxed) {
+                    packed.pack(right, i / groups, i % groups, block);
                 }
-                let own = g * n + column;
-                let zero = zero_points[one(zero_points.len(), own)] + shift;
-                zeros[j] = u8::try_from(zero & 15).unwrap_or(0);
-                let scale = scales[one(scales.len(), own)];
-                floats[4 * j..4 * j + 4].copy_from_slice(&scale.to_le_bytes());
+            });
+        }
+        packed.panels = panels;
+        packed
+    }
+
+    /// Fills the block of a group of a panel.
+    fn pack(&self, right: GroupedRight<'_>, panel: usize, g: usize, block: &mut [u8]) {
+        let GroupedRight { codes, k, n, group, zero_points, scales } = right;
+        let width = self.width();
+        let columns = panel * width..n.min((panel + 1) * width);
+        let (halves, rest) = block.split_at_mut(self.pairs() * STEP * width);
+        let (zeros, floats) = rest.split_at_mut(width);
+        for (i, k) in (g * group..k.min((g + 1) * group)).enumerate() {
+            let cells = halves[i / PAIR * width * STEP..].iter_mut().skip(i % STEP).step_by(STEP);
+            let shift = if i % PAIR < STEP { 0 } else { 4 };
+            let row = k * n + columns.start..k * n + columns.end;
+            // Codes with a sign are shifted by 8, and their zero points with them.
+            match codes {
+                Codes::U8(codes) => {
+                    cells.zip(&codes[row]).for_each(|(cell, code)| *cell |= (code & 15) << shift);
+                }
+                Codes::I8(codes) => cells.zip(&codes[row]).for_each(|(cell, code)| {
+                    *cell |= (code.wrapping_add(8).cast_unsigned() & 15) << shift;
+                }),
             }
         }
-        packed.panels = buffer;
-        packed
+        let one = |len: usize, i: usize| if len == 1 { 0 } else { i };
+        let shift = if matches!(codes, Codes::I8(_)) { 8 } else { 0 };
+        for (j, column) in columns.enumerate() {
+            let own = g * n + column;
+            let zero = zero_points[one(zero_points.len(), own)] + shift;
+            zeros[j] = u8::try_from(zero & 15).unwrap_or(0);
+            let scale = scales[one(scales.len(), own)];
+            floats[4 * j..4 * j + 4].copy_from_slice(&scale.to_le_bytes());
+        }
     }
 
     /// The instruction set it was packed for.

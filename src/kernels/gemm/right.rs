@@ -1,6 +1,7 @@
 //! The right operand, packed once and used many times.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
 
@@ -44,12 +45,13 @@ pub struct PackedB {
 }
 
 impl PackedB {
-    /// Packs for that instruction set.
+    /// Packs for that instruction set, on the rayon pool it is called in; once `stop` is set it
+    /// ends early, with a useless result.
     ///
     /// # Panics
     /// When the lengths do not fit one another.
     #[must_use]
-    pub fn new(isa: Isa, right: Right<'_>) -> Self {
+    pub fn new(isa: Isa, right: Right<'_>, stop: &AtomicBool) -> Self {
         let Right { codes, k, n, zero_points, scales } = right;
         assert!(codes.len() == k * n, "codes have the shape of the operand");
         let tile = Tile::of(isa);
@@ -62,6 +64,9 @@ impl PackedB {
             let panels = panels.bytes_mut().par_chunks_exact_mut(width);
             let sums = sums.par_chunks_mut(tile.columns);
             panels.zip(sums).enumerate().for_each(|(panel, (bytes, sums))| {
+                if stop.load(Ordering::Relaxed) {
+                    return;
+                }
                 pack(codes, tile, bytes, Columns { k, n, first: panel * tile.columns, sums });
             });
         }

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::super::Isa;
 use super::super::scalar::{Affine, CodeRange, Extent, Rounding};
+use super::tile::Tile;
 use super::*;
 
 /// Reproducible bytes.
@@ -51,7 +52,8 @@ impl Case<'_> {
 
     fn run(&self, isa: Isa) -> Vec<i32> {
         let Self { m, k, n, a, a_zero, b, b_zero } = *self;
-        let b = PackedB::new(isa, Right { codes: b, k, n, zero_points: b_zero, scales: &[1.0] });
+        let right = Right { codes: b, k, n, zero_points: b_zero, scales: &[1.0] };
+        let b = PackedB::new(isa, right, &AtomicBool::new(false));
         let elements = Elements::Codes { codes: a, zero_points: a_zero, scales: &[1.0] };
         let a = PackedA::new(isa, Left { m, k, elements }, b.has_zero_points());
         let mut out = vec![-1; m * n];
@@ -174,7 +176,8 @@ fn forms(isa: Isa, (m, k, n): (usize, usize, usize), signed: bool) -> Vec<Vec<u8
     let (bias, zeros) = (ints(10, 999), ints(11, 1));
     let reals: Vec<f32> = bias.iter().map(|&b| b as f32 / 3e4).collect();
     let codes = Codes::I8(bytemuck::cast_slice(&weights));
-    let b = PackedB::new(isa, Right { codes, k, n, zero_points: &zeros, scales: &scales });
+    let right = Right { codes, k, n, zero_points: &zeros, scales: &scales };
+    let b = PackedB::new(isa, right, &AtomicBool::new(false));
     let range =
         if signed { CodeRange { min: -127, max: 127 } } else { CodeRange { min: 0, max: 255 } };
     let affine = |extent: Extent<f32>| Affine {
@@ -283,17 +286,39 @@ fn groups_equal_their_definition() {
                     zero_points: &zeros,
                     scales: &b_scales,
                 };
-                let packed = PackedGroups::new(isa, right);
+                let stop = AtomicBool::new(false);
+                let packed = PackedGroups::new(isa, right, &stop);
                 let elements = Elements::Codes {
                     codes: Codes::I8(&a),
                     zero_points: &a_zeros,
                     scales: &a_scales,
                 };
                 let mut out = vec![f32::NAN; m * n];
-                let stop = AtomicBool::new(false);
                 multiply_groups(Left { m, k, elements }, &packed, &mut out, (None, false), &stop);
                 assert!(out == expect, "{} {m}x{k}x{n} by {group} {shifted}", isa.name());
             }
         }
+    }
+}
+
+/// Packing looks whether to go on before each panel.
+#[test]
+fn what_is_stopped_packs_nothing() {
+    let (k, n) = (64, 256);
+    let weights = vec![5_i8; k * n];
+    let (codes, stop) = (Codes::I8(&weights), AtomicBool::new(true));
+    for isa in Isa::available() {
+        let right = Right { codes, k, n, zero_points: &[0], scales: &[1.0] };
+        let packed = PackedB::new(isa, right, &stop);
+        let panels = n / Tile::of(isa).columns;
+        assert!((0..panels).all(|panel| packed.panel(panel).iter().all(|&byte| byte == 0)));
+        let right = GroupedRight { codes, k, n, group: 32, zero_points: &[0], scales: &[1.0] };
+        let packed = PackedGroups::new(isa, right, &stop);
+        let left =
+            Elements::Codes { codes: Codes::I8(&[1; 64]), zero_points: &[0], scales: &[1.0] };
+        let mut out = vec![f32::NAN; n];
+        let left = Left { m: 1, k, elements: left };
+        multiply_groups(left, &packed, &mut out, (None, false), &AtomicBool::new(false));
+        assert!(out.iter().all(|&sum| sum == 0.0), "{}", isa.name());
     }
 }

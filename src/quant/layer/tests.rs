@@ -82,7 +82,7 @@ fn a_linear_layer_is_the_plain_formula_for_all_signs() {
                 definition(Geometry::Linear, w.clone(), fixed(other, affine.scale, zero));
             definition.bias = Some(bias.clone());
             definition.activation = Activation::Relu;
-            let layer = Layer::new(&definition).unwrap();
+            let layer = Layer::new(&definition, &Cancel::default()).unwrap();
             let made = run(&layer, &tensor(&[m, k], &x));
             let codes = codes(&w);
             let pick = |len: usize, j: usize| if len == 1 { 0 } else { j };
@@ -122,7 +122,7 @@ fn rows_do_not_depend_on_other_rows_unless_quantized_together() {
             let input = Input { numerics, parameters, nan: NanPolicy::Refuse };
             let mut definition = definition(Geometry::Linear, w.clone(), input);
             definition.activation = Activation::Gelu;
-            let layer = Layer::new(&definition).unwrap();
+            let layer = Layer::new(&definition, &Cancel::default()).unwrap();
             assert_eq!(layer.is_row_independent(), independent);
             let all = run(&layer, &tensor(&[9, k], &x));
             let each: Vec<f32> = x.chunks(k).flat_map(|x| run(&layer, &tensor(&[k], x))).collect();
@@ -147,7 +147,7 @@ fn groups_along_k_are_the_plain_formula() {
         let input = numerics(8, true, true);
         let affine = Affine { scale: 0.008, zero_point: 0 };
         let layer = definition(Geometry::Linear, w_rows.clone(), fixed(input, 0.008, 0));
-        let made = run(&Layer::new(&layer).unwrap(), &tensor(&[m, k], &x));
+        let made = run(&Layer::new(&layer, &Cancel::default()).unwrap(), &tensor(&[m, k], &x));
         let (codes, groups) = (codes(&w_rows), k.div_ceil(size));
         for (i, made) in made.iter().enumerate() {
             let (row, j) = (i / n, i % n);
@@ -178,7 +178,7 @@ fn a_convolution_is_the_plain_formula() {
         let own = scheme(numerics(8, true, false), Granularity::Channel { axis: 0 });
         let w = weight(Order::Kernels, &tensor(&kernel, &w), &own);
         let layer = definition(Geometry::Conv(conv), w.clone(), fixed(other, 0.01, 90));
-        let layer = Layer::new(&layer).unwrap();
+        let layer = Layer::new(&layer, &Cancel::default()).unwrap();
         let shape = layer.output_shape(&dims).unwrap();
         let made = run(&layer, &tensor(&dims, &x));
         let (codes, k) = (codes(&w), w.depth());
@@ -221,7 +221,8 @@ fn images_do_not_depend_on_other_images() {
         nan: NanPolicy::Refuse,
     };
     let conv = Conv { padding: [1; 4], ..Conv::PLAIN };
-    let layer = Layer::new(&definition(Geometry::Conv(conv), w, input)).unwrap();
+    let layer =
+        Layer::new(&definition(Geometry::Conv(conv), w, input), &Cancel::default()).unwrap();
     let all = run(&layer, &tensor(&[4, 3, 5, 5], &x));
     let each = x.chunks(75).flat_map(|x| run(&layer, &tensor(&[1, 3, 5, 5], x)));
     assert_eq!(all, each.collect::<Vec<_>>());
@@ -236,7 +237,7 @@ fn a_chain_is_its_layers_one_by_one() {
         let mut layer = definition(Geometry::Linear, w, fixed(unsigned, 0.02, zero));
         (layer.output, layer.activation) = (output, activation);
         layer.bias = Some(numbers(n, 4));
-        Layer::new(&layer).unwrap()
+        Layer::new(&layer, &Cancel::default()).unwrap()
     };
     let codes = |zero_point| Output::Codes {
         numerics: unsigned,
@@ -266,7 +267,9 @@ fn codes_and_the_numbers_they_stand_for_give_the_same() {
     let w = tensor(&[7, 9], &numbers(63, 6));
     let w = weight(Order::Rows, &w, &scheme(numerics(8, true, true), Granularity::Tensor));
     let signed = numerics(8, true, false);
-    let layer = Layer::new(&definition(Geometry::Linear, w, fixed(signed, 0.25, -5))).unwrap();
+    let layer =
+        Layer::new(&definition(Geometry::Linear, w, fixed(signed, 0.25, -5)), &Cancel::default())
+            .unwrap();
     let codes: Vec<i8> = (-9..9).map(|i| i * 14).collect();
     let x: Vec<f32> = codes.iter().map(|&code| (f32::from(code) + 5.0) * 0.25).collect();
     let codes = Tensor::from_elements(DType::I8, Shape::new(vec![2, 9]).unwrap(), &codes).unwrap();
@@ -308,7 +311,8 @@ fn what_does_not_fit_is_named() {
     let weight = weight(Order::Rows, &w, &per_tensor);
     let input = fixed(numerics(8, false, false), 0.1, 0);
     let good = definition(Geometry::Linear, weight.clone(), input);
-    let field = |definition: &Definition| Layer::new(definition).unwrap_err().field;
+    let field =
+        |definition: &Definition| Layer::new(definition, &Cancel::default()).unwrap_err().field;
     assert_eq!(field(&Definition { bias: Some(vec![0.0]), ..good.clone() }), "bias");
     assert_eq!(field(&Definition { bias: Some(vec![0.0, f32::NAN]), ..good.clone() }), "bias");
     let output = Output::Codes {
@@ -320,7 +324,7 @@ fn what_does_not_fit_is_named() {
     assert_eq!(field(&smooth), "requantize");
     let large = Definition { output, bias: Some(vec![1e9, 0.0]), ..good.clone() };
     assert_eq!(field(&large), "bias");
-    let layer = Layer::new(&good).unwrap();
+    let layer = Layer::new(&good, &Cancel::default()).unwrap();
     let forward = |x: &Tensor| layer.forward(x, &Cancel::default()).unwrap_err().to_string();
     assert_eq!(forward(&tensor(&[4], &[0.0; 4])), "shape: [4] has not the K of the layer");
     assert_eq!(forward(&tensor(&[3], &[0.0, f32::NAN, 0.0])), "data: element 1 is NaN");
@@ -332,7 +336,9 @@ fn what_does_not_fit_is_named() {
     let kernels =
         self::weight(Order::Kernels, &tensor(&[2, 1, 3, 3], &numbers(18, 1)), &per_tensor);
     assert_eq!(field(&definition(Geometry::Conv(conv), kernels.clone(), input)), "groups");
-    let layer = Layer::new(&definition(Geometry::Conv(Conv::PLAIN), kernels, input)).unwrap();
+    let layer =
+        Layer::new(&definition(Geometry::Conv(Conv::PLAIN), kernels, input), &Cancel::default())
+            .unwrap();
     for dims in [&[1, 1, 2, 3][..], &[1, 2, 3, 3], &[1, 3, 3]] {
         assert_eq!(layer.output_shape(dims).unwrap_err().field, "shape", "{dims:?}");
     }

@@ -1,17 +1,18 @@
 //! Weights as codes: read, checked, and packed for the product.
 
+use bytemuck::Pod;
+
 use crate::kernels::Isa;
 use crate::kernels::gemm::{Codes, GroupedRight, PackedB, PackedGroups, Right};
-use crate::kernels::real::Real;
 use crate::tensor::{DType, Shape, Tensor};
 
+use super::super::codes::Stated;
+use super::super::dequantize::dequantize;
 use super::super::layout::resolve_axis;
 use super::super::matmul::{Coded, ColumnParameters, Operand};
 use super::super::scheme::Granularity;
+use super::super::transpose::transposed;
 use super::super::{Cancel, QuantError};
-
-/// Side of the squares in which a matrix is transposed.
-const SQUARE: usize = 32;
 
 /// How weights lie in the tensor that was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +93,7 @@ impl Weight {
             Self { codes: coded.codes, scales, zero_points: coded.zero_points, group, bits };
         weight.check(columns, order)?;
         if order == Order::Columns {
-            weight.transpose()?;
+            weight.transpose(cancel)?;
         }
         Ok(weight)
     }
@@ -125,9 +126,9 @@ impl Weight {
     }
 
     /// From a column an output to a row an output.
-    fn transpose(&mut self) -> Result<(), QuantError> {
+    fn transpose(&mut self, cancel: &Cancel) -> Result<(), QuantError> {
         let &[k, n] = self.codes.shape().dims() else { return Ok(()) };
-        let codes = transposed(self.codes.bytes(), k, n);
+        let codes = transposed(self.codes.bytes(), [k, n], cancel);
         let tensor = Shape::new(vec![n, k])
             .ok()
             .and_then(|shape| Tensor::from_elements(self.codes.dtype(), shape, &codes));
@@ -135,10 +136,10 @@ impl Weight {
         if let Some(size) = self.group {
             let groups = k.div_ceil(size);
             if self.scales.len() > 1 {
-                self.scales = transposed(&self.scales, groups, n);
+                self.scales = transposed(&self.scales, [groups, n], cancel).into_owned();
             }
             if self.zero_points.len() > 1 {
-                self.zero_points = transposed(&self.zero_points, groups, n);
+                self.zero_points = transposed(&self.zero_points, [groups, n], cancel).into_owned();
             }
         }
         Ok(())
@@ -211,11 +212,12 @@ impl Weight {
         if self.is_unsigned() { Codes::U8(&[]) } else { Codes::I8(&[]) }
     }
 
-    /// Packs the outputs in so many equal parts, one for each group of a convolution.
-    pub(super) fn pack(&self, parts: usize) -> Vec<Packed> {
+    /// Packs the outputs in so many equal parts, one for each group of a convolution; useless
+    /// once `cancel` says so.
+    pub(super) fn pack(&self, parts: usize, cancel: &Cancel) -> Vec<Packed> {
         let (n, k) = (self.outputs() / parts, self.depth());
         let part = |i: usize| {
-            let bytes = transposed(&self.codes.bytes()[i * n * k..][..n * k], n, k);
+            let bytes = transposed(&self.codes.bytes()[i * n * k..][..n * k], [n, k], cancel);
             let codes = if self.is_unsigned() {
                 Codes::U8(&bytes)
             } else {
@@ -225,40 +227,50 @@ impl Weight {
             if let Some(group) = self.group {
                 let groups = k.div_ceil(group);
                 let scales = cut(&self.scales, i * n * groups, n * groups);
-                let scales = transposed(scales, scales.len().div_ceil(groups), groups);
+                let scales = transposed(scales, [scales.len().div_ceil(groups), groups], cancel);
                 let zeros = cut(&self.zero_points, i * n * groups, n * groups);
-                let zeros = transposed(zeros, zeros.len().div_ceil(groups), groups);
-                let (zero_points, scales) = (zeros.as_slice(), scales.as_slice());
+                let zeros = transposed(zeros, [zeros.len().div_ceil(groups), groups], cancel);
+                let (zero_points, scales) = (&*zeros, &*scales);
                 let right = GroupedRight { codes, k, n, group, zero_points, scales };
-                return Packed::Groups(PackedGroups::new(isa, right));
+                return Packed::Groups(PackedGroups::new(isa, right, cancel.flag()));
             }
             let zero_points = cut(&self.zero_points, i * n, n);
             let scales = cut(&self.scales, i * n, n);
-            Packed::Columns(PackedB::new(isa, Right { codes, k, n, zero_points, scales }))
+            let right = Right { codes, k, n, zero_points, scales };
+            Packed::Columns(PackedB::new(isa, right, cancel.flag()))
         };
         (0..parts).map(part).collect()
     }
 
-    /// The real numbers that the codes stand for, in the shape of the codes.
-    #[must_use]
-    pub fn restored(&self) -> Vec<f32> {
-        let (k, groups) = (self.depth(), self.group.map_or(1, |size| self.depth().div_ceil(size)));
-        let slice = |len: usize, i: usize| match (len, self.group) {
-            (1, _) => 0,
-            (_, None) => i / k,
-            (_, Some(size)) => i / k * groups + i % k / size,
+    /// The real numbers that the codes stand for: F32 in the shape of the codes.
+    ///
+    /// # Errors
+    /// Those of [`dequantize`].
+    pub fn restored(&self, cancel: &Cancel) -> Result<Tensor, QuantError> {
+        let slices = self.scales.len().max(self.zero_points.len());
+        let granularity = match self.group {
+            Some(size) => Granularity::Group { axis: 1, size },
+            None if slices == self.outputs() => Granularity::Channel { axis: 0 },
+            None => Granularity::Tensor,
         };
-        let real = |(i, code): (usize, i32)| {
-            let zero = self.zero_points[slice(self.zero_points.len(), i)];
-            f32::from_i32(code - zero) * self.scales[slice(self.scales.len(), i)]
+        let scale = vector(DType::F32, &self.scales)?;
+        let zero_point = vector(DType::I32, &self.zero_points)?;
+        let parts = super::super::dequantize::Codes {
+            codes: &self.codes,
+            scale: &scale,
+            zero_point: Some(&zero_point),
+            granularity,
+            stated: Stated::default(),
         };
-        if self.is_unsigned() {
-            self.codes.bytes().iter().map(|&code| code.into()).enumerate().map(real).collect()
-        } else {
-            let codes = self.codes.elements::<i8>();
-            codes.iter().map(|&code| code.into()).enumerate().map(real).collect()
-        }
+        dequantize(&parts, DType::F32, cancel)
     }
+}
+
+/// Parameters as a tensor.
+fn vector<T: Pod>(dtype: DType, values: &[T]) -> Result<Tensor, QuantError> {
+    let shape = Shape::new(vec![values.len()]).ok();
+    let tensor = shape.and_then(|shape| Tensor::from_elements(dtype, shape, values));
+    tensor.ok_or_else(|| QuantError::field("scale", "too many values"))
 }
 
 /// How the parameters lie over the outputs.
@@ -282,22 +294,4 @@ fn parameters(
 /// `len` of the values from `first` on, or the one there is.
 fn cut<T>(values: &[T], first: usize, len: usize) -> &[T] {
     if values.len() == 1 { values } else { &values[first..first + len] }
-}
-
-/// `[rows, columns]` as `[columns, rows]`; a single value stays what it is.
-fn transposed<T: Copy>(values: &[T], rows: usize, columns: usize) -> Vec<T> {
-    let mut out = values.to_vec();
-    if values.len() <= 1 {
-        return out;
-    }
-    for top in (0..rows).step_by(SQUARE) {
-        for left in (0..columns).step_by(SQUARE) {
-            for row in top..rows.min(top + SQUARE) {
-                for column in left..columns.min(left + SQUARE) {
-                    out[column * rows + row] = values[row * columns + column];
-                }
-            }
-        }
-    }
-    out
 }

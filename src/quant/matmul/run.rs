@@ -1,5 +1,7 @@
 //! From checked operands to the sums and what is made of them.
 
+use std::borrow::Cow;
+
 use crate::kernels::Isa;
 use crate::kernels::gemm::{
     self, Codes, Elements, GroupedRight, Left, Mode, Multiplier, Output, PackedA, PackedB,
@@ -8,6 +10,7 @@ use crate::kernels::gemm::{
 use crate::kernels::scalar::CodeRange;
 use crate::tensor::{Buffer, DType, Reals, Tensor};
 
+use super::super::transpose::transposed;
 use super::super::{Cancel, QuantError};
 use super::operand::{Coded, ColumnParameters, RowParameters};
 use super::{Dims, Fault, Form, Product, Requantization};
@@ -24,10 +27,10 @@ pub(super) struct Work<'a> {
 }
 
 /// Codes of one right operand as `[k, n]`, and its parameters.
-struct Columns {
-    bytes: Vec<u8>,
-    zero_points: Vec<i32>,
-    scales: Vec<f32>,
+struct Columns<'a> {
+    bytes: Cow<'a, [u8]>,
+    zero_points: Cow<'a, [i32]>,
+    scales: Cow<'a, [f32]>,
 }
 
 /// A bias in either kind of number.
@@ -178,13 +181,15 @@ impl Work<'_> {
         } else {
             Codes::I8(bytemuck::cast_slice(&bytes))
         };
-        let (zero_points, scales) = (zero_points.as_slice(), scales.as_slice());
+        let (zero_points, scales) = (&*zero_points, &*scales);
+        let stop = self.cancel.flag();
         let ColumnParameters::Groups(group) = self.columns else {
-            return Packed::Columns(PackedB::new(isa, Right { codes, k, n, zero_points, scales }));
+            let right = Right { codes, k, n, zero_points, scales };
+            return Packed::Columns(PackedB::new(isa, right, stop));
         };
         if fits_nibbles(codes, zero_points) {
             let right = GroupedRight { codes, k, n, group, zero_points, scales };
-            return Packed::Nibbles(PackedGroups::new(isa, right));
+            return Packed::Nibbles(PackedGroups::new(isa, right, stop));
         }
         let parts = (0..k.div_ceil(group)).map(|g| {
             let rows = g * group..k.min((g + 1) * group);
@@ -194,12 +199,12 @@ impl Work<'_> {
             };
             let zero_points = part(zero_points, g * n, n);
             let scales = part(scales, g * n, n);
-            PackedB::new(isa, Right { codes, k: rows.len(), n, zero_points, scales })
+            PackedB::new(isa, Right { codes, k: rows.len(), n, zero_points, scales }, stop)
         });
         Packed::Groups(parts.collect())
     }
 
-    fn columns_of(&self, index: usize) -> Columns {
+    fn columns_of(&self, index: usize) -> Columns<'_> {
         let Dims { k, n, .. } = *self.dims;
         let bytes = &self.b.codes.bytes()[index * k * n..][..k * n];
         let scales = self.b.scales.as_deref().unwrap_or(&[1.0]);
@@ -211,16 +216,12 @@ impl Work<'_> {
         let scales = part(scales, first, groups * n);
         if self.product.transpose_b {
             Columns {
-                bytes: transposed(bytes, n, k),
-                zero_points: transposed(zero_points, n, groups),
-                scales: transposed(scales, n, groups),
+                bytes: transposed(bytes, [n, k], self.cancel),
+                zero_points: transposed(zero_points, [n, groups], self.cancel),
+                scales: transposed(scales, [n, groups], self.cancel),
             }
         } else {
-            Columns {
-                bytes: bytes.to_vec(),
-                zero_points: zero_points.to_vec(),
-                scales: scales.to_vec(),
-            }
+            Columns { bytes: bytes.into(), zero_points: zero_points.into(), scales: scales.into() }
         }
     }
 
@@ -375,15 +376,6 @@ fn count(operand: &Coded, slices: usize) -> Result<(), QuantError> {
 /// `len` of the values from `first` on, or the one there is.
 fn part<T>(values: &[T], first: usize, len: usize) -> &[T] {
     if values.len() == 1 { values } else { &values[first..first + len] }
-}
-
-/// `[rows, columns]` as `[columns, rows]`; a single value stays what it is.
-fn transposed<T: Copy>(values: &[T], rows: usize, columns: usize) -> Vec<T> {
-    if values.len() <= 1 {
-        return values.to_vec();
-    }
-    let column = |j: usize| values[j..].iter().step_by(columns).take(rows);
-    (0..columns).flat_map(|j| column(j).copied()).collect()
 }
 
 fn fits_nibbles(codes: Codes<'_>, zero_points: &[i32]) -> bool {

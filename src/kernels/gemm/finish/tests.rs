@@ -58,7 +58,8 @@ fn run(isa: Isa, rows: &[f32], columns: &[f32], output: Output<'_>) {
     let right = Right { codes: Codes::I8(&[]), k: 0, n, zero_points: &[0], scales: columns };
     let elements = Elements::Codes { codes: Codes::U8(&[]), zero_points: &[0], scales: rows };
     let a = PackedA::new(isa, Left { m, k: 0, elements }, false);
-    multiply(&a, &PackedB::new(isa, right), output, &AtomicBool::new(false));
+    let stop = AtomicBool::new(false);
+    multiply(&a, &PackedB::new(isa, right, &stop), output, &stop);
 }
 
 /// Scales from the smallest to those whose product is infinite.
@@ -131,16 +132,15 @@ fn reals_equal_their_definition() {
         for relu in [false, true] {
             for isa in Isa::available() {
                 let codes = Codes::I8(&right);
-                let b = PackedB::new(
-                    isa,
-                    Right { codes, k: 1, n, zero_points: &b_zeros, scales: &columns },
-                );
+                let operand = Right { codes, k: 1, n, zero_points: &b_zeros, scales: &columns };
+                let stop = AtomicBool::new(false);
+                let b = PackedB::new(isa, operand, &stop);
                 let codes = Codes::U8(&left);
                 let elements = Elements::Codes { codes, zero_points: &a_zeros, scales: &rows };
                 let a = PackedA::new(isa, Left { m, k: 1, elements }, b.has_zero_points());
                 let mut out = vec![f32::NAN; m * n];
                 let output = Output::F32 { out: &mut out, bias: Some(&bias), relu };
-                multiply(&a, &b, output, &AtomicBool::new(false));
+                multiply(&a, &b, output, &stop);
                 for (i, &x) in out.iter().enumerate() {
                     let (row, column) = (i / n, i % n);
                     let (a, b) = (i32::from(left[row]), i32::from(right[column]));
