@@ -123,8 +123,7 @@ async fn types_have_their_other_names_in_json_too() {
 /// What is missing may stand there under another name.
 #[tokio::test]
 async fn what_was_meant_is_guessed() {
-    let client = Client::new();
-    for (path, body, detail, guess) in [
+    guesses(&[
         (
             "/v1/quantize",
             json!({"tensor": [1, 2]}),
@@ -136,30 +135,6 @@ async fn what_was_meant_is_guessed() {
             json!({"data": [1], "scheme": {"bit": 4}}),
             "bit is an unknown option",
             "did you mean bits?",
-        ),
-        (
-            "/v1/quantize",
-            json!({"data": [1], "bit": 4}),
-            "bit is an unknown option",
-            "did you mean bits? put it into the scheme",
-        ),
-        (
-            "/v1/quantize?bit=4",
-            json!({"data": [1]}),
-            "bit is an unknown option",
-            "did you mean bits? known here",
-        ),
-        (
-            "/v1/quantize",
-            json!({"data": [1], "bits": 4}),
-            "bits is an unknown option",
-            "put it into the scheme",
-        ),
-        (
-            "/v1/dequantize",
-            json!({"codes": [1], "scale": 1, "sined": true}),
-            "sined is an unknown field",
-            "did you mean signed? put it into the scheme",
         ),
         (
             "/v1/quantize",
@@ -197,10 +172,49 @@ async fn what_was_meant_is_guessed() {
             "name is missing; nam is not known here",
             "did you mean name?",
         ),
-    ] {
-        let problem = client.post(path, &body).await.problem("invalid-option", 400);
-        assert_eq!(problem["detail"], detail, "{path}");
+    ])
+    .await;
+}
+
+/// A field of a scheme that stands beside it, or in the query, under a name that is nearly its own.
+#[tokio::test]
+async fn what_belongs_into_a_scheme_is_guessed() {
+    guesses(&[
+        (
+            "/v1/quantize",
+            json!({"data": [1], "bit": 4}),
+            "bit is an unknown option",
+            "did you mean bits? put it into the scheme",
+        ),
+        (
+            "/v1/quantize?bit=4",
+            json!({"data": [1]}),
+            "bit is an unknown option",
+            "did you mean bits? known here",
+        ),
+        (
+            "/v1/quantize",
+            json!({"data": [1], "bits": 4}),
+            "bits is an unknown option",
+            "put it into the scheme",
+        ),
+        (
+            "/v1/dequantize",
+            json!({"codes": [1], "scale": 1, "sined": true}),
+            "sined is an unknown field",
+            "did you mean signed? put it into the scheme",
+        ),
+    ])
+    .await;
+}
+
+/// Paths and bodies, what is wrong with these, and what the cure begins with.
+async fn guesses(cases: &[(&str, Value, &str, &str)]) {
+    let client = Client::new();
+    for (path, body, detail, guess) in cases {
+        let problem = client.post(path, body).await.problem("invalid-option", 400);
+        assert_eq!(problem["detail"], *detail, "{path}");
         assert!(problem["cure"].as_str().unwrap().starts_with(guess), "{path}: {problem}");
-        assert_eq!(problem["errors"][0]["detail"], detail, "{path}");
+        assert_eq!(problem["errors"][0]["detail"], *detail, "{path}");
     }
 }
