@@ -11,7 +11,7 @@ use std::hint::black_box;
 use harness::{Call, Meter, Suite, reals};
 use quantd::kernels::Isa;
 use quantd::kernels::scalar::Extent;
-use quantd::quant::Cancel;
+use quantd::quant::Task;
 use quantd::quant::params::{Numerics, Profile};
 use quantd::quant::range::{self, Slice};
 use quantd::quant::scheme::RangeMethod;
@@ -60,7 +60,7 @@ impl Suite for Calibration {
             let parts = x.par_chunks(CHUNK).map(|x| isa.extent(x));
             let extent = parts.reduce(Extent::default, Extent::join);
             let slice = Slice { values: &x, extent, line: x.len() };
-            black_box(range::find(&method, slice, &numerics, &Cancel::default()));
+            black_box(range::find(&method, slice, &numerics, &Task::new(isa)));
         }))
     }
 

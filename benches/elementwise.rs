@@ -23,7 +23,7 @@ use quantd::codec::pack::pack;
 use quantd::kernels::scalar::{Affine, Code, CodeRange, Extent, Params, Rounding};
 use quantd::kernels::table::{Spread, Table};
 use quantd::kernels::{How, Isa, Stores};
-use quantd::quant::Cancel;
+use quantd::quant::Task;
 use quantd::quant::codes::Stated;
 use quantd::quant::dequantize::{Codes, dequantize};
 use quantd::quant::layout::{CHUNK, Layout};
@@ -217,7 +217,7 @@ fn tensor(op: &Op<'_>, count: usize) -> Result<Tensor, String> {
 }
 
 /// The operations on whole tensors.
-fn whole(op: &Op<'_>, count: usize) -> Result<Call, String> {
+fn whole(isa: Isa, op: &Op<'_>, count: usize) -> Result<Call, String> {
     let range = match op.what {
         "min_max" => RangeMethod::MinMax,
         "explicit" | "restore" => {
@@ -230,7 +230,7 @@ fn whole(op: &Op<'_>, count: usize) -> Result<Call, String> {
     let scheme =
         Scheme { numerics, granularity: op.granularity, range, nan: NanPolicy::Refuse, packed };
     let tensor = tensor(op, count)?;
-    let encode = move || quantize(&tensor, &scheme, false, &Cancel::default());
+    let encode = move || quantize(&tensor, &scheme, false, &Task::new(isa));
     let quantized = encode().map_err(|error| error.to_string())?.encoded;
     assert_eq!(quantized.codes.shape().len(), count, "a code for each element");
     if op.what == "restore" {
@@ -243,7 +243,7 @@ fn whole(op: &Op<'_>, count: usize) -> Result<Call, String> {
                 granularity,
                 stated: Stated::default(),
             };
-            drop(black_box(dequantize(&parts, DType::F32, &Cancel::default())));
+            drop(black_box(dequantize(&parts, DType::F32, &Task::new(isa))));
         }));
     }
     let bits = numerics.bits;
@@ -291,7 +291,7 @@ impl Suite for Elementwise {
         let count = count(shape)?;
         let parsed = Op::new(op).ok_or_else(|| format!("no operation {op}"))?;
         if !KERNELS.contains(&parsed.what) {
-            return whole(&parsed, count);
+            return whole(isa, &parsed, count);
         }
         if parsed.numerics.signed {
             Ok(Kernel::<i8>::new(isa, &parsed, count)?.call(parsed.what))

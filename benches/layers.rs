@@ -12,7 +12,7 @@ use std::hint::black_box;
 use harness::{Call, Meter, Suite, reals};
 use quantd::kernels::Isa;
 use quantd::kernels::scalar::Affine;
-use quantd::quant::Cancel;
+use quantd::quant::Task;
 use quantd::quant::layer::{
     Activation, Definition, Geometry, Input, Layer, Order, Output, Parameters, Weight,
 };
@@ -55,9 +55,6 @@ impl Suite for Layers {
     }
 
     fn case(&self, isa: Isa, op: &str, shape: &[usize]) -> Result<Call, String> {
-        if isa != Isa::current() {
-            return Err(format!("layers run on {}", Isa::current().name()));
-        }
         let &[m, k, n] = shape else { return Err("a shape is MxKxN".to_owned()) };
         let found = OPS.into_iter().find(|(name, ..)| *name == op);
         let (_, bits, group, parameters, activation) =
@@ -71,22 +68,22 @@ impl Suite for Layers {
             Scheme { numerics: numerics(bits, true), granularity, range, nan, packed: false };
         let (weight, x) = (tensor(n, k)?, tensor(m, k)?);
         let operand = Operand::Real { tensor: &weight, scheme: &scheme };
-        let (cancel, error) = (Cancel::default(), |error| format!("{error:?}"));
+        let (task, error) = (Task::new(isa), |error| format!("{error:?}"));
         let definition = Definition {
             geometry: Geometry::Linear,
-            weight: Weight::new(&operand, Order::Rows, &cancel).map_err(error)?,
+            weight: Weight::new(&operand, Order::Rows, &task).map_err(error)?,
             bias: Some(reals(n)),
             float: Some(weight.clone()),
             input: Input { numerics: numerics(8, false), parameters, nan },
             output: Output::F32,
             activation,
         };
-        let layer = Layer::new(&definition, &Cancel::default()).map_err(error)?;
+        let layer = Layer::new(&definition, &Task::new(isa)).map_err(error)?;
         let float = op == "layer-float";
-        layer.forward(&x, &cancel).map_err(error)?;
+        layer.forward(&x, &task).map_err(error)?;
         Ok(Box::new(move || {
             let made =
-                if float { layer.float_forward(&x, &cancel) } else { layer.forward(&x, &cancel) };
+                if float { layer.float_forward(&x, &task) } else { layer.forward(&x, &task) };
             drop(black_box(made));
         }))
     }

@@ -10,7 +10,7 @@ use std::hint::black_box;
 
 use harness::{Call, Meter, Suite, reals};
 use quantd::kernels::Isa;
-use quantd::quant::Cancel;
+use quantd::quant::Task;
 use quantd::quant::params::{Numerics, Profile};
 use quantd::quant::range::{self, Slice};
 use quantd::quant::scheme::RangeMethod;
@@ -60,7 +60,7 @@ impl Suite for Ranges {
         Ok(Box::new(move || {
             for values in x.chunks(size) {
                 let slice = Slice { values, extent: isa.extent(values), line: size };
-                black_box(range::find(&method, slice, &numerics, &Cancel::default()));
+                black_box(range::find(&method, slice, &numerics, &Task::new(isa)));
             }
         }))
     }

@@ -9,7 +9,7 @@ use quantd::kernels::scalar::{self, Affine, CodeRange, Params, Rounding};
 use quantd::kernels::sums::LaneSums;
 use quantd::kernels::table::Table;
 use quantd::kernels::{How, Isa, Stores};
-use quantd::quant::Cancel;
+use quantd::quant::Task;
 use quantd::quant::params::{Numerics, Profile};
 use quantd::quant::quantize::quantize;
 use quantd::quant::range;
@@ -153,7 +153,9 @@ fn ranges(criterion: &mut Criterion) {
         RangeMethod::CrossEntropy { axis: -1 },
     ] {
         group.bench_function(method.name(), |bencher| {
-            bencher.iter(|| range::find(&method, black_box(slice), &numerics, &Cancel::default()));
+            bencher.iter(|| {
+                range::find(&method, black_box(slice), &numerics, &Task::new(Isa::best()))
+            });
         });
     }
     group.finish();
@@ -199,7 +201,7 @@ fn tensors(criterion: &mut Criterion) {
         ("mse, group 128", scheme(RangeMethod::Mse, Granularity::Group { axis: 1, size: 128 })),
     ] {
         group.bench_function(name, |bencher| {
-            bencher.iter(|| black_box(quantize(&tensor, &scheme, false, &Cancel::default())));
+            bencher.iter(|| black_box(quantize(&tensor, &scheme, false, &Task::new(Isa::best()))));
         });
     }
     group.finish();

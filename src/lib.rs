@@ -90,15 +90,6 @@ impl Quantd {
     /// [`StartError`] when the threads, the directory of layers or the address cannot be had.
     pub fn new(config: &Serve) -> Result<Self, StartError> {
         telemetry::init_metrics();
-        let isa = config.isa.select();
-        if isa != config.isa {
-            // Only where one process runs several servers.
-            tracing::warn!(
-                isa = isa.name(),
-                wanted = config.isa.name(),
-                "kernels were chosen before"
-            );
-        }
         let compute = Compute::new(config.compute())
             .map_err(|error| StartError::Threads(io::Error::other(error)))?;
         let layers =
@@ -151,7 +142,7 @@ impl Quantd {
         let settings = self.compute.settings();
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
-            isa = kernels::Isa::current().name(),
+            isa = settings.isa.name(),
             threads = settings.threads,
             max_inflight_bytes = settings.max_inflight_bytes,
             address = self.server.address().ok().map(tracing::field::display),

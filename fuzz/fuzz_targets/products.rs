@@ -3,7 +3,8 @@
 
 use arbitrary::{Arbitrary, Unstructured};
 use libfuzzer_sys::fuzz_target;
-use quantd::quant::Cancel;
+use quantd::kernels::Isa;
+use quantd::quant::Task;
 use quantd::quant::codes::Stated;
 use quantd::quant::matmul::{Form, Operand, Product, matmul};
 use quantd::quant::scheme::Granularity;
@@ -88,7 +89,7 @@ fn check(data: &[u8]) -> Option<()> {
         report: false,
     };
     // At such a K nothing can overflow, and everything fits together.
-    let made = matmul(&product, &Cancel::default()).expect("a product that can be made");
+    let made = matmul(&product, &Task::new(Isa::best())).expect("a product that can be made");
     let sums = made.result.elements::<i32>();
     assert_eq!(sums.len(), m * n);
     for (i, &sum) in sums.iter().enumerate() {

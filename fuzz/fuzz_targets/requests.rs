@@ -11,7 +11,8 @@ use quantd::api::effort::Effort;
 use quantd::api::payload::{Format, Payload};
 use quantd::codec::Limits;
 use quantd::codec::encoding::Encoding;
-use quantd::quant::Cancel;
+use quantd::kernels::Isa;
+use quantd::quant::Task;
 use quantd::service::{Command, Operation, execute};
 use quantd::tensor::Buffer;
 
@@ -60,7 +61,7 @@ fuzz_target!(|input: Input<'_>| {
     };
     let mut context = Context {
         limits: &limits,
-        cancel: &Cancel::default(),
+        task: &Task::new(Isa::best()),
         spare: 64 << 20,
         grow: &mut |_| Ok(()),
         effort: Effort::UNBOUNDED,

@@ -229,7 +229,7 @@ impl Answer {
     ) -> Result<Self, Error> {
         const WORTHWHILE: usize = 1024;
         let wanted = encoding != Encoding::Identity;
-        if !wanted || self.len() < WORTHWHILE || context.cancel.is_cancelled() {
+        if !wanted || self.len() < WORTHWHILE || context.task.is_cancelled() {
             return Ok(self);
         }
         let mut room = |bytes| context.take(bytes);

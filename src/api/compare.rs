@@ -53,7 +53,7 @@ pub fn run(payload: Payload, context: &mut Context<'_>) -> Result<Answer, Error>
     }
     context.reserve(working)?;
     context.afford(schemes.iter().map(|scheme| cost::quantize(tensor.shape(), scheme)).sum())?;
-    let reports = compare(&tensor, &schemes, context.cancel).map_err(|(i, error)| {
+    let reports = compare(&tensor, &schemes, context.task).map_err(|(i, error)| {
         let field = error.field;
         let at = if field == "data" { fields.origin().place("data") } else { place(fields, i) };
         Error::of_quant(error, |_| at)

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::codec::encoding::{self, Encoding};
 use crate::codec::{CodecError, Limits, Reason, json};
-use crate::quant::Cancel;
+use crate::quant::Task;
 use crate::quant::cost::Cost;
 use crate::tensor::Buffer;
 
@@ -16,7 +16,7 @@ pub struct Context<'a> {
     /// Bounds on documents.
     pub limits: &'a Limits,
     /// Asks to stop.
-    pub cancel: &'a Cancel,
+    pub task: &'a Task,
     /// Bytes that the request may use beside its body without asking.
     pub spare: usize,
     /// Asks for room for so many bytes more.
@@ -44,7 +44,7 @@ impl Context<'_> {
     /// look for that by taking nothing.
     pub fn take(&mut self, bytes: usize) -> Result<(), CodecError> {
         if !self.effort.is_committed() {
-            go_on(self.cancel)?;
+            go_on(self.task)?;
         }
         self.foresee(bytes)?;
         self.spare -= bytes;
@@ -79,7 +79,7 @@ impl Context<'_> {
         let most = self.limits.max_bytes;
         let allowed = self.effort.inflatable(most);
         let mut grow = |bytes| {
-            go_on(self.cancel)?;
+            go_on(self.task)?;
             (self.grow)(bytes)
         };
         encoding::decode(encoding, bytes, allowed, &mut grow).map_err(|error| {
@@ -123,8 +123,8 @@ impl Context<'_> {
 }
 
 /// An error once the work is to stop.
-fn go_on(cancel: &Cancel) -> Result<(), CodecError> {
-    if cancel.is_cancelled() {
+fn go_on(task: &Task) -> Result<(), CodecError> {
+    if task.is_cancelled() {
         return Err(CodecError::new(Reason::Stopped, "the work was stopped"));
     }
     Ok(())

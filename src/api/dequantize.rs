@@ -98,7 +98,7 @@ pub(super) fn restore(
     context.reserve(working.saturating_add(answer))?;
     let numbers = if format == Format::Json { elements } else { 0 };
     context.afford(cost::dequantize(elements, scale.shape().len()) + cost::text(numbers))?;
-    let restored = dequantize(&parts, output, context.cancel).map_err(located)?;
+    let restored = dequantize(&parts, output, context.task).map_err(located)?;
     context.release(working);
     Ok(restored)
 }

@@ -4,7 +4,7 @@ use crate::kernels::real::Real;
 use crate::quant::inspect::{Options as Wanted, Statistics};
 use crate::quant::layout::Layout;
 use crate::quant::scheme::Granularity;
-use crate::quant::{Cancel, QuantError, cost, inspect_slices};
+use crate::quant::{QuantError, Task, cost, inspect_slices};
 use crate::tensor::{Reals, Tensor};
 
 use super::answer::Answer;
@@ -82,8 +82,8 @@ pub fn run(payload: Payload, context: &mut Context<'_>) -> Result<Answer, Error>
         bins,
     ))?;
     let (whole, slices) = match tensor.reals() {
-        Reals::F32(x) => all(&x, &tensor, &layout, &wanted, context.cancel)?,
-        Reals::F64(x) => all(&x, &tensor, &layout, &wanted, context.cancel)?,
+        Reals::F32(x) => all(&x, &tensor, &layout, &wanted, context.task)?,
+        Reals::F64(x) => all(&x, &tensor, &layout, &wanted, context.task)?,
     };
     let slices = (granularity != Granularity::Tensor)
         .then(|| slices.into_iter().map(StatisticsDoc::from).collect());
@@ -101,14 +101,14 @@ fn all<T: Real>(
     tensor: &Tensor,
     layout: &Layout,
     wanted: &Wanted,
-    cancel: &Cancel,
+    task: &Task,
 ) -> Result<(Statistics, Vec<Statistics>), Error> {
     let whole = Layout::new(Granularity::Tensor, tensor.shape())
         .map_err(|_| Error::new(Kind::Internal, "a tensor without layout"))?;
-    let one = inspect_slices(x, &whole, wanted, cancel).into_iter().next();
+    let one = inspect_slices(x, &whole, wanted, task).into_iter().next();
     let one = one.ok_or_else(|| Error::new(Kind::Internal, "a tensor without slice"))?;
     let slices =
-        if *layout == whole { Vec::new() } else { inspect_slices(x, layout, wanted, cancel) };
+        if *layout == whole { Vec::new() } else { inspect_slices(x, layout, wanted, task) };
     Ok((one, slices))
 }
 

@@ -148,7 +148,7 @@ pub(super) fn multiply(
     context.reserve(dims.working_bytes(&product).map_err(located)?)?;
     context.foresee(dims.shape.len().saturating_mul(text))?;
     context.afford(cost(request, &dims, settings.report, format))?;
-    matmul(&product, context.cancel).map_err(located)
+    matmul(&product, context.task).map_err(located)
 }
 
 /// What quantizing the operands and multiplying them costs, in real numbers as well for a report.

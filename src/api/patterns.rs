@@ -127,17 +127,18 @@ mod tests {
     use crate::api::effort::Effort;
     use crate::api::fields::Origin;
     use crate::codec::Limits;
-    use crate::quant::Cancel;
+    use crate::kernels::Isa;
+    use crate::quant::Task;
 
     use super::*;
 
     /// The names that patterns match, or the sentence of the refusal and its cure.
     fn found(patterns: &Value, names: &[&str]) -> Result<Vec<String>, (String, String)> {
-        let (limits, cancel) = (Limits::default(), Cancel::default());
+        let (limits, task) = (Limits::default(), Task::new(Isa::best()));
         let mut grow = |_| Ok(());
         let effort = Effort::UNBOUNDED;
         let mut context =
-            Context { limits: &limits, cancel: &cancel, spare: 0, grow: &mut grow, effort };
+            Context { limits: &limits, task: &task, spare: 0, grow: &mut grow, effort };
         let map = serde_json::Map::from_iter([("include".to_owned(), patterns.clone())]);
         let mut fields = Fields::new(map, Origin::Body(String::new()));
         let matched = take(&mut fields, "include")

@@ -89,7 +89,7 @@ pub fn run(payload: Payload, format: Format, context: &mut Context<'_>) -> Resul
     context.afford(cost.sum())?;
     let mut items = Vec::with_capacity(chosen.len());
     for (name, tensor) in chosen {
-        if context.cancel.is_cancelled() {
+        if context.task.is_cancelled() {
             break;
         }
         let located = |error| {
@@ -146,7 +146,7 @@ pub(super) fn quantize_one(
     let texts = if format == Format::Safetensors { REPEATED } else { 2 };
     let text = text.saturating_add(reports.saturating_mul(texts * REPORT_TEXT));
     context.reserve(text)?;
-    let result = quantize(&tensor, scheme, per_slice, context.cancel).map_err(&located)?;
+    let result = quantize(&tensor, scheme, per_slice, context.task).map_err(&located)?;
     drop(tensor);
     context.release(working);
     Ok(Item { text, ..item(result, scheme, per_slice)? })

@@ -12,7 +12,7 @@ use crate::api::samples;
 use crate::codec::Limits;
 use crate::codec::encoding::Encoding;
 use crate::config::{self, Convert, Input, Look, Sample};
-use crate::quant::Cancel;
+use crate::quant::Task;
 use crate::service::{self, Command, Operation};
 use crate::telemetry;
 
@@ -96,7 +96,6 @@ fn carry_out(
     (operation, format): (Operation, Format),
     progress: &Progress,
 ) -> Result<Answer, Failure> {
-    input.isa.select();
     let body = files::read(&input.input, progress)?;
     let has_dtype = input.set.iter().any(|pair| pair.starts_with("dtype="));
     let from = files::format_in(&input.input, body.bytes(), has_dtype);
@@ -123,7 +122,7 @@ fn carry_out(
         let mut grow = |_| Ok(());
         let mut context = Context {
             limits: &limits,
-            cancel: &Cancel::default(),
+            task: &Task::new(input.isa),
             spare: 0,
             grow: &mut grow,
             effort: Effort::UNBOUNDED,

@@ -210,7 +210,7 @@ impl Serve {
             max_queue_wait_ms: 2000,
             max_compute_ms: 60_000,
             threads: 2,
-            isa: Isa::current(),
+            isa: Isa::best(),
             max_layer_bytes: 64 << 20,
             layer_eviction: Eviction::Refuse,
             layer_dir: None,
@@ -278,6 +278,7 @@ impl Serve {
             bytes => bytes,
         };
         Settings {
+            isa: self.isa,
             threads: threads(self.threads),
             max_inflight_bytes: usize::try_from(max_inflight).unwrap_or(usize::MAX),
             max_queue: self.max_queue,

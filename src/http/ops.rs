@@ -111,7 +111,7 @@ pub(super) async fn info(State(app): State<App>) -> Document<Info> {
     Document(Info {
         name: env!("CARGO_PKG_NAME"),
         version: env!("CARGO_PKG_VERSION"),
-        isa: Isa::current().name(),
+        isa: compute.isa.name(),
         isa_available: Isa::available().map(Isa::name).collect(),
         threads: compute.threads,
         limits: LimitsInfo {

@@ -49,7 +49,7 @@ pub(super) async fn sample(
     let permit = app.service.admit(sample.cost()).await?;
     let started = Instant::now();
     let outcome = app.service.work(permit, "sample", 0, move |context| {
-        if context.cancel.is_cancelled() {
+        if context.task.is_cancelled() {
             return Err(Error::new(Kind::Internal, "cancelled"));
         }
         let answer = sample.answer(format, &mut |bytes| context.take(bytes))?;

@@ -1,4 +1,4 @@
-//! Instruction sets: which ones the machine has, and which one is in use.
+//! Instruction sets: which ones the machine has.
 //!
 //! An [`Isa`] can only be had for a machine that has its instructions, so
 //! that a function that takes one needs no further check. Loops that the
@@ -12,8 +12,6 @@
         reason = "functions with target features are called after their detection"
     )
 )]
-
-use std::sync::OnceLock;
 
 /// An instruction set that this machine has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,8 +91,6 @@ pub(super) trait Op {
     fn run(self) -> Self::Output;
 }
 
-static CURRENT: OnceLock<Isa> = OnceLock::new();
-
 impl Isa {
     /// Every instruction set of this machine, the slowest first.
     pub fn available() -> impl Iterator<Item = Self> {
@@ -116,26 +112,6 @@ impl Isa {
     #[must_use]
     pub fn best() -> Self {
         Self::available().last().unwrap_or(Self(Level::Scalar))
-    }
-
-    /// The one that this process uses: the first that was
-    /// [selected](Self::select), else the fastest.
-    #[must_use]
-    pub fn current() -> Self {
-        *CURRENT.get_or_init(|| {
-            // The unit tests have no configuration; CI forces each set upon them.
-            #[cfg(test)]
-            if let Some(isa) = tests::forced() {
-                return isa;
-            }
-            Self::best()
-        })
-    }
-
-    /// Uses `self` from now on; gives the one in use, which is another one
-    /// when that was in use already.
-    pub fn select(self) -> Self {
-        *CURRENT.get_or_init(|| self)
     }
 
     /// Name in flags and answers.
@@ -198,13 +174,6 @@ fn with_avx512<O: Op>(op: O) -> O::Output {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// The set that the environment forces on the unit tests.
-    #[expect(clippy::disallowed_methods, reason = "tests have no configuration")]
-    pub(super) fn forced() -> Option<Isa> {
-        let name = std::env::var("TEST_ISA").ok()?;
-        Some(Isa::by_name(&name).unwrap_or_else(|| panic!("this machine has no {name}")))
-    }
 
     #[test]
     fn names_lead_back() {

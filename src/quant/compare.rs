@@ -7,7 +7,7 @@ use super::quantize::Prepared;
 use super::report::Report;
 use super::scheme::Scheme;
 use super::source::{Source, Sources};
-use super::{Cancel, QuantError};
+use super::{QuantError, Task};
 
 /// Reports on each scheme, in the order given. The extents of the slices are
 /// found once for each granularity, not once a scheme.
@@ -17,11 +17,11 @@ use super::{Cancel, QuantError};
 pub fn compare(
     tensor: &Tensor,
     schemes: &[Scheme],
-    cancel: &Cancel,
+    task: &Task,
 ) -> Result<Vec<Report>, (usize, QuantError)> {
-    match &Sources::of(tensor) {
-        Sources::F32(x) => compare_reals(x, tensor, schemes, cancel),
-        Sources::F64(x) => compare_reals(x, tensor, schemes, cancel),
+    match &Sources::of(tensor, task.isa()) {
+        Sources::F32(x) => compare_reals(x, tensor, schemes, task),
+        Sources::F64(x) => compare_reals(x, tensor, schemes, task),
     }
 }
 
@@ -29,7 +29,7 @@ fn compare_reals<T: Real>(
     x: &Source<'_, T>,
     tensor: &Tensor,
     schemes: &[Scheme],
-    cancel: &Cancel,
+    task: &Task,
 ) -> Result<Vec<Report>, (usize, QuantError)> {
     let mut reports: Vec<Option<Report>> = vec![None; schemes.len()];
     // One granularity after the other, so that one table of slices is held at a time.
@@ -39,13 +39,13 @@ fn compare_reals<T: Real>(
         }
         let granularity = schemes[first].granularity;
         let prepared =
-            Prepared::new(x, tensor, granularity, cancel).map_err(|error| (first, error))?;
+            Prepared::new(x, tensor, granularity, task).map_err(|error| (first, error))?;
         for i in first..schemes.len() {
             if schemes[i].granularity == granularity {
-                let report = prepared.measure(&schemes[i], cancel).map_err(|error| (i, error))?;
+                let report = prepared.measure(&schemes[i], task).map_err(|error| (i, error))?;
                 reports[i] = Some(report);
             }
-            if cancel.is_cancelled() {
+            if task.is_cancelled() {
                 return Ok(Vec::new());
             }
         }

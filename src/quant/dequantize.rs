@@ -6,17 +6,17 @@ use bytemuck::Pod;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
+use crate::kernels::Stores;
 use crate::kernels::real::Real;
 use crate::kernels::scalar::{Affine, Code};
 use crate::kernels::table::{Spread, Table};
-use crate::kernels::{Isa, Stores};
 use crate::tensor::{Buffer, DType, Reals, Tensor};
 
 use super::codes::Stated;
 use super::layout::{CHUNK, Layout};
 use super::scheme::Granularity;
 use super::walk::Walk;
-use super::{Cancel, QuantError};
+use super::{QuantError, Task};
 
 /// What was quantized, as an answer of [`quantize`](super::quantize::quantize) holds it.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ pub struct Codes<'a> {
 ///
 /// # Errors
 /// [`QuantError`] when the parts do not fit one another.
-pub fn dequantize(parts: &Codes<'_>, dtype: DType, cancel: &Cancel) -> Result<Tensor, QuantError> {
+pub fn dequantize(parts: &Codes<'_>, dtype: DType, task: &Task) -> Result<Tensor, QuantError> {
     let layout = Layout::new(parts.granularity, parts.codes.shape())?;
     let zero_points = zero_points(parts, &layout)?;
     parts.stated.check(parts.codes, &zero_points)?;
@@ -48,12 +48,12 @@ pub fn dequantize(parts: &Codes<'_>, dtype: DType, cancel: &Cancel) -> Result<Te
     let buffer = match parts.scale.reals() {
         Reals::F32(scale) => {
             let table = Table::new(&affines(&scale, &zero_points, &layout)?);
-            let restored = restore::<f32>(parts.codes, &table, &layout, cancel)?;
+            let restored = restore::<f32>(parts.codes, &table, &layout, task)?;
             convert(restored, Real::to_f64, f16::from_f32, bf16::from_f32, dtype)
         }
         Reals::F64(scale) => {
             let table = Table::new(&affines(&scale, &zero_points, &layout)?);
-            let restored = restore::<f64>(parts.codes, &table, &layout, cancel)?;
+            let restored = restore::<f64>(parts.codes, &table, &layout, task)?;
             convert(restored, Real::to_f64, f16_from_f64, bf16_from_f64, dtype)
         }
     };
@@ -79,14 +79,14 @@ fn restore<T: Real>(
     codes: &Tensor,
     table: &Table<T>,
     layout: &Layout,
-    cancel: &Cancel,
+    task: &Task,
 ) -> Result<Buffer, QuantError> {
     match codes.dtype() {
-        DType::I8 => Ok(restore_codes::<T, i8>(codes, table, layout, cancel)),
-        DType::U8 => Ok(restore_codes::<T, u8>(codes, table, layout, cancel)),
-        DType::I16 => Ok(restore_codes::<T, i16>(codes, table, layout, cancel)),
-        DType::U16 => Ok(restore_codes::<T, u16>(codes, table, layout, cancel)),
-        DType::I32 => Ok(restore_codes::<T, i32>(codes, table, layout, cancel)),
+        DType::I8 => Ok(restore_codes::<T, i8>(codes, table, layout, task)),
+        DType::U8 => Ok(restore_codes::<T, u8>(codes, table, layout, task)),
+        DType::I16 => Ok(restore_codes::<T, i16>(codes, table, layout, task)),
+        DType::U16 => Ok(restore_codes::<T, u16>(codes, table, layout, task)),
+        DType::I32 => Ok(restore_codes::<T, i32>(codes, table, layout, task)),
         DType::F64
         | DType::F32
         | DType::F16
@@ -104,15 +104,15 @@ fn restore_codes<T: Real, C: Code>(
     codes: &Tensor,
     table: &Table<T>,
     layout: &Layout,
-    cancel: &Cancel,
+    task: &Task,
 ) -> Buffer {
     let codes = codes.elements::<C>();
     let mut buffer = Buffer::to_fill(codes.len() * size_of::<T>());
-    let walk = Walk { isa: Isa::current(), layout, table };
+    let walk = Walk { isa: task.isa(), layout, table };
     let stores = Stores::of(buffer.bytes().len());
     let chunks = codes.par_chunks(CHUNK).zip(buffer.elements_mut::<T>().par_chunks_mut(CHUNK));
     chunks.enumerate().for_each_init(Spread::default, |spread, (i, (codes, x))| {
-        if cancel.is_cancelled() {
+        if task.is_cancelled() {
             return;
         }
         walk.areas([i * CHUNK, i * CHUNK + codes.len()], spread, |[from, to], params| {

@@ -6,7 +6,7 @@ use crate::kernels::Isa;
 use crate::kernels::real::Real;
 use crate::kernels::scalar::Extent;
 
-use super::Cancel;
+use super::Task;
 use super::layout::{Band, CHUNK, Layout};
 use super::source::Source;
 
@@ -23,16 +23,12 @@ const LARGE: usize = 1 << 22;
 /// Extents join in any order to the same result, so threads may share the work
 /// as they like: each has slices of its own, or, where slices are long, parts
 /// of some.
-pub(super) fn extents<T: Real>(
-    x: &Source<'_, T>,
-    layout: &Layout,
-    cancel: &Cancel,
-) -> Vec<Extent<T>> {
+pub(super) fn extents<T: Real>(x: &Source<'_, T>, layout: &Layout, task: &Task) -> Vec<Extent<T>> {
     let mut table = vec![Extent::default(); layout.slices()];
-    let isa = Isa::current();
+    let isa = task.isa();
     if !x.is_empty() {
         let small = (x.len() / (PARTS * rayon::current_num_threads())).clamp(SMALL, LARGE);
-        let find = Find { x, isa, cancel, small };
+        let find = Find { x, isa, task, small };
         let bands = table.par_chunks_mut(layout.slices_per_band());
         bands
             .enumerate()
@@ -45,7 +41,7 @@ pub(super) fn extents<T: Real>(
 struct Find<'a, T: Real> {
     x: &'a Source<'a, T>,
     isa: Isa,
-    cancel: &'a Cancel,
+    task: &'a Task,
     /// Elements that are not worth sharing in pieces.
     small: usize,
 }
@@ -56,7 +52,7 @@ impl<T: Real> Find<'_, T> {
         let Band { start, len, stride, count, size } = band;
         let room_of_other = &mut Vec::new();
         if len * count <= if count > 1 { self.small } else { SMALL } {
-            if !self.cancel.is_cancelled() {
+            if !self.task.is_cancelled() {
                 self.pieces(band, own, room);
             }
         } else if count > 1 {
@@ -73,7 +69,7 @@ impl<T: Real> Find<'_, T> {
             own.iter_mut().zip(other).for_each(|(own, other)| *own = own.join(other));
         } else if let [own] = own {
             let extent = |room: &mut Vec<T>, i| {
-                if self.cancel.is_cancelled() {
+                if self.task.is_cancelled() {
                     return Extent::default();
                 }
                 let at = i * CHUNK;
@@ -123,11 +119,11 @@ impl<T: Real> Find<'_, T> {
 }
 
 /// The extent of all of `x`.
-pub(super) fn whole<T: Real>(x: &[T], cancel: &Cancel) -> Extent<T> {
+pub(super) fn whole<T: Real>(x: &[T], task: &Task) -> Extent<T> {
     let mut own = Extent::default();
     if !x.is_empty() {
         let band = Band { start: 0, len: x.len(), stride: x.len(), count: 1, size: x.len() };
-        let find = Find { x: &x.into(), isa: Isa::current(), cancel, small: SMALL };
+        let find = Find { x: &x.into(), isa: task.isa(), task, small: SMALL };
         find.band(band, std::slice::from_mut(&mut own), &mut Vec::new());
     }
     own

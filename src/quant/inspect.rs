@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use crate::kernels::real::Real;
 
-use super::Cancel;
+use super::Task;
 use super::params::Range;
 use super::range::{BLOCK, histogram, mse, percentile};
 
@@ -55,20 +55,20 @@ pub struct Statistics {
 
 /// Finds out about one slice.
 #[must_use]
-pub fn inspect<T: Real>(values: &[T], options: &Options, cancel: &Cancel) -> Statistics {
-    let extent = super::extent::whole(values, cancel);
+pub fn inspect<T: Real>(values: &[T], options: &Options, task: &Task) -> Statistics {
+    let extent = super::extent::whole(values, task);
     let count = values.len() as u64;
     let finite = count - extent.nan - extent.inf;
     let some = |value: f64| (finite > 0).then_some(value);
     let (min, max) = (extent.min.to_f64(), extent.max.to_f64());
     let unit = mse::unit(Range { min, max }).unwrap_or(1.0);
-    let mean = sum(values, |x| x * unit, cancel) / finite as f64;
+    let mean = sum(values, |x| x * unit, task) / finite as f64;
     let off = |x: f64| x * unit - mean;
-    let variance = sum(values, |x| off(x) * off(x), cancel) / finite as f64;
+    let variance = sum(values, |x| off(x) * off(x), task) / finite as f64;
     let (mean, std) = (mean / unit, variance.sqrt() / unit);
     let percentile = |p: f64| {
         let finite = usize::try_from(finite).unwrap_or(usize::MAX);
-        let [value] = percentile::percentiles(values, finite, [p], |x| x, cancel);
+        let [value] = percentile::percentiles(values, finite, [p], |x| x, task);
         value.to_f64()
     };
     // In f64 whatever the elements are: the edges are read by people.
@@ -76,12 +76,12 @@ pub fn inspect<T: Real>(values: &[T], options: &Options, cancel: &Cancel) -> Sta
     // Halved where the distance of the ends has no number.
     let part = if (ends[1] - ends[0]).is_finite() { 1.0 } else { 0.5 };
     let ends = ends.map(|end| end * part);
-    let found = histogram::histogram(values, |x| x.to_f64() * part, options.bins, ends, cancel);
+    let found = histogram::histogram(values, |x| x.to_f64() * part, options.bins, ends, task);
     Statistics {
         count,
         nan: extent.nan,
         inf: extent.inf,
-        zeros: zeros(values, cancel),
+        zeros: zeros(values, task),
         min: some(min),
         max: some(max),
         abs_max: some(min.abs().max(max.abs())),
@@ -99,9 +99,9 @@ pub fn inspect<T: Real>(values: &[T], options: &Options, cancel: &Cancel) -> Sta
     }
 }
 
-fn zeros<T: Real>(values: &[T], cancel: &Cancel) -> u64 {
+fn zeros<T: Real>(values: &[T], task: &Task) -> u64 {
     let block = |block: &[T]| {
-        if cancel.is_cancelled() {
+        if task.is_cancelled() {
             return 0;
         }
         block.iter().filter(|x| **x == T::ZERO).count() as u64
@@ -110,9 +110,9 @@ fn zeros<T: Real>(values: &[T], cancel: &Cancel) -> u64 {
 }
 
 /// The sum of `term` of the finite elements, block by block in their order.
-fn sum<T: Real>(values: &[T], term: impl Fn(f64) -> f64 + Sync, cancel: &Cancel) -> f64 {
+fn sum<T: Real>(values: &[T], term: impl Fn(f64) -> f64 + Sync, task: &Task) -> f64 {
     let block = |block: &[T]| -> f64 {
-        if cancel.is_cancelled() {
+        if task.is_cancelled() {
             return 0.0;
         }
         block.iter().filter(|x| x.is_finite()).map(|x| term(x.to_f64())).sum()
@@ -129,7 +129,7 @@ mod tests {
     fn moments_of_the_largest_and_smallest_numbers_are_numbers() {
         let options = Options { bins: 2, percentiles: Vec::new() };
         for most in [f64::MAX, 1e200, 1.0, 1e-200, f64::from_bits(1 << 20)] {
-            let found = inspect(&[most, -most, most, most], &options, &Cancel::default());
+            let found = inspect(&[most, -most, most, most], &options, &Task::default());
             let [mean, std] = [found.mean, found.std].map(Option::unwrap);
             assert!((mean / most - 0.5).abs() < 1e-5, "{mean} of {most}");
             assert!((std / most - 0.75_f64.sqrt()).abs() < 1e-5, "{std} of {most}");

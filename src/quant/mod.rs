@@ -21,19 +21,20 @@ pub mod range;
 pub mod report;
 pub mod scheme;
 mod source;
+mod task;
 pub mod transpose;
 pub mod walk;
 
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
 
 use crate::kernels::real::Real;
 
 use layout::Layout;
+
+pub use task::Task;
 
 /// A tensor that a scheme does not fit, or one that cannot be quantized.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,38 +76,12 @@ pub fn inspect_slices<T: Real>(
     x: &[T],
     layout: &Layout,
     options: &inspect::Options,
-    cancel: &Cancel,
+    task: &Task,
 ) -> Vec<inspect::Statistics> {
     (0..layout.slices())
         .into_par_iter()
-        .map(|slice| inspect::inspect(&gather::slice(x, layout, slice), options, cancel))
+        .map(|slice| inspect::inspect(&gather::slice(x, layout, slice), options, task))
         .collect()
-}
-
-/// A request to stop, shared with whoever waits for the result.
-///
-/// Loops over a tensor look at it once per block of elements and then return
-/// early with whatever they have; the caller that asked them to stop, or that
-/// sees [`is_cancelled`](Self::is_cancelled) afterwards, drops the result.
-#[derive(Clone, Debug, Default)]
-pub struct Cancel(Arc<AtomicBool>);
-
-impl Cancel {
-    /// Asks all holders to stop.
-    pub fn cancel(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    /// What the kernels look at.
-    pub(crate) fn flag(&self) -> &AtomicBool {
-        &self.0
-    }
-
-    /// Whether to stop.
-    #[must_use]
-    pub fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use crate::kernels::real::Real;
 use crate::kernels::scalar::{Affine, Code, Extent, Params};
 use crate::kernels::sums::{ErrorSums, LaneSums};
 use crate::kernels::table::{Spread, Table};
-use crate::kernels::{How, Isa, Stores};
+use crate::kernels::{How, Stores};
 use crate::tensor::{Buffer, DType, Shape, Tensor};
 
 use super::layout::{CHUNK, Layout};
@@ -19,7 +19,7 @@ use super::report::{Report, Size};
 use super::scheme::{Granularity, NanPolicy, RangeMethod, Scheme};
 use super::source::{Source, Sources};
 use super::walk::Walk;
-use super::{Cancel, QuantError};
+use super::{QuantError, Task};
 
 /// Codes and parameters of one tensor.
 #[derive(Clone, Debug)]
@@ -66,16 +66,16 @@ pub fn quantize(
     tensor: &Tensor,
     scheme: &Scheme,
     per_slice: bool,
-    cancel: &Cancel,
+    task: &Task,
 ) -> Result<Quantized, QuantError> {
-    match &Sources::of(tensor) {
+    match &Sources::of(tensor, task.isa()) {
         Sources::F32(x) => {
-            let prepared = Prepared::new(x, tensor, scheme.granularity, cancel)?;
-            prepared.quantize(scheme, DType::F32, per_slice, cancel)
+            let prepared = Prepared::new(x, tensor, scheme.granularity, task)?;
+            prepared.quantize(scheme, DType::F32, per_slice, task)
         }
         Sources::F64(x) => {
-            let prepared = Prepared::new(x, tensor, scheme.granularity, cancel)?;
-            prepared.quantize(scheme, DType::F64, per_slice, cancel)
+            let prepared = Prepared::new(x, tensor, scheme.granularity, task)?;
+            prepared.quantize(scheme, DType::F64, per_slice, task)
         }
     }
 }
@@ -84,21 +84,21 @@ pub fn quantize(
 ///
 /// # Errors
 /// As [`quantize`].
-pub fn encode(tensor: &Tensor, scheme: &Scheme, cancel: &Cancel) -> Result<Encoded, QuantError> {
+pub fn encode(tensor: &Tensor, scheme: &Scheme, task: &Task) -> Result<Encoded, QuantError> {
     fn encode<T: Real>(
         x: &Source<'_, T>,
         tensor: &Tensor,
         scheme: &Scheme,
         scale_dtype: DType,
-        cancel: &Cancel,
+        task: &Task,
     ) -> Result<Encoded, QuantError> {
-        let prepared = Prepared::new(x, tensor, scheme.granularity, cancel)?;
-        let table = Table::new(&prepared.affines(scheme, cancel)?);
-        Ok(prepared.encode(scheme, &table, scale_dtype, false, cancel)?.0)
+        let prepared = Prepared::new(x, tensor, scheme.granularity, task)?;
+        let table = Table::new(&prepared.affines(scheme, task)?);
+        Ok(prepared.encode(scheme, &table, scale_dtype, false, task)?.0)
     }
-    match &Sources::of(tensor) {
-        Sources::F32(x) => encode(x, tensor, scheme, DType::F32, cancel),
-        Sources::F64(x) => encode(x, tensor, scheme, DType::F64, cancel),
+    match &Sources::of(tensor, task.isa()) {
+        Sources::F32(x) => encode(x, tensor, scheme, DType::F32, task),
+        Sources::F64(x) => encode(x, tensor, scheme, DType::F64, task),
     }
 }
 
@@ -137,10 +137,10 @@ impl<'a, T: Real> Prepared<'a, T> {
         x: &'a Source<'a, T>,
         tensor: &'a Tensor,
         granularity: Granularity,
-        cancel: &Cancel,
+        task: &Task,
     ) -> Result<Self, QuantError> {
         let layout = Layout::new(granularity, tensor.shape())?;
-        let extents = super::extent::extents(x, &layout, cancel);
+        let extents = super::extent::extents(x, &layout, task);
         let total =
             extents.par_iter().with_min_len(PART).copied().reduce(Extent::default, Extent::join);
         let source_bits = 8 * tensor.dtype().size();
@@ -153,11 +153,11 @@ impl<'a, T: Real> Prepared<'a, T> {
         scheme: &Scheme,
         scale_dtype: DType,
         per_slice: bool,
-        cancel: &Cancel,
+        task: &Task,
     ) -> Result<Quantized, QuantError> {
-        let table = Table::new(&self.affines(scheme, cancel)?);
-        let (encoded, sums) = self.encode(scheme, &table, scale_dtype, true, cancel)?;
-        let work = Work { prepared: self, table: &table, scheme, cancel };
+        let table = Table::new(&self.affines(scheme, task)?);
+        let (encoded, sums) = self.encode(scheme, &table, scale_dtype, true, task)?;
+        let work = Work { prepared: self, table: &table, scheme, task };
         let slices = if per_slice { work.slice_reports() } else { Vec::new() };
         Ok(Quantized { encoded, report: self.report(&sums, scheme), slices })
     }
@@ -169,12 +169,12 @@ impl<'a, T: Real> Prepared<'a, T> {
         table: &Table<T>,
         scale_dtype: DType,
         with_sums: bool,
-        cancel: &Cancel,
+        task: &Task,
     ) -> Result<(Encoded, ErrorSums), QuantError> {
         let code_type = scheme.numerics.code_type();
         let dtype = code_type.dtype();
         let mut codes = Buffer::to_fill(self.x.len() * dtype.size());
-        let work = Work { prepared: self, table, scheme, cancel };
+        let work = Work { prepared: self, table, scheme, task };
         let sums = match code_type {
             CodeType::I8 => work.encode::<i8>(&mut codes, with_sums),
             CodeType::U8 => work.encode::<u8>(&mut codes, with_sums),
@@ -198,9 +198,9 @@ impl<'a, T: Real> Prepared<'a, T> {
     ///
     /// # Errors
     /// [`QuantError`] when the scheme does not fit the tensor, or NaN is refused.
-    pub fn measure(&self, scheme: &Scheme, cancel: &Cancel) -> Result<Report, QuantError> {
-        let table = Table::new(&self.affines(scheme, cancel)?);
-        let sums = Work { prepared: self, table: &table, scheme, cancel }.measure();
+    pub fn measure(&self, scheme: &Scheme, task: &Task) -> Result<Report, QuantError> {
+        let table = Table::new(&self.affines(scheme, task)?);
+        let sums = Work { prepared: self, table: &table, scheme, task }.measure();
         Ok(self.report(&sums, scheme))
     }
 
@@ -218,7 +218,7 @@ impl<'a, T: Real> Prepared<'a, T> {
     }
 
     /// Scale and zero point of each slice.
-    fn affines(&self, scheme: &Scheme, cancel: &Cancel) -> Result<Vec<Affine<T>>, QuantError> {
+    fn affines(&self, scheme: &Scheme, task: &Task) -> Result<Vec<Affine<T>>, QuantError> {
         if self.total.nan > 0 && scheme.nan == NanPolicy::Refuse {
             let first = self.x.first_nan().unwrap_or_default();
             return Err(QuantError::field("data", format!("element {first} is NaN"))
@@ -242,7 +242,7 @@ impl<'a, T: Real> Prepared<'a, T> {
             | RangeMethod::CrossEntropy { .. } => {
                 let axis = self.softmax_axis(&scheme.range)?;
                 let find = |slice| {
-                    numerics.affine(self.range(&scheme.range, (slice, axis), numerics, cancel))
+                    numerics.affine(self.range(&scheme.range, (slice, axis), numerics, task))
                 };
                 Ok((0..self.layout.slices()).into_par_iter().map(find).collect())
             }
@@ -283,10 +283,10 @@ impl<'a, T: Real> Prepared<'a, T> {
         method: &RangeMethod,
         (slice, axis): (usize, Option<usize>),
         numerics: &Numerics,
-        cancel: &Cancel,
+        task: &Task,
     ) -> Range<T> {
         let extent = self.extents[slice];
-        if cancel.is_cancelled() {
+        if task.is_cancelled() {
             return Range::around_zero(extent.min, extent.max);
         }
         let values = self.x.slice(&self.layout, slice);
@@ -294,7 +294,7 @@ impl<'a, T: Real> Prepared<'a, T> {
             Some(axis) => (super::gather::lines(&values, self.dims, axis), self.dims[axis]),
             None => (Cow::Borrowed(&*values), values.len()),
         };
-        range::find(method, range::Slice { values: &values, extent, line }, numerics, cancel)
+        range::find(method, range::Slice { values: &values, extent, line }, numerics, task)
     }
 
     fn given(
@@ -372,7 +372,7 @@ struct Work<'a, T: Real> {
     prepared: &'a Prepared<'a, T>,
     table: &'a Table<T>,
     scheme: &'a Scheme,
-    cancel: &'a Cancel,
+    task: &'a Task,
 }
 
 impl<T: Real> Work<'_, T> {
@@ -382,7 +382,7 @@ impl<T: Real> Work<'_, T> {
         let chunks = codes.par_chunks_mut(CHUNK).enumerate();
         sum(chunks.map_init(Rooms::default, |Rooms { elements, spread }, (i, codes)| {
             let mut lanes = LaneSums::default();
-            if !self.cancel.is_cancelled() {
+            if !self.task.is_cancelled() {
                 self.prepared.x.parts_of_chunk(i, elements, |part, x| {
                     let (start, codes) = (i * CHUNK + part.start, &mut codes[part]);
                     let lanes = with_sums.then_some(&mut lanes);
@@ -426,7 +426,7 @@ impl<T: Real> Work<'_, T> {
         let (walk, how) = (self.walk(), self.how());
         sum(chunks.map_init(Rooms::default, |Rooms { elements, spread }, i| {
             let mut lanes = LaneSums::default();
-            if !self.cancel.is_cancelled() {
+            if !self.task.is_cancelled() {
                 self.prepared.x.parts_of_chunk(i, elements, |part, x| {
                     let (start, end) = (i * CHUNK + part.start, i * CHUNK + part.end);
                     walk.pieces([start, end], spread, |[from, to], params| {
@@ -439,7 +439,7 @@ impl<T: Real> Work<'_, T> {
     }
 
     fn walk(&self) -> Walk<'_, T> {
-        Walk { isa: Isa::current(), layout: &self.prepared.layout, table: self.table }
+        Walk { isa: self.task.isa(), layout: &self.prepared.layout, table: self.table }
     }
 
     fn how(&self) -> How {
@@ -456,7 +456,7 @@ impl<T: Real> Work<'_, T> {
     }
 
     fn slice_reports(&self) -> Vec<Report> {
-        let (isa, how) = (Isa::current(), self.how());
+        let (isa, how) = (self.task.isa(), self.how());
         (0..self.table.len())
             .into_par_iter()
             .map_init(Vec::new, |elements, slice| {

@@ -41,27 +41,28 @@ pub(super) enum Sources<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Made<'a, T> {
     tensor: &'a Tensor,
-    part: fn(&[u8], &mut [T]),
-    slice: fn(&Tensor, &Layout, usize) -> Vec<T>,
+    isa: Isa,
+    part: fn(Isa, &[u8], &mut [T]),
+    slice: fn(Isa, &Tensor, &Layout, usize) -> Vec<T>,
 }
 
 impl<'a> Sources<'a> {
-    /// The elements of that tensor.
+    /// The elements of that tensor, made with that instruction set.
     #[must_use]
-    pub(super) fn of(tensor: &'a Tensor) -> Self {
+    pub(super) fn of(tensor: &'a Tensor, isa: Isa) -> Self {
         let made = match tensor.dtype() {
             DType::F64 => return Self::F64(Source::Here(tensor.elements())),
             DType::F32 => return Self::F32(Source::Here(tensor.elements())),
-            DType::F16 => Made::from::<f16>(tensor),
-            DType::BF16 => Made::from::<bf16>(tensor),
-            DType::I64 => Made::from::<i64>(tensor),
-            DType::I32 => Made::from::<i32>(tensor),
-            DType::I16 => Made::from::<i16>(tensor),
-            DType::I8 => Made::from::<i8>(tensor),
-            DType::U64 => Made::from::<u64>(tensor),
-            DType::U32 => Made::from::<u32>(tensor),
-            DType::U16 => Made::from::<u16>(tensor),
-            DType::U8 => Made::from::<u8>(tensor),
+            DType::F16 => Made::from::<f16>(tensor, isa),
+            DType::BF16 => Made::from::<bf16>(tensor, isa),
+            DType::I64 => Made::from::<i64>(tensor, isa),
+            DType::I32 => Made::from::<i32>(tensor, isa),
+            DType::I16 => Made::from::<i16>(tensor, isa),
+            DType::I8 => Made::from::<i8>(tensor, isa),
+            DType::U64 => Made::from::<u64>(tensor, isa),
+            DType::U32 => Made::from::<u32>(tensor, isa),
+            DType::U16 => Made::from::<u16>(tensor, isa),
+            DType::U8 => Made::from::<u8>(tensor, isa),
         };
         Self::F32(Source::Made(made))
     }
@@ -133,7 +134,7 @@ impl<T: Real> Source<'_, T> {
     pub fn slice(&self, layout: &Layout, slice: usize) -> Cow<'_, [T]> {
         match self {
             Self::Here(x) => gather::slice(x, layout, slice),
-            Self::Made(made) => Cow::Owned((made.slice)(made.tensor, layout, slice)),
+            Self::Made(made) => Cow::Owned((made.slice)(made.isa, made.tensor, layout, slice)),
         }
     }
 
@@ -156,30 +157,29 @@ impl<T> Made<'_, T> {
     /// Makes the elements from `start` on.
     pub fn fill(&self, start: usize, to: &mut [T]) {
         let size = self.tensor.dtype().size();
-        (self.part)(&self.tensor.bytes()[start * size..(start + to.len()) * size], to);
+        (self.part)(self.isa, &self.tensor.bytes()[start * size..(start + to.len()) * size], to);
     }
 }
 
 impl<'a> Made<'a, f32> {
-    fn from<E: ToF32>(tensor: &'a Tensor) -> Self {
-        Self { tensor, part: convert::<E>, slice: convert_slice::<E> }
+    fn from<E: ToF32>(tensor: &'a Tensor, isa: Isa) -> Self {
+        Self { tensor, isa, part: convert::<E>, slice: convert_slice::<E> }
     }
 }
 
-fn convert<E: ToF32>(bytes: &[u8], to: &mut [f32]) {
-    let isa = Isa::current();
+fn convert<E: ToF32>(isa: Isa, bytes: &[u8], to: &mut [f32]) {
     match try_cast_slice::<u8, E>(bytes) {
         Ok(x) => isa.convert(x, to),
         Err(_) => isa.convert(&pod_collect_to_vec::<u8, E>(bytes), to),
     }
 }
 
-fn convert_slice<E: ToF32>(tensor: &Tensor, layout: &Layout, slice: usize) -> Vec<f32> {
+fn convert_slice<E: ToF32>(isa: Isa, tensor: &Tensor, layout: &Layout, slice: usize) -> Vec<f32> {
     let elements = tensor.elements::<E>();
     let own = gather::slice(&elements, layout, slice);
     let mut reals = vec![0.0; own.len()];
     let parts = reals.par_chunks_mut(CHUNK).zip(own.par_chunks(CHUNK));
-    parts.for_each(|(reals, own)| Isa::current().convert(own, reals));
+    parts.for_each(|(reals, own)| isa.convert(own, reals));
     reals
 }
 
@@ -188,7 +188,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::quant::Cancel;
+    use crate::quant::Task;
     use crate::quant::params::{Numerics, Profile};
     use crate::quant::quantize::{quantize, working_bytes};
     use crate::quant::scheme::{Granularity, NanPolicy, RangeMethod, Scheme};
@@ -239,7 +239,7 @@ mod tests {
 
     #[test]
     fn what_is_made_is_quantized_as_what_is_there() {
-        let cancel = Cancel::default();
+        let task = Task::default();
         for dtype in DType::ALL.into_iter().filter(|&x| x != DType::F64 && x != DType::F32) {
             for (dims, odd) in [([3, 96], true), ([40, 1000], false), ([2, 40_000], true)] {
                 let tensor = tensor(dtype, dims, odd);
@@ -247,7 +247,7 @@ mod tests {
                 for granularity in GRANULARITIES {
                     let scheme = scheme(granularity, RangeMethod::MinMax);
                     let [made, there] = [&tensor, &reals]
-                        .map(|tensor| quantize(tensor, &scheme, true, &cancel).unwrap());
+                        .map(|tensor| quantize(tensor, &scheme, true, &task).unwrap());
                     let at = format!("{dtype} {dims:?} {granularity:?}");
                     for [a, b] in [
                         [&made.encoded.codes, &there.encoded.codes],
@@ -276,7 +276,7 @@ mod tests {
         for granularity in GRANULARITIES {
             let scheme = scheme(granularity, RangeMethod::Mse);
             let [made, there] = [&tensor, &reals]
-                .map(|tensor| quantize(tensor, &scheme, false, &Cancel::default()).unwrap());
+                .map(|tensor| quantize(tensor, &scheme, false, &Task::default()).unwrap());
             assert_eq!(made.encoded.scale.bytes(), there.encoded.scale.bytes());
         }
     }
@@ -289,7 +289,7 @@ mod tests {
             let shape = Shape::vector(x.len()).unwrap();
             let tensor = Tensor::from_elements(DType::F16, shape, &x).unwrap();
             let scheme = scheme(Granularity::Tensor, RangeMethod::MinMax);
-            let error = quantize(&tensor, &scheme, false, &Cancel::default()).unwrap_err();
+            let error = quantize(&tensor, &scheme, false, &Task::default()).unwrap_err();
             assert_eq!(error.to_string(), format!("data: element {first} is NaN"));
         }
     }

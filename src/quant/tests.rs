@@ -2,7 +2,7 @@
 
 use crate::tensor::{DType, Shape, Tensor};
 
-use super::Cancel;
+use super::Task;
 use super::compare::compare;
 use super::params::{Numerics, Profile};
 use super::quantize::{Quantized, quantize};
@@ -36,7 +36,7 @@ fn numbers(len: usize, seed: usize) -> Vec<f32> {
 }
 
 fn run(tensor: &Tensor, scheme: &Scheme) -> Quantized {
-    quantize(tensor, scheme, true, &Cancel::default()).unwrap()
+    quantize(tensor, scheme, true, &Task::default()).unwrap()
 }
 
 /// The first slices of `many` are the slices of `one`.
@@ -100,7 +100,7 @@ fn compare_sees_slices_as_quantize_does() {
         for method in METHODS {
             let scheme = scheme(numerics(Profile::Onnx, 4, false), granularity, method);
             let made = run(&x, &scheme);
-            let reports = compare(&x, std::slice::from_ref(&scheme), &Cancel::default()).unwrap();
+            let reports = compare(&x, std::slice::from_ref(&scheme), &Task::default()).unwrap();
             assert_eq!(reports, [made.report], "{scheme:?}");
         }
     }
@@ -131,7 +131,7 @@ fn a_softmax_along_an_axis_that_is_none_is_refused() {
         let range = RangeMethod::CrossEntropy { axis };
         scheme(numerics(Profile::Onnx, 8, true), Granularity::Tensor, range)
     };
-    let run = |tensor, axis| quantize(tensor, &scheme(axis), false, &Cancel::default());
+    let run = |tensor, axis| quantize(tensor, &scheme(axis), false, &Task::default());
     let matrix = tensor(&[2, 2], &[1.0, 2.0, 3.0, 4.0]);
     let error = run(&matrix, 2).unwrap_err();
     assert_eq!(error.to_string(), "axis: not an axis of a tensor with 2 dimensions");

@@ -8,7 +8,7 @@ use crate::kernels::scalar::{Code, Params};
 use crate::kernels::table::{Groups, Span, Spread, TILE, Table};
 use crate::tensor::Buffer;
 
-use super::Cancel;
+use super::Task;
 use super::layout::{CHUNK, Layout};
 use super::params::{CodeType, Numerics};
 
@@ -134,24 +134,24 @@ impl<T: Real> Walk<'_, T> {
     }
 
     /// The codes of `x`, without a report.
-    pub fn codes(&self, x: &[T], numerics: &Numerics, cancel: &Cancel) -> Buffer {
+    pub fn codes(&self, x: &[T], numerics: &Numerics, task: &Task) -> Buffer {
         let code_type = numerics.code_type();
         let mut codes = Buffer::to_fill(x.len() * code_type.dtype().size());
         match code_type {
-            CodeType::I8 => self.quantize::<i8>(x, numerics, codes.elements_mut(), cancel),
-            CodeType::U8 => self.quantize::<u8>(x, numerics, codes.elements_mut(), cancel),
-            CodeType::I16 => self.quantize::<i16>(x, numerics, codes.elements_mut(), cancel),
-            CodeType::U16 => self.quantize::<u16>(x, numerics, codes.elements_mut(), cancel),
+            CodeType::I8 => self.quantize::<i8>(x, numerics, codes.elements_mut(), task),
+            CodeType::U8 => self.quantize::<u8>(x, numerics, codes.elements_mut(), task),
+            CodeType::I16 => self.quantize::<i16>(x, numerics, codes.elements_mut(), task),
+            CodeType::U16 => self.quantize::<u16>(x, numerics, codes.elements_mut(), task),
         }
         codes
     }
 
-    fn quantize<C: Code>(&self, x: &[T], numerics: &Numerics, codes: &mut [C], cancel: &Cancel) {
+    fn quantize<C: Code>(&self, x: &[T], numerics: &Numerics, codes: &mut [C], task: &Task) {
         let how = numerics.how();
         let chunks = x.par_chunks(CHUNK).zip(codes.par_chunks_mut(CHUNK)).enumerate();
         chunks.for_each_init(Spread::default, |spread, (i, (x, codes))| {
             let start = i * CHUNK;
-            if !cancel.is_cancelled() {
+            if !task.is_cancelled() {
                 self.areas([start, start + x.len()], spread, |[from, to], params| {
                     self.isa.quantize(&x[from..to], params, how, &mut codes[from..to]);
                 });
@@ -217,7 +217,7 @@ mod tests {
             let table = Table::new(
                 &(0..i32::try_from(layout.slices()).unwrap()).map(affine).collect::<Vec<_>>(),
             );
-            let walk = Walk { isa: Isa::current(), layout: &layout, table: &table };
+            let walk = Walk { isa: Isa::best(), layout: &layout, table: &table };
             let mut expect = vec![0; layout.len()];
             for slice in 0..layout.slices() {
                 let pieces = layout.pieces(slice);

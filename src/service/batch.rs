@@ -22,7 +22,7 @@ use crate::api::error::{Error, Kind};
 use crate::api::layers::{Hosted, Link};
 use crate::api::name::Name;
 use crate::codec::Limits;
-use crate::quant::{Cancel, cost};
+use crate::quant::cost;
 use crate::tensor::{Buffer, DType, Shape, Tensor};
 
 use super::admission::{Permit, Waiting};
@@ -337,14 +337,14 @@ impl Leader {
         }
         let begun = Instant::now();
         crate::telemetry::queue_wait(begun - item.queued);
-        let cancel = Cancel::default();
+        let task = self.compute.task();
         let made = catch_unwind(AssertUnwindSafe(|| {
             let Item { part, permit, body, .. } = &mut item;
             let spare = permit.held_bytes().saturating_sub(*body);
             let mut grow = |bytes| permit.grow_by(bytes);
             let effort = self.compute.effort(Length::Long);
             let mut context =
-                Context { limits: &self.limits, cancel: &cancel, spare, grow: &mut grow, effort };
+                Context { limits: &self.limits, task: &task, spare, grow: &mut grow, effort };
             let (x, together) = part.decode(&mut context)?;
             let shape = part.reserve(&x, &mut context)?;
             Ok((x, shape, context.spare, together))
@@ -388,13 +388,13 @@ impl Leader {
         group.iter().for_each(|ready| x.extend(ready.x.bytes()));
         let shape = Shape::new(vec![elements / self.row, self.row]).ok()?;
         let x = Tensor::view(DType::F32, shape, Arc::new(x), 0)?;
-        self.hosted.forward(&x, &Cancel::default()).ok()
+        self.hosted.forward(&x, &self.compute.task()).ok()
     }
 
     fn run_alone(&self, ready: Ready) {
         let started = Instant::now();
-        let cancel = Cancel::default();
-        let made = catch_unwind(AssertUnwindSafe(|| self.hosted.forward(&ready.x, &cancel)));
+        let task = self.compute.task();
+        let made = catch_unwind(AssertUnwindSafe(|| self.hosted.forward(&ready.x, &task)));
         let made = made.unwrap_or_else(|panic| Err(defect(panic)));
         let made = made.map_err(|error| ready.item.part.located(error));
         let rows = ready.rows;
@@ -411,12 +411,12 @@ impl Leader {
         let Item { mut part, mut permit, reply, .. } = item;
         drop(x);
         let run = Run { rows, executed, begun, decoded, took };
-        let cancel = Cancel::default();
+        let task = self.compute.task();
         let encoded = catch_unwind(AssertUnwindSafe(|| {
             let mut grow = |bytes| permit.grow_by(bytes);
             let effort = Effort::UNBOUNDED;
             let mut context =
-                Context { limits: &self.limits, cancel: &cancel, spare, grow: &mut grow, effort };
+                Context { limits: &self.limits, task: &task, spare, grow: &mut grow, effort };
             part.encode(made?, run, &mut context)
         }));
         let result = encoded.unwrap_or_else(|panic| Err(defect(panic)));

@@ -14,8 +14,9 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::api::effort::Effort;
 use crate::api::error::{Error, Kind};
+use crate::kernels::Isa;
 use crate::kernels::heap;
-use crate::quant::Cancel;
+use crate::quant::Task;
 use crate::telemetry;
 use crate::tensor::stock;
 
@@ -32,6 +33,8 @@ const HEAP_IDLE: Duration = Duration::from_millis(20);
 /// Bounds of the pools.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
+    /// Instruction set of the kernels.
+    pub isa: Isa,
     /// Threads of each pool.
     pub threads: usize,
     /// Bytes of bodies, tensors and answers held at once.
@@ -69,7 +72,7 @@ impl Job {
 
 /// Ends the work when the future that waits for it is dropped, as it is when the
 /// client disconnects.
-struct CancelOnDrop(Cancel, Job);
+struct CancelOnDrop(Task, Job);
 
 impl Drop for CancelOnDrop {
     fn drop(&mut self) {
@@ -107,6 +110,12 @@ impl Compute {
     #[must_use]
     pub const fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// A computation with its instruction set.
+    #[must_use]
+    pub fn task(&self) -> Task {
+        Task::new(self.settings.isa)
     }
 
     /// Bytes in use.
@@ -197,7 +206,7 @@ impl Compute {
         &self,
         length: Length,
         mut permit: Permit,
-        work: impl FnOnce(&Cancel, &mut Permit) -> Result<T, Error> + Send + 'static,
+        work: impl FnOnce(&Task, &mut Permit) -> Result<T, Error> + Send + 'static,
     ) -> Result<(T, Permit), Error> {
         let queued = Instant::now();
         // The body may have taken longer to arrive than the wait for its bytes was allowed.
@@ -211,13 +220,13 @@ impl Compute {
                     .ok_or_else(|| Error::new(Kind::Draining, "the server is stopping"))?
             }
         };
-        let cancel = Cancel::default();
+        let task = self.task();
         let (send, receive) = oneshot::channel();
-        let own_cancel = cancel.clone();
+        let own = task.clone();
         let job = move || {
             let _slot = slot;
             telemetry::queue_wait(queued.elapsed());
-            let result = catch_unwind(AssertUnwindSafe(|| work(&own_cancel, &mut permit)));
+            let result = catch_unwind(AssertUnwindSafe(|| work(&own, &mut permit)));
             let result = result.unwrap_or_else(|_| {
                 Err(Error::new(Kind::Internal, "the request met a defect of the server"))
             });
@@ -227,14 +236,14 @@ impl Compute {
             }
         };
         let job = Job(Arc::new(Mutex::new(Some(Box::new(job)))));
-        let _guard = CancelOnDrop(cancel.clone(), job.clone());
+        let _guard = CancelOnDrop(task.clone(), job.clone());
         let own_job = job.clone();
         self.spawn(length, move || {
             if let Some(job) = own_job.take() {
                 job();
             }
         });
-        self.wait_for(receive, patience, (&cancel, &job)).await
+        self.wait_for(receive, patience, (&task, &job)).await
     }
 
     /// Waits for the result of work that has a slot. Work that has not begun when `patience` ends is
@@ -243,7 +252,7 @@ impl Compute {
         &self,
         mut receive: oneshot::Receiver<Result<T, Error>>,
         patience: Instant,
-        (cancel, job): (&Cancel, &Job),
+        (task, job): (&Task, &Job),
     ) -> Result<T, Error> {
         let allowed = self.settings.max_compute;
         let end = allowed.map(|allowed| (Instant::now() + allowed, Moment::End));
@@ -256,7 +265,7 @@ impl Compute {
                 _ if received.is_some() => break,
                 Moment::Patience if job.take().is_some() => return Err(overloaded("deadline")),
                 Moment::Patience => {}
-                Moment::End => cancel.cancel(),
+                Moment::End => task.cancel(),
             }
         }
         let received = match received {
@@ -265,7 +274,7 @@ impl Compute {
         };
         let result =
             received.unwrap_or_else(|_| Err(Error::new(Kind::Internal, "the work was lost")));
-        match allowed.filter(|_| cancel.is_cancelled()) {
+        match allowed.filter(|_| task.is_cancelled()) {
             // Work that was stopped may find all kinds of fault with what it has made by then.
             Some(allowed) => result.map_err(|error| {
                 if error.kind == Kind::TooMuchWork { error } else { out_of_time(allowed) }
@@ -293,18 +302,21 @@ fn out_of_time(allowed: Duration) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
 
-    const SETTINGS: Settings = Settings {
+    static SETTINGS: LazyLock<Settings> = LazyLock::new(|| Settings {
+        isa: Isa::best(),
         threads: 1,
         max_inflight_bytes: 16 << 20,
         max_queue: 4,
         max_queue_wait: Duration::from_secs(60),
         max_compute: None,
-    };
+    });
 
     fn compute(max_queue: usize) -> Compute {
-        Compute::new(Settings { max_queue, ..SETTINGS }).unwrap()
+        Compute::new(Settings { max_queue, ..*SETTINGS }).unwrap()
     }
 
     #[tokio::test]
@@ -326,9 +338,9 @@ mod tests {
         let (stopped, wait_stopped) = oneshot::channel();
         let pool = compute.clone();
         let task = tokio::spawn(async move {
-            let work = |cancel: &Cancel, _: &mut Permit| {
+            let work = |task: &Task, _: &mut Permit| {
                 started.send(()).unwrap();
-                while !cancel.is_cancelled() {
+                while !task.is_cancelled() {
                     std::thread::yield_now();
                 }
                 stopped.send(()).unwrap();
@@ -345,8 +357,8 @@ mod tests {
     }
 
     /// Work that goes on until it is told to stop.
-    fn endless(cancel: &Cancel, _: &mut Permit) -> Result<(), Error> {
-        while !cancel.is_cancelled() {
+    fn endless(task: &Task, _: &mut Permit) -> Result<(), Error> {
+        while !task.is_cancelled() {
             std::thread::yield_now();
         }
         Err(Error::new(Kind::Internal, "cancelled"))
@@ -354,7 +366,7 @@ mod tests {
 
     #[tokio::test]
     async fn work_that_takes_too_long_is_stopped() {
-        let settings = Settings { max_compute: Some(Duration::from_millis(30)), ..SETTINGS };
+        let settings = Settings { max_compute: Some(Duration::from_millis(30)), ..*SETTINGS };
         let compute = Compute::new(settings).unwrap();
         for length in [Length::Short, Length::Long] {
             let permit = compute.admit(1).await.unwrap();
@@ -364,8 +376,8 @@ mod tests {
             assert_eq!(compute.inflight_bytes(), 0);
             // What was made nevertheless counts.
             let permit = compute.admit(1).await.unwrap();
-            let made = compute.run(length, permit, |cancel, permit| {
-                endless(cancel, permit).unwrap_err();
+            let made = compute.run(length, permit, |task, permit| {
+                endless(task, permit).unwrap_err();
                 Ok(7)
             });
             assert_eq!(made.await.unwrap().0, 7);
@@ -376,7 +388,7 @@ mod tests {
     #[tokio::test]
     async fn the_wait_for_a_thread_is_bounded() {
         let patience = Duration::from_millis(20);
-        let compute = Compute::new(Settings { max_queue_wait: patience, ..SETTINGS }).unwrap();
+        let compute = Compute::new(Settings { max_queue_wait: patience, ..*SETTINGS }).unwrap();
         let (release, released) = oneshot::channel::<()>();
         compute.spawn(Length::Long, move || assert!(released.blocking_recv().is_err()));
         let permit = compute.admit(1).await.unwrap();

@@ -20,7 +20,7 @@ use crate::api::error::{Error, Kind};
 use crate::api::payload::{Format, Payload};
 use crate::api::{compare, dequantize, inspect, matmul, quantize};
 use crate::codec::Limits;
-use crate::quant::Cancel;
+use crate::quant::Task;
 
 use admission::Permit;
 use batch::Batching;
@@ -260,17 +260,17 @@ impl Service {
         work: impl FnOnce(&mut Context<'_>) -> Result<T, Error> + Send + 'static,
     ) -> Result<(Done<T>, Permit), Error> {
         let (limits, effort) = (Arc::clone(&self.limits), self.compute.effort(length));
-        let work = move |cancel: &Cancel, permit: &mut Permit| {
+        let work = move |task: &Task, permit: &mut Permit| {
             let started = Instant::now();
             let spare = permit.held_bytes().saturating_sub(body);
             let mut grow = |bytes| permit.grow_by(bytes);
-            let mut context = Context { limits: &limits, cancel, spare, grow: &mut grow, effort };
+            let mut context = Context { limits: &limits, task, spare, grow: &mut grow, effort };
             let made = work(&mut context);
             if context.effort.is_outgrown() {
                 return Ok(Done::Outgrown);
             }
             let made = made?;
-            if cancel.is_cancelled() {
+            if task.is_cancelled() {
                 return Err(Error::new(Kind::Internal, "cancelled"));
             }
             Ok(Done::Made(made, started.elapsed()))

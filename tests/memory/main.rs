@@ -13,7 +13,8 @@ use quantd::api::effort::Effort;
 use quantd::api::payload::{Format, Payload};
 use quantd::codec::Limits;
 use quantd::codec::encoding::Encoding;
-use quantd::quant::Cancel;
+use quantd::kernels::Isa;
+use quantd::quant::Task;
 use quantd::service::{Command, Operation, execute};
 use quantd::tensor::Buffer;
 
@@ -38,7 +39,7 @@ struct Case {
 /// Bytes that were reserved and the most that were taken, or what was wrong.
 fn measure(case: &Case) -> (usize, usize, Option<String>) {
     let limits = Limits::default();
-    let cancel = Cancel::default();
+    let task = Task::new(Isa::best());
     let reserved = case.operation.cost(case.input, case.body.len());
     let mut grown = 0;
     let mut grow = |bytes| {
@@ -49,7 +50,7 @@ fn measure(case: &Case) -> (usize, usize, Option<String>) {
     let body = Arc::new(Buffer::copy_of(&case.body));
     let spare = reserved - body.bytes().len();
     let (grow, effort) = (&mut grow, Effort::UNBOUNDED);
-    let mut context = Context { limits: &limits, cancel: &cancel, spare, grow, effort };
+    let mut context = Context { limits: &limits, task: &task, spare, grow, effort };
     let payload = Payload {
         body,
         format: case.input,

@@ -2,7 +2,7 @@
 
 use crate::quant::calibrate::Calibration;
 use crate::quant::params::{Numerics, Range};
-use crate::quant::{Cancel, QuantError};
+use crate::quant::{QuantError, Task};
 
 /// One range a slice, in the type that they were asked for in.
 #[derive(Debug)]
@@ -21,11 +21,11 @@ impl Ranges {
     pub fn of(
         learnt: &Calibration,
         (numerics, wide): (&Numerics, bool),
-        cancel: &Cancel,
+        task: &Task,
     ) -> Result<Self, QuantError> {
         if wide {
-            return learnt.ranges(numerics, cancel).map(Self::F64);
+            return learnt.ranges(numerics, task).map(Self::F64);
         }
-        learnt.ranges(numerics, cancel).map(Self::F32)
+        learnt.ranges(numerics, task).map(Self::F32)
     }
 }

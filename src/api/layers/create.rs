@@ -22,7 +22,7 @@ use crate::quant::matmul::Operand;
 use crate::quant::quantize::working_bytes;
 use crate::quant::scheme::{Granularity, Scheme};
 use crate::quant::transpose::transposed;
-use crate::quant::{Cancel, QuantError, cost};
+use crate::quant::{QuantError, Task, cost};
 use crate::tensor::{Buffer, DType, Reals, Tensor};
 
 use super::coding::{self, Calibrated};
@@ -205,7 +205,7 @@ fn layer(
     let bias = bias.map(|bias| real(&bias).into_owned());
     let activation = activation.unwrap_or(Activation::None);
     let definition = Definition { geometry, weight, bias, float, input, output, activation };
-    let layer = Layer::new(&definition, context.cancel).map_err(|error| located(error, &origin))?;
+    let layer = Layer::new(&definition, context.task).map_err(|error| located(error, &origin))?;
     context.take(0)?;
     Ok((definition, layer))
 }
@@ -240,10 +240,10 @@ fn weights(
             context.afford(cost::quantize(tensor.shape(), &scheme))?;
             let operand = Operand::Real { tensor, scheme: &scheme };
             context.reserve(working_bytes(tensor, &scheme).map_err(at)?)?;
-            let weight = Weight::new(&operand, order, context.cancel).map_err(at)?;
+            let weight = Weight::new(&operand, order, context.task).map_err(at)?;
             context.take(0)?;
             let float =
-                if keep_float { real_weight(tensor, order, &weight, context.cancel) } else { None };
+                if keep_float { real_weight(tensor, order, &weight, context.task) } else { None };
             context.take(0)?;
             Ok((weight, float))
         }
@@ -255,10 +255,10 @@ fn weights(
                 granularity: coded_granularity(item, order),
                 stated: item.stated,
             };
-            let weight = Weight::new(&operand, order, context.cancel).map_err(at)?;
+            let weight = Weight::new(&operand, order, context.task).map_err(at)?;
             context.take(0)?;
             let float =
-                if keep_float { Some(weight.restored(context.cancel).map_err(at)?) } else { None };
+                if keep_float { Some(weight.restored(context.task).map_err(at)?) } else { None };
             context.take(0)?;
             Ok((weight, float))
         }
@@ -266,10 +266,10 @@ fn weights(
 }
 
 /// The real numbers that codes were found of, a row (or kernel) an output.
-fn real_weight(tensor: &Tensor, order: Order, weight: &Weight, cancel: &Cancel) -> Option<Tensor> {
+fn real_weight(tensor: &Tensor, order: Order, weight: &Weight, task: &Task) -> Option<Tensor> {
     let float = real(tensor);
     let float = match (order, weight.codes().shape().dims()) {
-        (Order::Columns, &[n, k]) => transposed(&float, [k, n], cancel),
+        (Order::Columns, &[n, k]) => transposed(&float, [k, n], task),
         _ => Cow::Borrowed(&*float),
     };
     Tensor::from_elements(DType::F32, weight.codes().shape().clone(), &float)

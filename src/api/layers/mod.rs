@@ -8,7 +8,7 @@ pub mod stored;
 
 use std::sync::{Arc, Weak};
 
-use crate::quant::Cancel;
+use crate::quant::Task;
 use crate::quant::cost::Cost;
 use crate::quant::layer::{
     ChainError, Geometry, Layer, Price, chain_cost, chain_forward, chain_shape,
@@ -139,8 +139,8 @@ impl Hosted {
     ///
     /// # Errors
     /// [`Error`] about `/shape`, `/dtype` or `/data`.
-    pub fn forward(&self, x: &Tensor, cancel: &Cancel) -> Result<Tensor, Error> {
-        chain_forward(&self.layers(), x, cancel).map_err(|error| self.located(error))
+    pub fn forward(&self, x: &Tensor, task: &Task) -> Result<Tensor, Error> {
+        chain_forward(&self.layers(), x, task).map_err(|error| self.located(error))
     }
 
     fn located(&self, error: ChainError) -> Error {

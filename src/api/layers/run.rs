@@ -78,7 +78,7 @@ pub fn forward(
 ) -> Result<Answer, Error> {
     let (x, _) = input_of_run(payload, context)?;
     reserve(hosted, &x, format, context)?;
-    let y = hosted.forward(&x, context.cancel)?;
+    let y = hosted.forward(&x, context.task)?;
     answer(hosted, y, format, context)
 }
 
@@ -149,14 +149,13 @@ pub fn evaluate(
     let (started, mut runs) = (now(), 0);
     let (real, made) = loop {
         let start = now();
-        let made = hosted.forward(&x, context.cancel)?;
+        let made = hosted.forward(&x, context.task)?;
         let between = now();
-        let real =
-            chain_float(&layers, &x, context.cancel).map_err(|error| unkept(hosted, error))?;
+        let real = chain_float(&layers, &x, context.task).map_err(|error| unkept(hosted, error))?;
         let times = [between - start, now() - between];
         best = [best[0].min(times[0]), best[1].min(times[1])];
         runs += 1;
-        if runs == MAX_RUNS || now() - started > ENOUGH || context.cancel.is_cancelled() {
+        if runs == MAX_RUNS || now() - started > ENOUGH || context.task.is_cancelled() {
             break (real, made);
         }
     };

@@ -12,7 +12,7 @@ use crate::api::error::Place;
 use crate::api::name::Name;
 use crate::codec::{Limits, safetensors};
 use crate::kernels::scalar::Affine;
-use crate::quant::Cancel;
+use crate::quant::Task;
 use crate::quant::codes::Stated;
 use crate::quant::layer::{
     Activation, Conv, Definition, Geometry, Input, Layer, Order, Output, Parameters, Weight,
@@ -275,7 +275,7 @@ impl Stored {
 ///
 /// # Errors
 /// What is wrong with it, for the log.
-pub fn read(buffer: Buffer) -> Result<Restored, String> {
+pub fn read(buffer: Buffer, task: &Task) -> Result<Restored, String> {
     let bytes = buffer.bytes().len();
     let limits = Limits {
         max_bytes: bytes,
@@ -307,10 +307,9 @@ pub fn read(buffer: Buffer) -> Result<Restored, String> {
             Content::Chain(chain.iter().map(|text| name(text)).collect::<Result<_, _>>()?)
         }
         (None, Some(kind)) => {
-            let definition = definition(kind, document.tensors.into_iter().collect())
+            let definition = definition(kind, document.tensors.into_iter().collect(), task)
                 .ok_or_else(|| "the description contradicts itself".to_owned())??;
-            let layer =
-                Layer::new(&definition, &Cancel::default()).map_err(|error| error.to_string())?;
+            let layer = Layer::new(&definition, task).map_err(|error| error.to_string())?;
             let doc = LayerDoc::of_layer(&definition, &layer);
             Content::Layer(Box::new((layer, doc)))
         }
@@ -328,6 +327,7 @@ pub fn read(buffer: Buffer) -> Result<Restored, String> {
 fn definition(
     kind: &Kind,
     mut tensors: BTreeMap<String, Tensor>,
+    task: &Task,
 ) -> Option<Result<Definition, String>> {
     let (geometry, order) = match kind.convolution {
         None => (Geometry::Linear, Order::Rows),
@@ -354,7 +354,7 @@ fn definition(
     if !(2..=8).contains(&kind.bits) {
         return None;
     }
-    let weight = match Weight::new(&operand, order, &Cancel::default()) {
+    let weight = match Weight::new(&operand, order, task) {
         Ok(weight) => weight,
         Err(error) => return Some(Err(error.to_string())),
     };

@@ -57,7 +57,7 @@ pub fn reserve(
 /// # Errors
 /// [`Error`] about the input.
 pub fn forward(hosted: &Hosted, x: &Tensor, context: &Context<'_>) -> Result<Tensor, Error> {
-    hosted.forward(x, context.cancel).map_err(located)
+    hosted.forward(x, context.task).map_err(located)
 }
 
 /// The result as the outputs of an answer.

@@ -7,7 +7,7 @@ use crate::api::effort::Effort;
 use crate::api::fields::Origin;
 use crate::codec::Limits;
 use crate::codec::safetensors::Opaque;
-use crate::quant::Cancel;
+use crate::quant::Task;
 use crate::tensor::{Buffer, DType, Shape};
 
 fn tensor(dtype: DType, dims: &[usize]) -> AnyTensor {
@@ -43,11 +43,10 @@ fn chosen(
     tensors: Vec<(String, AnyTensor)>,
     rule: Rule,
 ) -> Result<Vec<String>, (String, String)> {
-    let (limits, cancel) = (Limits::default(), Cancel::default());
+    let (limits, task) = (Limits::default(), Task::default());
     let mut grow = |_| Ok(());
     let effort = Effort::UNBOUNDED;
-    let mut context =
-        Context { limits: &limits, cancel: &cancel, spare: 0, grow: &mut grow, effort };
+    let mut context = Context { limits: &limits, task: &task, spare: 0, grow: &mut grow, effort };
     let options = options.as_object().unwrap().clone();
     let mut fields = Fields::new(options, Origin::Body(String::new()));
     let all = tensors.len();

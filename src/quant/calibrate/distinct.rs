@@ -13,7 +13,7 @@ use std::sync::atomic::{self, AtomicBool};
 use rayon::prelude::*;
 
 use crate::kernels::real::Real;
-use crate::quant::Cancel;
+use crate::quant::Task;
 use crate::quant::range::BLOCK;
 
 /// Most values that are kept.
@@ -25,10 +25,10 @@ pub(super) struct Distinct(Vec<(f64, u64)>);
 
 impl Distinct {
     /// The finite elements of a slice; none where they are too many.
-    pub(super) fn of<T: Real>(values: &[T], cancel: &Cancel) -> Option<Self> {
+    pub(super) fn of<T: Real>(values: &[T], task: &Task) -> Option<Self> {
         let many = AtomicBool::new(false);
         let of_block = |block: &[T]| {
-            let stop = cancel.is_cancelled() || many.load(atomic::Ordering::Relaxed);
+            let stop = task.is_cancelled() || many.load(atomic::Ordering::Relaxed);
             let found = if stop { None } else { Self::of_block(block) };
             if found.is_none() {
                 many.store(true, atomic::Ordering::Relaxed);

@@ -11,7 +11,7 @@
 //! Zeros are in no bin: what is missing to the number of elements.
 
 use crate::kernels::real::Real;
-use crate::quant::Cancel;
+use crate::quant::Task;
 use crate::quant::range::histogram::histogram;
 
 /// Least exponent of the top: magnitudes below 2^-1000 share a bin, so that
@@ -51,12 +51,7 @@ pub(super) fn magnitude([min, max]: [f64; 2]) -> f64 {
 
 impl Histogram {
     /// Counts elements of that extent in `bins` bins, a power of two, for each sign.
-    pub(super) fn of<T: Real>(
-        values: &[T],
-        extent: [f64; 2],
-        bins: usize,
-        cancel: &Cancel,
-    ) -> Self {
+    pub(super) fn of<T: Real>(values: &[T], extent: [f64; 2], bins: usize, task: &Task) -> Self {
         let top = top_of(magnitude(extent));
         // Exact, as are the bins then: a power of two, and what gets subnormal is in the first.
         let factor = libm::ldexp(1.0, -top);
@@ -65,11 +60,7 @@ impl Histogram {
                 let x = x * sign;
                 if x > T::ZERO { x.to_f64() * factor } else { f64::NAN }
             };
-            if any {
-                histogram(values, map, bins, [0.0, 1.0], cancel).counts
-            } else {
-                vec![0; bins]
-            }
+            if any { histogram(values, map, bins, [0.0, 1.0], task).counts } else { vec![0; bins] }
         };
         let [min, max] = extent;
         Self { top, positive: side(T::ONE, max > 0.0), negative: side(-T::ONE, min < 0.0) }

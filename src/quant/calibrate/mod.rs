@@ -23,7 +23,7 @@ pub use crate::kernels::scalar::Affine;
 use crate::tensor::{Reals, Tensor};
 
 use super::layout::Layout;
-use super::{Cancel, QuantError};
+use super::{QuantError, Task};
 use distinct::Distinct;
 use histogram::Histogram;
 pub use plan::{BINS, Method, Plan};
@@ -83,14 +83,14 @@ struct Slice {
 }
 
 impl Slice {
-    fn of<T: Real>(values: &[T], plan: &Plan, cancel: &Cancel) -> (Self, [u64; 2]) {
-        let extent = super::extent::whole(values, cancel);
+    fn of<T: Real>(values: &[T], plan: &Plan, task: &Task) -> (Self, [u64; 2]) {
+        let extent = super::extent::whole(values, task);
         let finite = values.len() as u64 - extent.nan - extent.inf;
         let ends = if finite == 0 { [0.0; 2] } else { [extent.min, extent.max].map(Real::to_f64) };
         let histogram =
-            plan.method().counts().then(|| Histogram::of(values, ends, plan.bins(), cancel));
+            plan.method().counts().then(|| Histogram::of(values, ends, plan.bins(), task));
         let average = plan.method().averages().then_some(ends);
-        let distinct = if plan.method().is_entropy() { Distinct::of(values, cancel) } else { None };
+        let distinct = if plan.method().is_entropy() { Distinct::of(values, task) } else { None };
         (Self { finite, extent: ends, average, histogram, distinct }, [extent.nan, extent.inf])
     }
 
@@ -155,10 +155,10 @@ impl Calibration {
     /// # Errors
     /// [`QuantError`] when the plan does not fit the shape, when there are no
     /// elements, or when there is NaN and the plan refuses it.
-    pub fn of_batch(plan: Plan, tensor: &Tensor, cancel: &Cancel) -> Result<Self, QuantError> {
+    pub fn of_batch(plan: Plan, tensor: &Tensor, task: &Task) -> Result<Self, QuantError> {
         match tensor.reals() {
-            Reals::F32(x) => Self::of_elements(plan, &x, tensor, cancel),
-            Reals::F64(x) => Self::of_elements(plan, &x, tensor, cancel),
+            Reals::F32(x) => Self::of_elements(plan, &x, tensor, task),
+            Reals::F64(x) => Self::of_elements(plan, &x, tensor, task),
         }
     }
 
@@ -166,13 +166,13 @@ impl Calibration {
         plan: Plan,
         x: &[T],
         tensor: &Tensor,
-        cancel: &Cancel,
+        task: &Task,
     ) -> Result<Self, QuantError> {
         if x.is_empty() {
             return Err(QuantError::field("data", "the batch has no elements"));
         }
         let layout = Layout::new(plan.granularity(), tensor.shape())?;
-        let of_slice = |slice| Slice::of(&super::gather::slice(x, &layout, slice), &plan, cancel);
+        let of_slice = |slice| Slice::of(&super::gather::slice(x, &layout, slice), &plan, task);
         let found: Vec<(Slice, [u64; 2])> =
             (0..layout.slices()).into_par_iter().map(of_slice).collect();
         let mut seen = Seen { batches: 1, elements: x.len() as u64, nan: 0, inf: 0 };

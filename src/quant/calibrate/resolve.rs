@@ -10,7 +10,7 @@ use crate::quant::range::entropy::ort;
 use crate::quant::range::entropy::tensorrt::{self, Thresholds};
 use crate::quant::range::histogram::Sparse;
 use crate::quant::range::{mse, percentile};
-use crate::quant::{Cancel, QuantError};
+use crate::quant::{QuantError, Task};
 
 use super::histogram::{Cell, Histogram, magnitude};
 use super::{Calibration, Method, Slice};
@@ -25,13 +25,13 @@ impl Calibration {
     pub fn ranges<T: Real>(
         &self,
         numerics: &Numerics,
-        cancel: &Cancel,
+        task: &Task,
     ) -> Result<Vec<Range<T>>, QuantError> {
         if self.seen.batches == 0 {
             return Err(QuantError::field("calibrator", "no batch was fed to the calibrator yet")
                 .cure("feed batches first"));
         }
-        self.slices.par_iter().map(|slice| self.range(slice, numerics, cancel)).collect()
+        self.slices.par_iter().map(|slice| self.range(slice, numerics, task)).collect()
     }
 
     /// Scale and zero point of each slice for codes of `numerics`: one for
@@ -42,9 +42,9 @@ impl Calibration {
     pub fn parameters<T: Real>(
         &self,
         numerics: &Numerics,
-        cancel: &Cancel,
+        task: &Task,
     ) -> Result<Vec<Affine<T>>, QuantError> {
-        let ranges = self.ranges(numerics, cancel)?;
+        let ranges = self.ranges(numerics, task)?;
         Ok(ranges.into_iter().map(|range| numerics.affine(range)).collect())
     }
 
@@ -52,7 +52,7 @@ impl Calibration {
         &self,
         slice: &Slice,
         numerics: &Numerics,
-        cancel: &Cancel,
+        task: &Task,
     ) -> Result<Range<T>, QuantError> {
         let [min, max] = slice.extent.map(T::from_f64);
         if !(min.is_finite() && max.is_finite()) {
@@ -68,39 +68,34 @@ impl Calibration {
             return Ok(Range::around_zero(min, max));
         }
         Ok(match (self.plan.method(), &slice.histogram) {
-            (Method::CrossEntropy { .. }, _) => self.by_softmax(whole, numerics, cancel),
+            (Method::CrossEntropy { .. }, _) => self.by_softmax(whole, numerics, task),
             (Method::Percentile(p), Some(counts)) => {
                 let [min, max] = percentiles(slice, counts, p, numerics).map(T::from_f64);
                 Range::around_zero(min, max)
             }
             (Method::Mse, Some(counts)) => {
                 let cells = counts.cells(slice.finite - counts.counted());
-                least_error(&cells, counts.top, whole, numerics, cancel)
+                least_error(&cells, counts.top, whole, numerics, task)
             }
             (Method::EntropyOrt, Some(counts)) => {
                 let extent = Extent { min, max, nan: 0, inf: 0 };
-                by_both_sides(slice, counts, extent, cancel)
+                by_both_sides(slice, counts, extent, task)
             }
             (Method::EntropyTensorrt, Some(counts)) => {
-                by_magnitude(slice, counts, whole, Thresholds::OfOutliers, (numerics, cancel))
+                by_magnitude(slice, counts, whole, Thresholds::OfOutliers, (numerics, task))
             }
             (Method::EntropyModelopt, Some(counts)) => {
-                by_magnitude(slice, counts, whole, Thresholds::All, (numerics, cancel))
+                by_magnitude(slice, counts, whole, Thresholds::All, (numerics, task))
             }
             (Method::MinMax | Method::MovingAverage { .. }, _) | (_, None) => whole,
         })
     }
 
-    fn by_softmax<T: Real>(
-        &self,
-        whole: Range<T>,
-        numerics: &Numerics,
-        cancel: &Cancel,
-    ) -> Range<T> {
+    fn by_softmax<T: Real>(&self, whole: Range<T>, numerics: &Numerics, task: &Task) -> Range<T> {
         let Some(sample) = &self.sample else { return whole };
         let values: Vec<T> = sample.elements().map(T::from_f64).collect();
         let lines = Lines { values: &values, line: sample.line(), weights: &sample.counts() };
-        cross_entropy::weighted(lines, whole, numerics, cancel)
+        cross_entropy::weighted(lines, whole, numerics, task)
     }
 }
 
@@ -153,11 +148,11 @@ fn least_error<T: Real>(
     top: i32,
     whole: Range<T>,
     numerics: &Numerics,
-    cancel: &Cancel,
+    task: &Task,
 ) -> Range<T> {
     let (mut best, mut least) = (whole, f64::INFINITY);
     for candidate in mse::candidates(whole, numerics).iter() {
-        if cancel.is_cancelled() {
+        if task.is_cancelled() {
             break;
         }
         let error = squared_error(cells, top, numerics.affine(candidate), numerics);
@@ -206,10 +201,10 @@ fn by_both_sides<T: Real>(
     slice: &Slice,
     counts: &Histogram,
     extent: Extent<T>,
-    cancel: &Cancel,
+    task: &Task,
 ) -> Range<T> {
     if let Some(values) = few(slice) {
-        return ort::weighted(&values, extent, cancel);
+        return ort::weighted(&values, extent, task);
     }
     let used = counts.used();
     let below = counts.negative[..used].iter().rev();
@@ -219,7 +214,7 @@ fn by_both_sides<T: Real>(
     }
     let magnitude = |k: usize| T::from_f64(counts.edge(k));
     let edge = |k: usize| if k < used { -magnitude(used - k) } else { magnitude(k - used) };
-    ort::of(&bins, edge, extent, cancel)
+    ort::of(&bins, edge, extent, task)
 }
 
 /// The search of TensorRT over the values themselves, or over bins of
@@ -229,7 +224,7 @@ fn by_magnitude<T: Real>(
     counts: &Histogram,
     whole: Range<T>,
     thresholds: Thresholds,
-    how: (&Numerics, &Cancel),
+    how: (&Numerics, &Task),
 ) -> Range<T> {
     if let Some(values) = few(slice) {
         return tensorrt::weighted(&values, whole, thresholds, how);

@@ -22,7 +22,7 @@ fn numerics(bits: u32, symmetric: bool) -> Numerics {
 }
 
 fn batch(plan: Plan, values: &[f32]) -> Calibration {
-    Calibration::of_batch(plan, &tensor(values, &[values.len()]), &Cancel::default()).unwrap()
+    Calibration::of_batch(plan, &tensor(values, &[values.len()]), &Task::default()).unwrap()
 }
 
 fn fed<'a>(plan: Plan, batches: impl IntoIterator<Item = &'a [f32]>) -> Calibration {
@@ -32,12 +32,12 @@ fn fed<'a>(plan: Plan, batches: impl IntoIterator<Item = &'a [f32]>) -> Calibrat
 }
 
 fn range(calibration: &Calibration, numerics: &Numerics) -> Range<f32> {
-    calibration.ranges(numerics, &Cancel::default()).unwrap()[0]
+    calibration.ranges(numerics, &Task::default()).unwrap()[0]
 }
 
 fn exact(method: &RangeMethod, values: &[f32], numerics: &Numerics) -> Range<f32> {
     let slice = Exact { values, extent: extent(values), line: values.len() };
-    range::find(method, slice, numerics, &Cancel::default())
+    range::find(method, slice, numerics, &Task::default())
 }
 
 /// Numbers with an outlier, both signs, zeros, and few of everything.
@@ -110,7 +110,7 @@ fn min_max_is_that_of_all_elements() {
             let numerics = numerics(8, symmetric);
             let expected = exact(&RangeMethod::MinMax, &values, &numerics);
             assert_eq!(range(&calibration, &numerics), expected, "{name}");
-            let parameters = calibration.parameters(&numerics, &Cancel::default()).unwrap();
+            let parameters = calibration.parameters(&numerics, &Task::default()).unwrap();
             assert_eq!(parameters, [numerics.affine(expected)], "{name}");
         }
     }
@@ -199,15 +199,14 @@ fn cross_entropy_of_few_lines_is_the_exact_search() {
     let method = Method::CrossEntropy { axis: -1 };
     let mut calibration = Calibration::new(plan(method));
     for rows in values[..6000].chunks(2000) {
-        let rows =
-            Calibration::of_batch(plan(method), &tensor(rows, &[200, 10]), &Cancel::default());
+        let rows = Calibration::of_batch(plan(method), &tensor(rows, &[200, 10]), &Task::default());
         calibration.feed(&rows.unwrap()).unwrap();
     }
     let values = &values[..6000];
     for numerics in [numerics(4, true), numerics(4, false)] {
         let slice = Exact { values, extent: extent(values), line: 10 };
         let method = RangeMethod::CrossEntropy { axis: -1 };
-        let expected = range::find(&method, slice, &numerics, &Cancel::default());
+        let expected = range::find(&method, slice, &numerics, &Task::default());
         assert_eq!(range(&calibration, &numerics), expected);
     }
 }
@@ -285,7 +284,7 @@ fn channels_are_learnt_apart() {
     let plan = plan.unwrap();
     let mut calibration = Calibration::new(plan);
     let feed = |calibration: &mut Calibration, values: &[f32], dims: &[usize]| {
-        let batch = Calibration::of_batch(plan, &tensor(values, dims), &Cancel::default())?;
+        let batch = Calibration::of_batch(plan, &tensor(values, dims), &Task::default())?;
         calibration.feed(&batch)
     };
     feed(&mut calibration, &[1.0, -10.0, 2.0, -20.0], &[2, 2]).unwrap();
@@ -298,7 +297,7 @@ fn channels_are_learnt_apart() {
     assert_eq!(feed(&mut calibration, &[], &[0, 2]).unwrap_err().field, "data");
     assert_eq!(calibration, before);
     let ranges: Vec<Range<f32>> =
-        calibration.ranges(&numerics(8, false), &Cancel::default()).unwrap();
+        calibration.ranges(&numerics(8, false), &Task::default()).unwrap();
     assert_eq!(ranges, [Range { min: -3.0, max: 4.0 }, Range { min: -20.0, max: 60.0 }]);
 }
 
@@ -306,7 +305,7 @@ fn channels_are_learnt_apart() {
 fn nan_is_refused_or_left_out() {
     let values = [1.0, f32::NAN, -2.0, f32::INFINITY];
     for method in METHODS {
-        let error = Calibration::of_batch(plan(method), &tensor(&values, &[4]), &Cancel::default());
+        let error = Calibration::of_batch(plan(method), &tensor(&values, &[4]), &Task::default());
         assert_eq!(&*error.unwrap_err().detail, "element 1 is NaN");
         let ignoring = Plan::new(method, Granularity::Tensor, None, true).unwrap();
         let calibration = batch(ignoring, &values);
@@ -320,7 +319,7 @@ fn nan_is_refused_or_left_out() {
 #[test]
 fn without_data_there_is_no_range() {
     let empty = Calibration::new(plan(Method::MinMax));
-    let error = empty.parameters::<f32>(&numerics(8, true), &Cancel::default()).unwrap_err();
+    let error = empty.parameters::<f32>(&numerics(8, true), &Task::default()).unwrap_err();
     assert_eq!(error.field, "calibrator");
 }
 
@@ -360,16 +359,16 @@ fn numbers_of_every_size_are_counted() {
         let shape = Shape::vector(5).unwrap();
         let tensor = Tensor::from_elements(DType::F64, shape, &values).unwrap();
         for method in METHODS {
-            let found = Calibration::of_batch(plan(method), &tensor, &Cancel::default()).unwrap();
+            let found = Calibration::of_batch(plan(method), &tensor, &Task::default()).unwrap();
             for numerics in [numerics(8, true), numerics(8, false)] {
-                let ranges = found.ranges::<f64>(&numerics, &Cancel::default()).unwrap();
+                let ranges = found.ranges::<f64>(&numerics, &Task::default()).unwrap();
                 let amax = ranges[0].abs_max();
                 assert!(amax <= 2.0 * factor && amax >= 0.0, "{method:?} {factor} {ranges:?}");
                 if method != Method::MinMax && factor > 1e-300 {
                     assert!(amax > 0.3 * factor, "{method:?} {factor} {ranges:?}");
                 }
             }
-            let narrow = found.ranges::<f32>(&numerics(8, true), &Cancel::default());
+            let narrow = found.ranges::<f32>(&numerics(8, true), &Task::default());
             assert_eq!(narrow.is_err(), factor > 1e100, "{factor}");
         }
     }

@@ -10,7 +10,7 @@ use super::super::codes::Stated;
 use super::super::cost::Cost;
 use super::super::dequantize::{Codes, dequantize};
 use super::super::scheme::Granularity;
-use super::super::{Cancel, QuantError};
+use super::super::{QuantError, Task};
 use super::{Geometry, Layer, Price};
 
 /// A layer of a chain that failed.
@@ -34,16 +34,16 @@ pub fn passes_codes(layer: &Layer, next: &Layer) -> bool {
 ///
 /// # Errors
 /// [`ChainError`] names the layer that does not take what it is given.
-pub fn chain_forward(links: &[&Layer], x: &Tensor, cancel: &Cancel) -> Result<Tensor, ChainError> {
+pub fn chain_forward(links: &[&Layer], x: &Tensor, task: &Task) -> Result<Tensor, ChainError> {
     let mut x = x.clone();
     for (link, layer) in links.iter().enumerate() {
         let at = |error| ChainError { link, error };
         if let Some(before) = link.checked_sub(1).map(|before| links[before])
             && !passes_codes(before, layer)
         {
-            x = real(before, x, cancel).map_err(at)?;
+            x = real(before, x, task).map_err(at)?;
         }
-        x = layer.forward(&fitting(layer, x), cancel).map_err(at)?;
+        x = layer.forward(&fitting(layer, x), task).map_err(at)?;
     }
     Ok(x)
 }
@@ -52,9 +52,9 @@ pub fn chain_forward(links: &[&Layer], x: &Tensor, cancel: &Cancel) -> Result<Te
 ///
 /// # Errors
 /// As [`chain_forward`], and where a layer has not kept its real weights.
-pub fn chain_float(links: &[&Layer], x: &Tensor, cancel: &Cancel) -> Result<Tensor, ChainError> {
+pub fn chain_float(links: &[&Layer], x: &Tensor, task: &Task) -> Result<Tensor, ChainError> {
     links.iter().enumerate().try_fold(x.clone(), |x, (link, layer)| {
-        layer.float_forward(&fitting(layer, x), cancel).map_err(|error| ChainError { link, error })
+        layer.float_forward(&fitting(layer, x), task).map_err(|error| ChainError { link, error })
     })
 }
 
@@ -90,7 +90,7 @@ pub fn chain_cost(links: &[&Layer], dims: &[usize], product: Price) -> Result<Co
 }
 
 /// The result of a layer in F32.
-fn real(layer: &Layer, x: Tensor, cancel: &Cancel) -> Result<Tensor, QuantError> {
+fn real(layer: &Layer, x: Tensor, task: &Task) -> Result<Tensor, QuantError> {
     let Some(affine) = layer.output.affine() else { return Ok(x) };
     let one = |tensor: Option<Tensor>| tensor.ok_or_else(|| QuantError::field("scale", "missing"));
     let scale = one(Tensor::from_elements(DType::F32, Shape::scalar(), &[affine.scale]))?;
@@ -98,7 +98,7 @@ fn real(layer: &Layer, x: Tensor, cancel: &Cancel) -> Result<Tensor, QuantError>
     let granularity = Granularity::Tensor;
     let stated = Stated::default();
     let codes = Codes { codes: &x, scale: &scale, zero_point: Some(&zero), granularity, stated };
-    dequantize(&codes, DType::F32, cancel)
+    dequantize(&codes, DType::F32, task)
 }
 
 /// Images as the rows that a linear layer takes, if it takes so many pixels.

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::super::{Cancel, QuantError};
+use super::super::{QuantError, Task};
 
 /// Elements of the rows that are made at a time.
 const BLOCK: usize = 1 << 20;
@@ -135,7 +135,7 @@ impl Plan {
         pad: &(dyn Fn(usize) -> S + Sync),
         out: &mut [T],
         product: &mut Product<'_, S, T>,
-        cancel: &Cancel,
+        task: &Task,
     ) {
         let (k, n, all) = (self.depth(), self.outputs(), self.rows());
         let step = self.rows_of_a_block();
@@ -150,7 +150,7 @@ impl Plan {
             let elements = &mut elements[..rows.len() * k];
             let results = &mut results[..rows.len() * n];
             for group in 0..self.conv.groups {
-                if cancel.is_cancelled() {
+                if task.is_cancelled() {
                     return;
                 }
                 let parts = elements.par_chunks_exact_mut(k).with_min_len(16).enumerate();

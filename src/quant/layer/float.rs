@@ -11,7 +11,7 @@ use crate::tensor::{Buffer, DType, Tensor};
 
 use super::super::layout::CHUNK;
 use super::super::matmul::Report;
-use super::super::{Cancel, QuantError};
+use super::super::{QuantError, Task};
 use super::forward::reals;
 use super::{Geometry, Layer};
 
@@ -48,7 +48,7 @@ impl Layer {
     ///
     /// # Errors
     /// [`QuantError`] about `shape`, or `keep_float` where none were kept.
-    pub fn float_forward(&self, x: &Tensor, cancel: &Cancel) -> Result<Tensor, QuantError> {
+    pub fn float_forward(&self, x: &Tensor, task: &Task) -> Result<Tensor, QuantError> {
         let Some(weight) = &self.float else {
             return Err(QuantError::field("keep_float", "the real weights were not kept")
                 .cure("create the layer with keep_float true"));
@@ -62,14 +62,14 @@ impl Layer {
         let cells = out.elements_mut::<f32>();
         if !cells.is_empty() {
             match self.geometry {
-                Geometry::Linear => multiply(&x, &weight, self.weight_dims[0], cells, cancel),
+                Geometry::Linear => multiply(&x, &weight, self.weight_dims[0], cells, task),
                 Geometry::Conv(conv) => {
                     let plan = conv.plan(&self.weight_dims, x_dims)?;
                     let (n, k) = (plan.outputs(), plan.depth());
                     let product = &mut |group: usize, _, rows: &[f32], out: &mut [f32]| {
-                        multiply(rows, &weight[group * n * k..][..n * k], n, out, cancel);
+                        multiply(rows, &weight[group * n * k..][..n * k], n, out, task);
                     };
-                    plan.run(&x, &|_| 0.0, cells, product, cancel);
+                    plan.run(&x, &|_| 0.0, cells, product, task);
                 }
             }
             let pixels = if self.geometry == Geometry::Linear { 1 } else { self.pixels(&shape) };
@@ -79,7 +79,7 @@ impl Layer {
                 let bias = bias.map_or(0.0, |bias| bias[i % n]);
                 cells.iter_mut().for_each(|x| *x += bias);
             });
-            cells.par_chunks_mut(CHUNK).for_each(|cells| self.activation.apply(cells));
+            cells.par_chunks_mut(CHUNK).for_each(|cells| self.activation.apply(task.isa(), cells));
         }
         Tensor::view(DType::F32, shape, Arc::new(out), 0)
             .ok_or_else(|| QuantError::field("shape", "the result is too large"))
@@ -91,7 +91,7 @@ impl Layer {
 }
 
 /// `x [m, k]` by `w [n, k]` transposed.
-fn multiply(x: &[f32], weight: &[f32], n: usize, out: &mut [f32], cancel: &Cancel) {
+fn multiply(x: &[f32], weight: &[f32], n: usize, out: &mut [f32], task: &Task) {
     let k = weight.len() / n;
     let m = x.len() / k;
     if m <= FEW {
@@ -115,7 +115,7 @@ fn multiply(x: &[f32], weight: &[f32], n: usize, out: &mut [f32], cancel: &Cance
     let rows = (UNWATCHED / weight.nrows() / k).max(FEW);
     parts.into_par_iter().for_each(|(mut out, weight)| {
         let blocks = x.axis_chunks_iter(Axis(0), rows).zip(out.axis_chunks_iter_mut(Axis(0), rows));
-        for (x, mut out) in blocks.take_while(|_| !cancel.is_cancelled()) {
+        for (x, mut out) in blocks.take_while(|_| !task.is_cancelled()) {
             general_mat_mul(1.0, &x, &weight.t(), 0.0, &mut out);
         }
     });

@@ -90,12 +90,12 @@ impl Activation {
     }
 
     /// Replaces each number by the function of it; NaN stays NaN.
-    pub(super) fn apply(self, x: &mut [f32]) {
+    pub(super) fn apply(self, isa: Isa, x: &mut [f32]) {
         match self {
             Self::None => {}
             Self::Relu => x.iter_mut().for_each(|x| *x = if *x < 0.0 { 0.0 } else { *x }),
-            Self::Gelu => Isa::current().gelu(x),
-            Self::GeluTanh => Isa::current().gelu_tanh(x),
+            Self::Gelu => isa.gelu(x),
+            Self::GeluTanh => isa.gelu_tanh(x),
         }
     }
 

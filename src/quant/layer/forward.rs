@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
+use crate::kernels::How;
 use crate::kernels::gemm::{
     self, Codes, Dynamic, Elements, Left, Mode, Output as Target, PackedA, Requantize, RowParams,
     multiply_groups,
@@ -13,7 +14,6 @@ use crate::kernels::gemm::{
 use crate::kernels::real::Real;
 use crate::kernels::scalar::{Affine, CodeRange, Extent};
 use crate::kernels::table::Table;
-use crate::kernels::{How, Isa};
 use crate::tensor::{Buffer, DType, Reals, Shape, Tensor};
 
 use super::super::codes::first_outside;
@@ -23,7 +23,7 @@ use super::super::matmul::Requantization;
 use super::super::params::{self, Numerics};
 use super::super::scheme::{Granularity, NanPolicy};
 use super::super::walk::Walk;
-use super::super::{Cancel, QuantError};
+use super::super::{QuantError, Task};
 use super::conv::Plan;
 use super::weight::Packed;
 use super::{Activation, Geometry, Layer, Output, Parameters};
@@ -80,7 +80,7 @@ impl Layer {
     ///
     /// # Errors
     /// [`QuantError`] about `shape`, `dtype` or `data`.
-    pub fn forward(&self, x: &Tensor, cancel: &Cancel) -> Result<Tensor, QuantError> {
+    pub fn forward(&self, x: &Tensor, task: &Task) -> Result<Tensor, QuantError> {
         let shape = self.output_shape(x.shape().dims())?;
         let source = self.source(x)?;
         let size = if self.direct.is_some() { 1 } else { 4 };
@@ -92,11 +92,11 @@ impl Layer {
                 (None, _) => Cells::Real(out.elements_mut()),
             };
             match self.geometry {
-                Geometry::Linear => self.linear(&source, x.shape(), cells, cancel)?,
-                Geometry::Conv(_) => self.convolve(&source, x.shape(), cells, cancel)?,
+                Geometry::Linear => self.linear(&source, x.shape(), cells, task)?,
+                Geometry::Conv(_) => self.convolve(&source, x.shape(), cells, task)?,
             }
         }
-        let out = if self.direct.is_some() { out } else { self.finish(out, &shape, cancel)? };
+        let out = if self.direct.is_some() { out } else { self.finish(out, &shape, task)? };
         Tensor::view(self.output.dtype(), shape, Arc::new(out), 0)
             .ok_or_else(|| QuantError::field("shape", "the result is too large"))
     }
@@ -164,7 +164,7 @@ impl Layer {
         source: &Source<'_>,
         shape: &Shape,
         cells: Cells<'_>,
-        cancel: &Cancel,
+        task: &Task,
     ) -> Result<(), QuantError> {
         let k = shape.dims().last().copied().unwrap_or(1);
         let m = shape.len() / k.max(1);
@@ -176,7 +176,7 @@ impl Layer {
             Parameters::Tensor => {
                 let Source::Real(x) = source else { return Ok(()) };
                 let extents =
-                    extents(&(&**x).into(), &Layout::new(Granularity::Tensor, shape)?, cancel);
+                    extents(&(&**x).into(), &Layout::new(Granularity::Tensor, shape)?, task);
                 RowParams::Same(self.affine(extents.first().copied().unwrap_or_default()))
             }
         };
@@ -188,7 +188,7 @@ impl Layer {
             }
             (Source::Codes(_), None) => return Ok(()),
         };
-        self.multiply(0, Left { m, k, elements }, cells, cancel);
+        self.multiply(0, Left { m, k, elements }, cells, task);
         Ok(())
     }
 
@@ -197,19 +197,17 @@ impl Layer {
         source: &Source<'_>,
         shape: &Shape,
         cells: Cells<'_>,
-        cancel: &Cancel,
+        task: &Task,
     ) -> Result<(), QuantError> {
         let Geometry::Conv(conv) = self.geometry else { return Ok(()) };
         let plan = conv.plan(&self.weight_dims, shape.dims())?;
-        let images = self.images(source, shape, cancel)?;
+        let images = self.images(source, shape, task)?;
         match cells {
-            Cells::Real(out) => self.blocks(&plan, &images, out, |out| Cells::Real(out), cancel),
+            Cells::Real(out) => self.blocks(&plan, &images, out, |out| Cells::Real(out), task),
             Cells::Unsigned(out) => {
-                self.blocks(&plan, &images, out, |out| Cells::Unsigned(out), cancel)
+                self.blocks(&plan, &images, out, |out| Cells::Unsigned(out), task)
             }
-            Cells::Signed(out) => {
-                self.blocks(&plan, &images, out, |out| Cells::Signed(out), cancel)
-            }
+            Cells::Signed(out) => self.blocks(&plan, &images, out, |out| Cells::Signed(out), task),
         }
         Ok(())
     }
@@ -221,7 +219,7 @@ impl Layer {
         images: &Images<'_>,
         out: &mut [T],
         cells: impl Fn(&mut [T]) -> Cells<'_>,
-        cancel: &Cancel,
+        task: &Task,
     ) {
         #[expect(
             clippy::cast_possible_truncation,
@@ -234,9 +232,9 @@ impl Layer {
             let (zero_points, scales) = images.of_rows(rows, plan);
             let (zero_points, scales) = (zero_points.as_slice(), scales.as_slice());
             let elements = Elements::Codes { codes: self.codes(bytes), zero_points, scales };
-            self.multiply(group, Left { m, k: plan.depth(), elements }, cells(out), cancel);
+            self.multiply(group, Left { m, k: plan.depth(), elements }, cells(out), task);
         };
-        plan.run(images.codes(), &pad, out, product, cancel);
+        plan.run(images.codes(), &pad, out, product, task);
     }
 
     /// Images as codes: an output pixel reads each of them many times.
@@ -244,7 +242,7 @@ impl Layer {
         &self,
         source: &'a Source<'_>,
         shape: &Shape,
-        cancel: &Cancel,
+        task: &Task,
     ) -> Result<Images<'a>, QuantError> {
         let x = match source {
             Source::Real(x) => x,
@@ -261,17 +259,17 @@ impl Layer {
         let affines: Vec<_> = match self.input.fixed() {
             Some(affine) => vec![affine],
             None => {
-                let extents = extents(&(&**x).into(), &layout, cancel);
+                let extents = extents(&(&**x).into(), &layout, task);
                 extents.into_iter().map(|extent| self.affine(extent)).collect()
             }
         };
-        let pixels = codes(x, &layout, &affines, &self.input.numerics, cancel);
+        let pixels = codes(x, &layout, &affines, &self.input.numerics, task);
         Ok(Images { pixels: Pixels::Made(pixels), affines })
     }
 
     /// Multiplies rows by the weights of a group.
-    fn multiply(&self, group: usize, left: Left<'_>, cells: Cells<'_>, cancel: &Cancel) {
-        let stop = cancel.flag();
+    fn multiply(&self, group: usize, left: Left<'_>, cells: Cells<'_>, task: &Task) {
+        let stop = task.flag();
         let relu = self.activation == Activation::Relu;
         let n = self.weight_dims[0] / self.packed.len();
         let own =
@@ -324,19 +322,14 @@ impl Layer {
     }
 
     /// What is left to do to real results: a smooth activation, and codes.
-    fn finish(
-        &self,
-        mut real: Buffer,
-        shape: &Shape,
-        cancel: &Cancel,
-    ) -> Result<Buffer, QuantError> {
+    fn finish(&self, mut real: Buffer, shape: &Shape, task: &Task) -> Result<Buffer, QuantError> {
         if self.activation.is_smooth() {
             let parts = real.elements_mut::<f32>().par_chunks_mut(CHUNK);
-            parts.for_each(|part| self.activation.apply(part));
+            parts.for_each(|part| self.activation.apply(task.isa(), part));
         }
         let Output::Codes { numerics, affine, .. } = self.output else { return Ok(real) };
         let layout = Layout::new(Granularity::Tensor, shape)?;
-        Ok(codes(real.elements_mut(), &layout, &[affine], &numerics, cancel))
+        Ok(codes(real.elements_mut(), &layout, &[affine], &numerics, task))
     }
 }
 
@@ -346,10 +339,10 @@ fn codes(
     layout: &Layout,
     affines: &[Affine<f32>],
     numerics: &Numerics,
-    cancel: &Cancel,
+    task: &Task,
 ) -> Buffer {
     let table = &Table::new(affines);
-    Walk { isa: Isa::current(), layout, table }.codes(x, numerics, cancel)
+    Walk { isa: task.isa(), layout, table }.codes(x, numerics, task)
 }
 
 /// The elements in f32.

@@ -19,7 +19,7 @@ use crate::tensor::{Shape, Tensor};
 
 use super::cost::Cost;
 use super::matmul::Requantization;
-use super::{Cancel, QuantError};
+use super::{QuantError, Task};
 use weight::Packed;
 
 pub use chain::{ChainError, chain_cost, chain_float, chain_forward, chain_shape, passes_codes};
@@ -172,12 +172,12 @@ fn integer(x: f32) -> i32 {
 }
 
 impl Layer {
-    /// Packs the weights, on the rayon pool it is called in; once `cancel` says so it ends
+    /// Packs the weights, on the rayon pool it is called in; once `task` is cancelled it ends
     /// early, with a useless layer.
     ///
     /// # Errors
     /// [`QuantError`] names what does not fit together.
-    pub fn new(definition: &Definition, cancel: &Cancel) -> Result<Self, QuantError> {
+    pub fn new(definition: &Definition, task: &Task) -> Result<Self, QuantError> {
         definition.check()?;
         let direct = definition.direct()?;
         let groups = match definition.geometry {
@@ -188,7 +188,7 @@ impl Layer {
             geometry: definition.geometry,
             weight_dims: definition.weight.codes().shape().dims().to_vec(),
             weight_bytes: definition.weight.packed_bytes(),
-            packed: definition.weight.pack(groups, cancel),
+            packed: definition.weight.pack(groups, task),
             bias: definition.bias.clone(),
             float: definition.float.clone(),
             input: definition.input,

@@ -1,7 +1,8 @@
 use super::*;
 
+use crate::kernels::Isa;
 use crate::kernels::scalar::Affine;
-use crate::quant::Cancel;
+use crate::quant::Task;
 use crate::quant::codes::Stated;
 use crate::quant::matmul::Operand;
 use crate::quant::params::{Numerics, Profile};
@@ -36,7 +37,7 @@ fn scheme(numerics: Numerics, granularity: Granularity) -> Scheme {
 
 fn weight(order: Order, w: &Tensor, scheme: &Scheme) -> Weight {
     let operand = Operand::Real { tensor: w, scheme };
-    Weight::new(&operand, order, &Cancel::default()).unwrap()
+    Weight::new(&operand, order, &Task::default()).unwrap()
 }
 
 fn fixed(numerics: Numerics, scale: f32, zero_point: i32) -> Input {
@@ -50,7 +51,7 @@ fn definition(geometry: Geometry, weight: Weight, input: Input) -> Definition {
 }
 
 fn run(layer: &Layer, x: &Tensor) -> Vec<f32> {
-    let y = layer.forward(x, &Cancel::default()).unwrap();
+    let y = layer.forward(x, &Task::default()).unwrap();
     super::forward::reals(&y).into_owned()
 }
 
@@ -82,7 +83,7 @@ fn a_linear_layer_is_the_plain_formula_for_all_signs() {
                 definition(Geometry::Linear, w.clone(), fixed(other, affine.scale, zero));
             definition.bias = Some(bias.clone());
             definition.activation = Activation::Relu;
-            let layer = Layer::new(&definition, &Cancel::default()).unwrap();
+            let layer = Layer::new(&definition, &Task::default()).unwrap();
             let made = run(&layer, &tensor(&[m, k], &x));
             let codes = codes(&w);
             let pick = |len: usize, j: usize| if len == 1 { 0 } else { j };
@@ -122,7 +123,7 @@ fn rows_do_not_depend_on_other_rows_unless_quantized_together() {
             let input = Input { numerics, parameters, nan: NanPolicy::Refuse };
             let mut definition = definition(Geometry::Linear, w.clone(), input);
             definition.activation = Activation::Gelu;
-            let layer = Layer::new(&definition, &Cancel::default()).unwrap();
+            let layer = Layer::new(&definition, &Task::default()).unwrap();
             assert_eq!(layer.is_row_independent(), independent);
             let all = run(&layer, &tensor(&[9, k], &x));
             let each: Vec<f32> = x.chunks(k).flat_map(|x| run(&layer, &tensor(&[k], x))).collect();
@@ -147,7 +148,7 @@ fn groups_along_k_are_the_plain_formula() {
         let input = numerics(8, true, true);
         let affine = Affine { scale: 0.008, zero_point: 0 };
         let layer = definition(Geometry::Linear, w_rows.clone(), fixed(input, 0.008, 0));
-        let made = run(&Layer::new(&layer, &Cancel::default()).unwrap(), &tensor(&[m, k], &x));
+        let made = run(&Layer::new(&layer, &Task::default()).unwrap(), &tensor(&[m, k], &x));
         let (codes, groups) = (codes(&w_rows), k.div_ceil(size));
         for (i, made) in made.iter().enumerate() {
             let (row, j) = (i / n, i % n);
@@ -178,7 +179,7 @@ fn a_convolution_is_the_plain_formula() {
         let own = scheme(numerics(8, true, false), Granularity::Channel { axis: 0 });
         let w = weight(Order::Kernels, &tensor(&kernel, &w), &own);
         let layer = definition(Geometry::Conv(conv), w.clone(), fixed(other, 0.01, 90));
-        let layer = Layer::new(&layer, &Cancel::default()).unwrap();
+        let layer = Layer::new(&layer, &Task::default()).unwrap();
         let shape = layer.output_shape(&dims).unwrap();
         let made = run(&layer, &tensor(&dims, &x));
         let (codes, k) = (codes(&w), w.depth());
@@ -221,8 +222,7 @@ fn images_do_not_depend_on_other_images() {
         nan: NanPolicy::Refuse,
     };
     let conv = Conv { padding: [1; 4], ..Conv::PLAIN };
-    let layer =
-        Layer::new(&definition(Geometry::Conv(conv), w, input), &Cancel::default()).unwrap();
+    let layer = Layer::new(&definition(Geometry::Conv(conv), w, input), &Task::default()).unwrap();
     let all = run(&layer, &tensor(&[4, 3, 5, 5], &x));
     let each = x.chunks(75).flat_map(|x| run(&layer, &tensor(&[1, 3, 5, 5], x)));
     assert_eq!(all, each.collect::<Vec<_>>());
@@ -237,7 +237,7 @@ fn a_chain_is_its_layers_one_by_one() {
         let mut layer = definition(Geometry::Linear, w, fixed(unsigned, 0.02, zero));
         (layer.output, layer.activation) = (output, activation);
         layer.bias = Some(numbers(n, 4));
-        Layer::new(&layer, &Cancel::default()).unwrap()
+        Layer::new(&layer, &Task::default()).unwrap()
     };
     let codes = |zero_point| Output::Codes {
         numerics: unsigned,
@@ -249,16 +249,16 @@ fn a_chain_is_its_layers_one_by_one() {
     let last = make(5, 16, 51, Output::F32, Activation::None);
     assert!(passes_codes(&first, &same) && !passes_codes(&same, &last));
     assert!(!passes_codes(&last, &first));
-    let cancel = Cancel::default();
+    let task = Task::default();
     let x = tensor(&[3, 12], &numbers(36, 5));
-    let chain = chain_forward(&[&first, &same, &last], &x, &cancel).unwrap();
-    let mut y = same.forward(&first.forward(&x, &cancel).unwrap(), &cancel).unwrap();
+    let chain = chain_forward(&[&first, &same, &last], &x, &task).unwrap();
+    let mut y = same.forward(&first.forward(&x, &task).unwrap(), &task).unwrap();
     assert_eq!(y.dtype(), DType::U8);
     let Reals::F32(codes) = y.reals() else { panic!("not f32") };
     let back: Vec<f32> = codes.iter().map(|code| (code - 50.0) * 0.02).collect();
-    y = last.forward(&tensor(&[3, 16], &back), &cancel).unwrap();
+    y = last.forward(&tensor(&[3, 16], &back), &task).unwrap();
     assert_eq!(chain.bytes(), y.bytes());
-    let error = chain_forward(&[&first, &last], &x, &cancel).unwrap_err();
+    let error = chain_forward(&[&first, &last], &x, &task).unwrap_err();
     assert_eq!((error.link, error.error.field), (1, "shape"));
 }
 
@@ -268,14 +268,14 @@ fn codes_and_the_numbers_they_stand_for_give_the_same() {
     let w = weight(Order::Rows, &w, &scheme(numerics(8, true, true), Granularity::Tensor));
     let signed = numerics(8, true, false);
     let layer =
-        Layer::new(&definition(Geometry::Linear, w, fixed(signed, 0.25, -5)), &Cancel::default())
+        Layer::new(&definition(Geometry::Linear, w, fixed(signed, 0.25, -5)), &Task::default())
             .unwrap();
     let codes: Vec<i8> = (-9..9).map(|i| i * 14).collect();
     let x: Vec<f32> = codes.iter().map(|&code| (f32::from(code) + 5.0) * 0.25).collect();
     let codes = Tensor::from_elements(DType::I8, Shape::new(vec![2, 9]).unwrap(), &codes).unwrap();
     assert_eq!(run(&layer, &codes), run(&layer, &tensor(&[2, 9], &x)));
     let unsigned = Tensor::from_elements(DType::U8, Shape::vector(9).unwrap(), &[0_u8; 9]);
-    let error = layer.forward(&unsigned.unwrap(), &Cancel::default()).unwrap_err();
+    let error = layer.forward(&unsigned.unwrap(), &Task::default()).unwrap_err();
     assert_eq!(error.field, "dtype");
 }
 
@@ -284,7 +284,7 @@ fn the_error_functions_are_those_of_published_tables() {
     // Abramowitz and Stegun, table 7.1: erf(1) and erf(0.5); tanh(1) from table 4.15.
     let apply = |function: Activation, x: f32| {
         let mut made = [x];
-        function.apply(&mut made);
+        function.apply(Isa::best(), &mut made);
         made[0]
     };
     let root = std::f32::consts::SQRT_2;
@@ -312,7 +312,7 @@ fn what_does_not_fit_is_named() {
     let input = fixed(numerics(8, false, false), 0.1, 0);
     let good = definition(Geometry::Linear, weight.clone(), input);
     let field =
-        |definition: &Definition| Layer::new(definition, &Cancel::default()).unwrap_err().field;
+        |definition: &Definition| Layer::new(definition, &Task::default()).unwrap_err().field;
     assert_eq!(field(&Definition { bias: Some(vec![0.0]), ..good.clone() }), "bias");
     assert_eq!(field(&Definition { bias: Some(vec![0.0, f32::NAN]), ..good.clone() }), "bias");
     let output = Output::Codes {
@@ -324,20 +324,20 @@ fn what_does_not_fit_is_named() {
     assert_eq!(field(&smooth), "requantize");
     let large = Definition { output, bias: Some(vec![1e9, 0.0]), ..good.clone() };
     assert_eq!(field(&large), "bias");
-    let layer = Layer::new(&good, &Cancel::default()).unwrap();
-    let forward = |x: &Tensor| layer.forward(x, &Cancel::default()).unwrap_err().to_string();
+    let layer = Layer::new(&good, &Task::default()).unwrap();
+    let forward = |x: &Tensor| layer.forward(x, &Task::default()).unwrap_err().to_string();
     assert_eq!(forward(&tensor(&[4], &[0.0; 4])), "shape: [4] has not the K of the layer");
     assert_eq!(forward(&tensor(&[3], &[0.0, f32::NAN, 0.0])), "data: element 1 is NaN");
     let scalar = tensor(&[], &[1.0]);
     assert_eq!(forward(&scalar), "shape: [] has not the K of the layer");
-    let float = layer.float_forward(&tensor(&[3], &[0.0; 3]), &Cancel::default());
+    let float = layer.float_forward(&tensor(&[3], &[0.0; 3]), &Task::default());
     assert_eq!(float.unwrap_err().field, "keep_float");
     let conv = Conv { groups: 3, ..Conv::PLAIN };
     let kernels =
         self::weight(Order::Kernels, &tensor(&[2, 1, 3, 3], &numbers(18, 1)), &per_tensor);
     assert_eq!(field(&definition(Geometry::Conv(conv), kernels.clone(), input)), "groups");
     let layer =
-        Layer::new(&definition(Geometry::Conv(Conv::PLAIN), kernels, input), &Cancel::default())
+        Layer::new(&definition(Geometry::Conv(Conv::PLAIN), kernels, input), &Task::default())
             .unwrap();
     for dims in [&[1, 1, 2, 3][..], &[1, 2, 3, 3], &[1, 3, 3]] {
         assert_eq!(layer.output_shape(dims).unwrap_err().field, "shape", "{dims:?}");
@@ -359,7 +359,7 @@ fn codes_of_weights_are_checked() {
             granularity,
             stated: Stated { bits: Some(bits), signed: None },
         };
-        Weight::new(&operand, Order::Rows, &Cancel::default()).map(drop).map_err(|e| e.field)
+        Weight::new(&operand, Order::Rows, &Task::default()).map(drop).map_err(|e| e.field)
     };
     let (all, rows) = (Granularity::Tensor, Granularity::Channel { axis: 0 });
     let group = Granularity::Group { axis: 1, size: 1 };

@@ -2,7 +2,6 @@
 
 use bytemuck::Pod;
 
-use crate::kernels::Isa;
 use crate::kernels::gemm::{Codes, GroupedRight, PackedB, PackedGroups, Right};
 use crate::tensor::{DType, Shape, Tensor};
 
@@ -12,7 +11,7 @@ use super::super::layout::resolve_axis;
 use super::super::matmul::{Coded, ColumnParameters, Operand};
 use super::super::scheme::Granularity;
 use super::super::transpose::transposed;
-use super::super::{Cancel, QuantError};
+use super::super::{QuantError, Task};
 
 /// How weights lie in the tensor that was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +63,7 @@ impl Weight {
     ///
     /// # Errors
     /// [`QuantError`] names the field at fault.
-    pub fn new(operand: &Operand<'_>, order: Order, cancel: &Cancel) -> Result<Self, QuantError> {
+    pub fn new(operand: &Operand<'_>, order: Order, task: &Task) -> Result<Self, QuantError> {
         let dims = operand.dims();
         let rank = if order == Order::Kernels { 4 } else { 2 };
         if dims.len() != rank || dims.contains(&0) {
@@ -81,7 +80,7 @@ impl Weight {
             Operand::Real { scheme, .. } => scheme.numerics.bits,
             Operand::Coded { stated, .. } => stated.bits.map_or(8, |bits| bits.min(8)),
         };
-        let coded = Coded::new("weight", operand, cancel).map_err(|fault| fault.error)?;
+        let coded = Coded::new("weight", operand, task).map_err(|fault| fault.error)?;
         let Some(scales) = coded.scales else {
             return Err(QuantError::field("scale", "missing").cure("send what quantize answered"));
         };
@@ -93,7 +92,7 @@ impl Weight {
             Self { codes: coded.codes, scales, zero_points: coded.zero_points, group, bits };
         weight.check(columns, order)?;
         if order == Order::Columns {
-            weight.transpose(cancel)?;
+            weight.transpose(task)?;
         }
         Ok(weight)
     }
@@ -126,9 +125,9 @@ impl Weight {
     }
 
     /// From a column an output to a row an output.
-    fn transpose(&mut self, cancel: &Cancel) -> Result<(), QuantError> {
+    fn transpose(&mut self, task: &Task) -> Result<(), QuantError> {
         let &[k, n] = self.codes.shape().dims() else { return Ok(()) };
-        let codes = transposed(self.codes.bytes(), [k, n], cancel);
+        let codes = transposed(self.codes.bytes(), [k, n], task);
         let tensor = Shape::new(vec![n, k])
             .ok()
             .and_then(|shape| Tensor::from_elements(self.codes.dtype(), shape, &codes));
@@ -136,10 +135,10 @@ impl Weight {
         if let Some(size) = self.group {
             let groups = k.div_ceil(size);
             if self.scales.len() > 1 {
-                self.scales = transposed(&self.scales, [groups, n], cancel).into_owned();
+                self.scales = transposed(&self.scales, [groups, n], task).into_owned();
             }
             if self.zero_points.len() > 1 {
-                self.zero_points = transposed(&self.zero_points, [groups, n], cancel).into_owned();
+                self.zero_points = transposed(&self.zero_points, [groups, n], task).into_owned();
             }
         }
         Ok(())
@@ -213,31 +212,31 @@ impl Weight {
     }
 
     /// Packs the outputs in so many equal parts, one for each group of a convolution; useless
-    /// once `cancel` says so.
-    pub(super) fn pack(&self, parts: usize, cancel: &Cancel) -> Vec<Packed> {
+    /// once `task` is cancelled.
+    pub(super) fn pack(&self, parts: usize, task: &Task) -> Vec<Packed> {
         let (n, k) = (self.outputs() / parts, self.depth());
         let part = |i: usize| {
-            let bytes = transposed(&self.codes.bytes()[i * n * k..][..n * k], [n, k], cancel);
+            let bytes = transposed(&self.codes.bytes()[i * n * k..][..n * k], [n, k], task);
             let codes = if self.is_unsigned() {
                 Codes::U8(&bytes)
             } else {
                 Codes::I8(bytemuck::cast_slice(&bytes))
             };
-            let isa = Isa::current();
+            let isa = task.isa();
             if let Some(group) = self.group {
                 let groups = k.div_ceil(group);
                 let scales = cut(&self.scales, i * n * groups, n * groups);
-                let scales = transposed(scales, [scales.len().div_ceil(groups), groups], cancel);
+                let scales = transposed(scales, [scales.len().div_ceil(groups), groups], task);
                 let zeros = cut(&self.zero_points, i * n * groups, n * groups);
-                let zeros = transposed(zeros, [zeros.len().div_ceil(groups), groups], cancel);
+                let zeros = transposed(zeros, [zeros.len().div_ceil(groups), groups], task);
                 let (zero_points, scales) = (&*zeros, &*scales);
                 let right = GroupedRight { codes, k, n, group, zero_points, scales };
-                return Packed::Groups(PackedGroups::new(isa, right, cancel.flag()));
+                return Packed::Groups(PackedGroups::new(isa, right, task.flag()));
             }
             let zero_points = cut(&self.zero_points, i * n, n);
             let scales = cut(&self.scales, i * n, n);
             let right = Right { codes, k, n, zero_points, scales };
-            Packed::Columns(PackedB::new(isa, right, cancel.flag()))
+            Packed::Columns(PackedB::new(isa, right, task.flag()))
         };
         (0..parts).map(part).collect()
     }
@@ -246,7 +245,7 @@ impl Weight {
     ///
     /// # Errors
     /// Those of [`dequantize`].
-    pub fn restored(&self, cancel: &Cancel) -> Result<Tensor, QuantError> {
+    pub fn restored(&self, task: &Task) -> Result<Tensor, QuantError> {
         let slices = self.scales.len().max(self.zero_points.len());
         let granularity = match self.group {
             Some(size) => Granularity::Group { axis: 1, size },
@@ -262,7 +261,7 @@ impl Weight {
             granularity,
             stated: Stated::default(),
         };
-        dequantize(&parts, DType::F32, cancel)
+        dequantize(&parts, DType::F32, task)
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::tensor::{Buffer, DType, Shape, Tensor};
 
-use super::{Cancel, QuantError};
+use super::{QuantError, Task};
 use operand::RowParameters;
 pub(in crate::quant) use operand::{Coded, ColumnParameters};
 use run::Work;
@@ -242,16 +242,16 @@ impl Batch {
 ///
 /// # Errors
 /// [`Fault`] names the operand and the field at fault.
-pub fn matmul(product: &Product<'_>, cancel: &Cancel) -> Result<Multiplied, Fault> {
+pub fn matmul(product: &Product<'_>, task: &Task) -> Result<Multiplied, Fault> {
     let dims = Dims::new(product)?;
     let at = |side| move |error| Fault { side, error };
     let b_dims = product.b.dims();
     let axis = b_dims.len() - if product.transpose_b { 2 } else { 1 };
     let rows = RowParameters::new(product.a.granularity(), product.a.dims()).map_err(at("a"))?;
     let columns = ColumnParameters::new(product.b.granularity(), b_dims, axis).map_err(at("b"))?;
-    let a = Coded::new("a", &product.a, cancel)?;
-    let b = Coded::new("b", &product.b, cancel)?;
-    let work = Work { product, dims: &dims, rows, columns, a, b, cancel };
+    let a = Coded::new("a", &product.a, task)?;
+    let b = Coded::new("b", &product.b, task)?;
+    let work = Work { product, dims: &dims, rows, columns, a, b, task };
     work.check()?;
     let dtype = product.form.dtype();
     let mut out = Buffer::zeroed(dims.shape.len() * dtype.size());

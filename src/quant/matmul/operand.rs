@@ -9,7 +9,7 @@ use super::super::codes::Stated;
 use super::super::layout::{Layout, resolve_axis};
 use super::super::quantize::{encode, working_bytes};
 use super::super::scheme::{Granularity, Scheme};
-use super::super::{Cancel, QuantError};
+use super::super::{QuantError, Task};
 use super::Fault;
 
 /// What a caller multiplies.
@@ -101,7 +101,7 @@ impl Coded {
     pub(in crate::quant) fn new(
         side: &'static str,
         operand: &Operand<'_>,
-        cancel: &Cancel,
+        task: &Task,
     ) -> Result<Self, Fault> {
         let fault = |error| Fault { side, error };
         match operand {
@@ -110,7 +110,7 @@ impl Coded {
                     let error = QuantError::field("bits", "products are of codes of up to 8 bits");
                     return Err(fault(error.cure("use bits 2 to 8")));
                 }
-                let made = encode(tensor, scheme, cancel).map_err(fault)?;
+                let made = encode(tensor, scheme, task).map_err(fault)?;
                 let zero_points = integers(&made.zero_point).unwrap_or_default();
                 let scales = Some(reals(&made.scale));
                 let found = Some([made.scale, made.zero_point]);

@@ -50,7 +50,7 @@ pub(super) fn report(work: &Work<'_>, result: &Tensor) -> Result<Report, Fault> 
         let a = &a[(left * m + index % m) * k..][..k];
         let b = &b[right * k * n..][..k * n];
         let mut real = bias.clone();
-        if work.cancel.is_cancelled() {
+        if work.task.is_cancelled() {
             return Sums::default();
         }
         multiply_row(a, b, product.transpose_b, &mut real);

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 
-use crate::kernels::Isa;
 use crate::kernels::gemm::{
     self, Codes, Elements, GroupedRight, Left, Mode, Multiplier, Output, PackedA, PackedB,
     PackedGroups, Requantize, Right, multiply_groups,
@@ -11,7 +10,7 @@ use crate::kernels::scalar::CodeRange;
 use crate::tensor::{Buffer, DType, Reals, Tensor};
 
 use super::super::transpose::transposed;
-use super::super::{Cancel, QuantError};
+use super::super::{QuantError, Task};
 use super::operand::{Coded, ColumnParameters, RowParameters};
 use super::{Dims, Fault, Form, Product, Requantization};
 
@@ -23,7 +22,7 @@ pub(super) struct Work<'a> {
     pub(super) columns: ColumnParameters,
     pub(super) a: Coded,
     pub(super) b: Coded,
-    pub(super) cancel: &'a Cancel,
+    pub(super) task: &'a Task,
 }
 
 /// Codes of one right operand as `[k, n]`, and its parameters.
@@ -144,7 +143,7 @@ impl Work<'_> {
         let size = rows * n * (out.bytes().len() / (m * n * batch.len).max(1));
         let mut packed = None;
         for (i, (left, right)) in (0..count).map(|i| (i, batch.pair(i))) {
-            if self.cancel.is_cancelled() {
+            if self.task.is_cancelled() {
                 return Ok(());
             }
             // Neighbours in the batch often share it.
@@ -174,7 +173,7 @@ impl Work<'_> {
     /// The right operand of that index, packed.
     fn pack(&self, index: usize) -> Packed {
         let Dims { k, n, .. } = *self.dims;
-        let isa = Isa::current();
+        let isa = self.task.isa();
         let Columns { bytes, zero_points, scales } = self.columns_of(index);
         let codes = if self.b.is_unsigned() {
             Codes::U8(&bytes)
@@ -182,7 +181,7 @@ impl Work<'_> {
             Codes::I8(bytemuck::cast_slice(&bytes))
         };
         let (zero_points, scales) = (&*zero_points, &*scales);
-        let stop = self.cancel.flag();
+        let stop = self.task.flag();
         let ColumnParameters::Groups(group) = self.columns else {
             let right = Right { codes, k, n, zero_points, scales };
             return Packed::Columns(PackedB::new(isa, right, stop));
@@ -216,9 +215,9 @@ impl Work<'_> {
         let scales = part(scales, first, groups * n);
         if self.product.transpose_b {
             Columns {
-                bytes: transposed(bytes, [n, k], self.cancel),
-                zero_points: transposed(zero_points, [n, groups], self.cancel),
-                scales: transposed(scales, [n, groups], self.cancel),
+                bytes: transposed(bytes, [n, k], self.task),
+                zero_points: transposed(zero_points, [n, groups], self.task),
+                scales: transposed(scales, [n, groups], self.task),
             }
         } else {
             Columns { bytes: bytes.into(), zero_points: zero_points.into(), scales: scales.into() }
@@ -232,7 +231,7 @@ impl Work<'_> {
         bias: &Bias,
         out: &mut [u8],
     ) -> Result<(), Fault> {
-        let stop = self.cancel.flag();
+        let stop = self.task.flag();
         let real = if let Bias::Real(bias) = bias { Some(bias.as_slice()) } else { None };
         let relu = self.product.relu;
         match right {
@@ -299,7 +298,7 @@ impl Work<'_> {
             let left = Left { m: left.m, k: depth, elements };
             let a = PackedA::new(part.isa(), left, part.has_zero_points());
             let output = Output::F32 { out: &mut one, bias: None, relu: false };
-            gemm::multiply(&a, part, output, self.cancel.flag());
+            gemm::multiply(&a, part, output, self.task.flag());
             out.iter_mut().zip(&one).for_each(|(out, one)| *out += one);
             first += depth;
         }

@@ -2,7 +2,7 @@
 
 use crate::kernels::real::Real;
 use crate::kernels::rough::{Candidates, Lanes, SIDE};
-use crate::quant::Cancel;
+use crate::quant::Task;
 use crate::quant::params::Numerics;
 
 use super::grid::Grid;
@@ -18,7 +18,7 @@ pub(super) trait Search {
 }
 
 /// Shows the candidates that are not hopeless, in the order of their numbers.
-pub(super) fn walk<T: Real>(grid: &Grid<T>, search: &mut impl Search, cancel: &Cancel) {
+pub(super) fn walk<T: Real>(grid: &Grid<T>, search: &mut impl Search, task: &Task) {
     let mut batch = [0; SIDE];
     let mut len = 0;
     for row in 0..grid.rows() {
@@ -26,7 +26,7 @@ pub(super) fn walk<T: Real>(grid: &Grid<T>, search: &mut impl Search, cancel: &C
             break;
         }
         for column in 0..grid.columns() {
-            if search.is_hopeless(row, column) || cancel.is_cancelled() {
+            if search.is_hopeless(row, column) || task.is_cancelled() {
                 break;
             }
             batch[len] = row * grid.columns() + column;

@@ -2,10 +2,9 @@
 
 use rayon::prelude::*;
 
-use crate::kernels::Isa;
 use crate::kernels::histogram::{Bins, Table};
 use crate::kernels::real::Real;
-use crate::quant::Cancel;
+use crate::quant::Task;
 
 use super::BLOCK;
 
@@ -40,11 +39,11 @@ impl Sparse {
         map: impl Fn(T) -> U + Sync,
         bins: usize,
         ends: [U; 2],
-        cancel: &Cancel,
+        task: &Task,
     ) -> (Self, Bins<U>) {
         let grid = grid(bins, ends);
         if values.len() > FEW {
-            return (Self::from_counts(count(values, map, &grid, cancel)), grid);
+            return (Self::from_counts(count(values, map, &grid, task)), grid);
         }
         let mut numbers: Vec<usize> = values.iter().filter_map(|&x| grid.number(map(x))).collect();
         numbers.sort_unstable();
@@ -71,10 +70,10 @@ pub(in crate::quant) fn histogram<T: Real, U: Real>(
     map: impl Fn(T) -> U + Sync,
     bins: usize,
     ends: [U; 2],
-    cancel: &Cancel,
+    task: &Task,
 ) -> Histogram<U> {
     let grid = grid(bins, ends);
-    Histogram { edges: grid.edges(), counts: count(values, map, &grid, cancel) }
+    Histogram { edges: grid.edges(), counts: count(values, map, &grid, task) }
 }
 
 /// So many bins between `ends`.
@@ -103,12 +102,12 @@ pub(in crate::quant) fn count<T: Real, U: Real>(
     values: &[T],
     map: impl Fn(T) -> U + Sync,
     bins: &Bins<U>,
-    cancel: &Cancel,
+    task: &Task,
 ) -> Vec<u64> {
-    let isa = Isa::current();
+    let isa = task.isa();
     let empty = || Table::new(bins);
     let add = |mut table: Table, block: &[T]| {
-        if !cancel.is_cancelled() {
+        if !task.is_cancelled() {
             isa.count(block, &map, bins, &mut table);
         }
         table

@@ -16,7 +16,7 @@ pub(super) mod percentile;
 use crate::kernels::real::Real;
 use crate::kernels::scalar::Extent;
 
-use super::Cancel;
+use super::Task;
 use super::params::{Numerics, Range};
 use super::scheme::RangeMethod;
 use entropy::tensorrt::Thresholds;
@@ -42,7 +42,7 @@ pub fn find<T: Real>(
     method: &RangeMethod,
     slice: Slice<'_, T>,
     numerics: &Numerics,
-    cancel: &Cancel,
+    task: &Task,
 ) -> Range<T> {
     let Slice { values, extent, line } = slice;
     let whole = Range::around_zero(extent.min, extent.max);
@@ -50,17 +50,17 @@ pub fn find<T: Real>(
         return Range { min: T::ZERO, max: T::ZERO };
     }
     match method {
-        RangeMethod::Percentile(p) => percentile::range(values, extent, *p, numerics, cancel),
-        RangeMethod::Mse => mse::range(values, whole, numerics, cancel),
-        RangeMethod::EntropyOrt => entropy::ort::range(values, extent, cancel),
+        RangeMethod::Percentile(p) => percentile::range(values, extent, *p, numerics, task),
+        RangeMethod::Mse => mse::range(values, whole, numerics, task),
+        RangeMethod::EntropyOrt => entropy::ort::range(values, extent, task),
         RangeMethod::EntropyTensorrt => {
-            entropy::tensorrt::range(values, extent, Thresholds::OfOutliers, numerics, cancel)
+            entropy::tensorrt::range(values, extent, Thresholds::OfOutliers, numerics, task)
         }
         RangeMethod::EntropyModelopt => {
-            entropy::tensorrt::range(values, extent, Thresholds::All, numerics, cancel)
+            entropy::tensorrt::range(values, extent, Thresholds::All, numerics, task)
         }
         RangeMethod::CrossEntropy { .. } => {
-            cross_entropy::range(values, whole, line, numerics, cancel)
+            cross_entropy::range(values, whole, line, numerics, task)
         }
         RangeMethod::MinMax | RangeMethod::Explicit { .. } | RangeMethod::Given { .. } => whole,
     }

@@ -4,10 +4,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
-use crate::kernels::Isa;
 use crate::kernels::real::Real;
 use crate::kernels::select::{Bracket, Counts};
-use crate::quant::Cancel;
+use crate::quant::Task;
 
 use super::BLOCK;
 
@@ -33,7 +32,7 @@ pub(super) fn statistics<T: Real, const N: usize>(
     finite: usize,
     ranks: [usize; N],
     map: impl Fn(T) -> T + Sync,
-    cancel: &Cancel,
+    task: &Task,
 ) -> Vec<[T; 2]> {
     if values.len() < SHORT {
         let mut all: Vec<T> =
@@ -41,7 +40,7 @@ pub(super) fn statistics<T: Real, const N: usize>(
         return ranks.iter().map(|&rank| neighbours(&mut all, rank)).collect();
     }
     let brackets = guess(values, &ranks, finite, &map);
-    let gathered = gather(values, &brackets, &map, cancel);
+    let gathered = gather(values, &brackets, &map, task);
     // Infinities of `map` sort before all others, but have no rank.
     let skipped = if finite == values.len() {
         0
@@ -55,7 +54,7 @@ pub(super) fn statistics<T: Real, const N: usize>(
         };
         brackets.iter().zip(parts).zip(&ranks).map(look_up).collect()
     });
-    found.unwrap_or_else(|| counted(values, &ranks, finite, &map, cancel))
+    found.unwrap_or_else(|| counted(values, &ranks, finite, &map, task))
 }
 
 /// Zero has two signs but one place in the order of numbers.
@@ -109,16 +108,16 @@ fn gather<T: Real, const N: usize>(
     values: &[T],
     brackets: &[Bracket<T>; N],
     map: &(impl Fn(T) -> T + Sync),
-    cancel: &Cancel,
+    task: &Task,
 ) -> Option<[(Counts, Vec<T>); N]> {
-    let isa = Isa::current();
+    let isa = task.isa();
     let most = values.len() / GATHERED;
     let gathered = AtomicUsize::new(0);
     let empty = || brackets.map(|_| (Counts::default(), Vec::new()));
     let add = |mut all: [(Counts, Vec<T>); N], chunk: &[T]| {
         // All brackets while a block is in the first cache.
         for block in chunk.chunks(BLOCK / 8) {
-            if cancel.is_cancelled() || gathered.load(Ordering::Relaxed) > most {
+            if task.is_cancelled() || gathered.load(Ordering::Relaxed) > most {
                 return all;
             }
             for ((counts, inside), &bracket) in all.iter_mut().zip(brackets) {
@@ -174,7 +173,7 @@ fn counted<T: Real, const N: usize>(
     ranks: &[usize; N],
     finite: usize,
     map: &(impl Fn(T) -> T + Sync),
-    cancel: &Cancel,
+    task: &Task,
 ) -> Vec<[T; 2]> {
     // Digits found so far, and the rank among the elements that share them.
     let mut found: Vec<(u64, usize)> =
@@ -185,7 +184,7 @@ fn counted<T: Real, const N: usize>(
         let mut prefixes: Vec<u64> = found.iter().map(|&(prefix, _)| prefix).collect();
         prefixes.sort_unstable();
         prefixes.dedup();
-        let tables = digit_counts(values, &prefixes, shift, map, cancel);
+        let tables = digit_counts(values, &prefixes, shift, map, task);
         for (prefix, rank) in &mut found {
             let table = prefixes.binary_search(prefix).unwrap_or(0) << DIGIT;
             let mut digit = 0;
@@ -206,12 +205,12 @@ fn digit_counts<T: Real>(
     prefixes: &[u64],
     shift: u32,
     map: &(impl Fn(T) -> T + Sync),
-    cancel: &Cancel,
+    task: &Task,
 ) -> Vec<usize> {
     let empty = || vec![0_usize; prefixes.len() << DIGIT];
     let is_first = shift + DIGIT == T::BITS;
     let add = |mut table: Vec<usize>, block: &[T]| {
-        if cancel.is_cancelled() {
+        if task.is_cancelled() {
             return table;
         }
         for &x in block.iter().filter(|x| x.is_finite()) {

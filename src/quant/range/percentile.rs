@@ -5,7 +5,7 @@
 
 use crate::kernels::real::Real;
 use crate::kernels::scalar::Extent;
-use crate::quant::Cancel;
+use crate::quant::Task;
 use crate::quant::params::{Numerics, Range};
 
 use super::order;
@@ -15,14 +15,14 @@ pub(super) fn range<T: Real>(
     extent: Extent<T>,
     p: f64,
     numerics: &Numerics,
-    cancel: &Cancel,
+    task: &Task,
 ) -> Range<T> {
     let finite = values.len() - usize::try_from(extent.nan + extent.inf).unwrap_or(0);
     if numerics.symmetric {
-        let [amax] = percentiles(values, finite, [p], T::abs, cancel);
+        let [amax] = percentiles(values, finite, [p], T::abs, task);
         return Range { min: -amax, max: amax };
     }
-    let [min, max] = percentiles(values, finite, [100.0 - p, p], |x| x, cancel);
+    let [min, max] = percentiles(values, finite, [100.0 - p, p], |x| x, task);
     Range::around_zero(min, max)
 }
 
@@ -32,10 +32,10 @@ pub(in crate::quant) fn percentiles<T: Real, const N: usize>(
     finite: usize,
     wanted: [f64; N],
     map: impl Fn(T) -> T + Sync,
-    cancel: &Cancel,
+    task: &Task,
 ) -> [T; N] {
     let places = wanted.map(|p| place(p, finite));
-    let found = order::statistics(values, finite, places.map(|(rank, _)| rank), map, cancel);
+    let found = order::statistics(values, finite, places.map(|(rank, _)| rank), map, task);
     let mut neighbours = found.into_iter();
     places.map(|(_, weight)| {
         let [low, high] = neighbours.next().unwrap_or([T::ZERO; 2]);

@@ -73,7 +73,7 @@ fn numerics(bits: u32, symmetric: bool) -> Numerics {
 
 fn search<T: Real>(method: &RangeMethod, values: &[T], numerics: &Numerics) -> Range<T> {
     let slice = Slice { values, extent: extent(values), line: values.len() };
-    find(method, slice, numerics, &Cancel::default())
+    find(method, slice, numerics, &Task::default())
 }
 
 fn check_percentiles<T: Real>(name: &str, x: &[T], expected: &[Percentiles<T>]) {
@@ -105,7 +105,7 @@ fn long_slices_have_the_percentiles_of_sorted_ones() {
         for rank in [0, 1, 77, sorted.len() / 2, sorted.len() - 1] {
             let percent = 100.0 * rank as f64 / (sorted.len() - 1) as f64;
             let [found] =
-                percentile::percentiles(&long, sorted.len(), [percent], |x| x, &Cancel::default());
+                percentile::percentiles(&long, sorted.len(), [percent], |x| x, &Task::default());
             // The percentage of a rank is rounded: a neighbour may have a share.
             let near = &sorted[rank.saturating_sub(1)..(rank + 2).min(sorted.len())];
             assert!(near[0] <= found && found <= near[near.len() - 1], "{} {rank}", case.name);
@@ -142,7 +142,7 @@ fn order_statistics_are_those_of_sorted_elements() {
             sorted.sort_by(f32::total_cmp);
             let last = sorted.len() - 1;
             let ranks = [0, 1, last / 10_000, last / 100, last / 2, last - last / 1000, last];
-            let never = Cancel::default();
+            let never = Task::default();
             let found = order::statistics(&x, sorted.len(), ranks, map, &never);
             let expected = ranks.map(|rank| [sorted[rank], sorted[(rank + 1).min(last)]]);
             assert_eq!(found, expected, "{name} {sign}");
@@ -155,7 +155,7 @@ fn histograms_are_numpys() {
     for (case, x) in golden() {
         let all = extent(&x);
         let ends = [f64::from(all.min), f64::from(all.max)];
-        let found = histogram::histogram(&x, f64::from, 37, ends, &Cancel::default());
+        let found = histogram::histogram(&x, f64::from, 37, ends, &Task::default());
         assert_eq!(found.counts, case.histogram.counts, "{}", case.name);
         assert_eq!(found.edges, case.histogram.edges, "{}", case.name);
     }

@@ -160,7 +160,7 @@ impl Calibrator {
         drop(known);
         let seen = learnt.seen().elements;
         context.afford(cost::resolve(learnt.plan(), learnt.slices(), seen, wanted.0))?;
-        let ranges = Ranges::of(learnt, wanted, context.cancel).map_err(|error| {
+        let ranges = Ranges::of(learnt, wanted, context.task).map_err(|error| {
             let kind =
                 if error.field == "calibrator" { Kind::Conflict } else { Kind::InvalidOption };
             let error = Error::of_quant(error, |field| Place::Parameter(field.to_owned()));
@@ -169,9 +169,7 @@ impl Calibrator {
         let ranges = Arc::new(ranges);
         let mut known = lock(&self.state);
         // What is fed while somebody holds what was learnt goes to a copy.
-        if is_current(&known)
-            && self.setup.plan.method().searches()
-            && !context.cancel.is_cancelled()
+        if is_current(&known) && self.setup.plan.method().searches() && !context.task.is_cancelled()
         {
             known.found.keep(wanted, Arc::clone(&ranges));
         }
@@ -393,9 +391,9 @@ impl Calibrators {
         let elements = batch.tensor.shape().len().saturating_mul(24);
         context.reserve(bytes.saturating_mul(2).saturating_add(elements))?;
         context.afford(cost::learn(batch.tensor.shape(), &plan))?;
-        let learnt = Calibration::of_batch(plan, &batch.tensor, context.cancel)
+        let learnt = Calibration::of_batch(plan, &batch.tensor, context.task)
             .map_err(|error| batch.error(error))?;
-        if context.cancel.is_cancelled() {
+        if context.task.is_cancelled() {
             return Err(Error::new(Kind::Internal, "cancelled"));
         }
         calibrator.commit(&learnt, &batch.wanted, context)?;

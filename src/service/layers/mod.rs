@@ -106,8 +106,10 @@ impl Layers {
         let mut registry = Registry::default();
         if let Some(directory) = &directory {
             let max_bytes = compute.settings().max_inflight_bytes;
-            compute
-                .install(|| recover::read_all(directory, &mut registry, &settings, max_bytes))?;
+            let task = &compute.task();
+            compute.install(|| {
+                recover::read_all(directory, &mut registry, &settings, (max_bytes, task))
+            })?;
         }
         crate::telemetry::layer_limit(settings.max_bytes);
         let registry = Arc::new(Mutex::new(registry));
@@ -166,8 +168,8 @@ impl Layers {
         let (reply, answer) = oneshot::channel();
         self.ask(Job::Read { name: name.clone(), len: file.len, reply }).await?;
         let buffer = answer.await.map_err(lost)??;
-        let read = move |_: &_, _: &mut _| {
-            stored::read(buffer).map_err(|reason| {
+        let read = move |task: &_, _: &mut _| {
+            stored::read(buffer, task).map_err(|reason| {
                 tracing::error!(reason, "the file of a layer is damaged");
                 Error::new(Kind::Internal, "the file of the layer is damaged")
                     .cure("make the layer again")

@@ -9,6 +9,7 @@ use crate::api::layers::Link;
 use crate::api::layers::documents::LayerDoc;
 use crate::api::layers::stored::{self, Content as Restored};
 use crate::api::name::Name;
+use crate::quant::Task;
 
 use super::files::Directory;
 use super::registry::{Content, Entry, Registry};
@@ -26,10 +27,10 @@ pub(super) fn read_all(
     directory: &Directory,
     registry: &mut Registry,
     settings: &Settings,
-    max_bytes: usize,
+    (max_bytes, task): (usize, &Task),
 ) -> io::Result<()> {
     for file in directory.names()? {
-        let entry = catch_unwind(AssertUnwindSafe(|| read_one(directory, &file, max_bytes)))
+        let entry = catch_unwind(AssertUnwindSafe(|| read_one(directory, &file, max_bytes, task)))
             .unwrap_or_else(|_| Err("reading it met a defect of the server".to_owned()));
         match entry {
             Ok(entry) => publish(entry, registry, settings),
@@ -48,7 +49,12 @@ pub(super) fn read_all(
 }
 
 /// Reads the file of that name.
-fn read_one(directory: &Directory, file: &str, max_bytes: usize) -> Result<Entry, String> {
+fn read_one(
+    directory: &Directory,
+    file: &str,
+    max_bytes: usize,
+    task: &Task,
+) -> Result<Entry, String> {
     let name = Name::new(file, Place::Pointer(String::new()))
         .map_err(|_| "no layer can have this name".to_owned())?;
     let saved = directory.len(&name).map_err(|error| error.to_string())?;
@@ -58,7 +64,7 @@ fn read_one(directory: &Directory, file: &str, max_bytes: usize) -> Result<Entry
         return Err(format!("{reason}: raise --max-inflight-bytes"));
     }
     let buffer = directory.read(&name, saved).map_err(|error| error.to_string())?;
-    let restored = stored::read(buffer)?;
+    let restored = stored::read(buffer, task)?;
     if restored.name != name {
         return Err("it holds a layer of another name".to_owned());
     }

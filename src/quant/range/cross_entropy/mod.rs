@@ -16,7 +16,7 @@ use super::BLOCK;
 use super::grid::Grid;
 use crate::kernels::real::Real;
 use crate::kernels::scalar::{self, Params};
-use crate::quant::Cancel;
+use crate::quant::Task;
 use crate::quant::params::{Numerics, Range};
 
 const SYMMETRIC: i32 = 50;
@@ -27,9 +27,9 @@ pub(super) fn range<T: Real>(
     whole: Range<T>,
     line: usize,
     numerics: &Numerics,
-    cancel: &Cancel,
+    task: &Task,
 ) -> Range<T> {
-    weighted(Lines { values, line, weights: &[] }, whole, numerics, cancel)
+    weighted(Lines { values, line, weights: &[] }, whole, numerics, task)
 }
 
 /// Lines of one length, side by side.
@@ -63,17 +63,17 @@ pub(in crate::quant) fn weighted<T: Real>(
     lines: Lines<'_, T>,
     whole: Range<T>,
     numerics: &Numerics,
-    cancel: &Cancel,
+    task: &Task,
 ) -> Range<T> {
     let lines = Lines { line: lines.line.max(1), ..lines };
     let grid = Grid::new(whole, numerics, SYMMETRIC, ASYMMETRIC);
-    let left = rough::survivors(lines, &grid, numerics, cancel);
+    let left = rough::survivors(lines, &grid, numerics, task);
     match left.as_deref() {
         Some(&[only]) => grid.get(only),
-        Some(several) => least(lines, &grid, several, numerics, cancel).unwrap_or(whole),
+        Some(several) => least(lines, &grid, several, numerics, task).unwrap_or(whole),
         None => {
             let all: Vec<usize> = (0..grid.len()).collect();
-            least(lines, &grid, &all, numerics, cancel).unwrap_or(whole)
+            least(lines, &grid, &all, numerics, task).unwrap_or(whole)
         }
     }
 }
@@ -84,19 +84,19 @@ fn least<T: Real>(
     grid: &Grid<T>,
     candidates: &[usize],
     numerics: &Numerics,
-    cancel: &Cancel,
+    task: &Task,
 ) -> Option<Range<T>> {
     let Lines { values, line, .. } = lines;
-    let targets: Vec<f64> = values.par_chunks(line).flat_map_iter(|x| softmax(x, cancel)).collect();
+    let targets: Vec<f64> = values.par_chunks(line).flat_map_iter(|x| softmax(x, task)).collect();
     let (mut best, mut least) = (None, f64::INFINITY);
     for &i in candidates {
         let candidate = grid.get(i);
         let losses: Vec<f64> = values
             .par_chunks(line)
             .zip(targets.par_chunks(line))
-            .map(|(x, target)| loss((x, target), candidate, numerics, cancel))
+            .map(|(x, target)| loss((x, target), candidate, numerics, task))
             .collect();
-        if cancel.is_cancelled() {
+        if task.is_cancelled() {
             break;
         }
         let sum: f64 = losses.iter().enumerate().map(|(i, loss)| lines.weight(i) * loss).sum();
@@ -108,25 +108,21 @@ fn least<T: Real>(
 }
 
 /// Adds up `term` of parts of a line one after the other; nothing once it is cancelled.
-fn sum_parts<P>(
-    parts: impl Iterator<Item = P>,
-    cancel: &Cancel,
-    add: impl Fn(f64, P) -> f64,
-) -> f64 {
-    let add = |sum, part| if cancel.is_cancelled() { sum } else { add(sum, part) };
+fn sum_parts<P>(parts: impl Iterator<Item = P>, task: &Task, add: impl Fn(f64, P) -> f64) -> f64 {
+    let add = |sum, part| if task.is_cancelled() { sum } else { add(sum, part) };
     parts.fold(0.0, add)
 }
 
-fn softmax<T: Real>(x: &[T], cancel: &Cancel) -> Vec<f64> {
+fn softmax<T: Real>(x: &[T], task: &Task) -> Vec<f64> {
     let finite = |x: &&T| x.is_finite();
     let peak = x.iter().filter(finite).map(|x| x.to_f64()).fold(f64::NEG_INFINITY, f64::max);
-    let total = sum_parts(x.chunks(BLOCK), cancel, |sum, x| {
+    let total = sum_parts(x.chunks(BLOCK), task, |sum, x| {
         x.iter().filter(finite).fold(sum, |sum, x| sum + libm::exp(x.to_f64() - peak))
     });
     let target = |x: &T| if x.is_finite() { libm::exp(x.to_f64() - peak) / total } else { 0.0 };
     let mut targets = Vec::with_capacity(x.len());
     for x in x.chunks(BLOCK) {
-        if cancel.is_cancelled() {
+        if task.is_cancelled() {
             targets.resize(targets.len() + x.len(), 0.0);
         } else {
             targets.extend(x.iter().map(target));
@@ -140,13 +136,13 @@ fn loss<T: Real>(
     (x, target): (&[T], &[f64]),
     range: Range<T>,
     numerics: &Numerics,
-    cancel: &Cancel,
+    task: &Task,
 ) -> f64 {
     let params = Params::Same(numerics.affine(range));
     let mut codes = vec![0_i32; x.len().min(BLOCK)];
     let mut restored = vec![T::ZERO; x.len()];
     for (x, restored) in x.chunks(BLOCK).zip(restored.chunks_mut(BLOCK)) {
-        if cancel.is_cancelled() {
+        if task.is_cancelled() {
             return 0.0;
         }
         let codes = &mut codes[..x.len()];
@@ -162,11 +158,11 @@ fn loss<T: Real>(
     if !peak.is_finite() {
         return 0.0;
     }
-    let total = sum_parts(parts(), cancel, |sum, part| {
+    let total = sum_parts(parts(), task, |sum, part| {
         finite(part).into_iter().fold(sum, |sum, r| sum + libm::exp(r - peak))
     });
     let hits = target.chunks(BLOCK).zip(restored.chunks(BLOCK));
-    let hit = sum_parts(hits, cancel, |sum, (target, restored)| {
+    let hit = sum_parts(hits, task, |sum, (target, restored)| {
         let pairs = target.iter().zip(restored);
         let term = |(target, r): (&f64, &T)| {
             if *target > 0.0 { target * (r.to_f64() - peak) } else { 0.0 }

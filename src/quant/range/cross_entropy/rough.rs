@@ -40,7 +40,7 @@ use super::Lines;
 use crate::kernels::Isa;
 use crate::kernels::real::Real;
 use crate::kernels::rough::{Bends, Candidates, Lanes, SIDE};
-use crate::quant::Cancel;
+use crate::quant::Task;
 use crate::quant::params::Numerics;
 
 /// Wider ranges have exponentials without a number.
@@ -52,7 +52,7 @@ pub(super) fn survivors<T: Real>(
     lines: Lines<'_, T>,
     grid: &Grid<T>,
     numerics: &Numerics,
-    cancel: &Cancel,
+    task: &Task,
 ) -> Option<Vec<usize>> {
     let whole = grid.get(0);
     let width = whole.max.to_f64() - whole.min.to_f64();
@@ -61,7 +61,7 @@ pub(super) fn survivors<T: Real>(
     if !(is_usual && lines.values.iter().all(|x| x.is_finite())) {
         return None;
     }
-    let targets = Targets::new(lines, cancel);
+    let targets = Targets::new(lines, task);
     let [below, above] = if lines.values.len() <= lines.line {
         targets.clipped(grid, scale.to_f64(), numerics)
     } else {
@@ -69,8 +69,8 @@ pub(super) fn survivors<T: Real>(
     };
     let (slack, limit) = (slack(lines, width), f64::INFINITY);
     let kept = Vec::with_capacity(SIDE);
-    let mut rough = Rough { targets, grid, numerics, cancel, below, above, slack, limit, kept };
-    abreast::walk(grid, &mut rough, cancel);
+    let mut rough = Rough { targets, grid, numerics, task, below, above, slack, limit, kept };
+    abreast::walk(grid, &mut rough, task);
     let Rough { limit, kept, .. } = rough;
     let kept = kept.into_iter().filter(|(_, least)| may_be_best(*least, limit));
     Some(kept.map(|(i, _)| i).collect())
@@ -92,6 +92,7 @@ fn slack<T>(lines: Lines<'_, T>, width: f64) -> f64 {
 
 /// The softmax of lines, roughly.
 struct Targets<'a, T> {
+    isa: Isa,
     lines: Lines<'a, T>,
     targets: Vec<f32>,
     /// The largest element of each line.
@@ -108,15 +109,15 @@ struct Line<'a, T> {
 }
 
 impl<'a, T: Real> Targets<'a, T> {
-    fn new(lines: Lines<'a, T>, cancel: &Cancel) -> Self {
+    fn new(lines: Lines<'a, T>, task: &Task) -> Self {
         let Lines { values, line, .. } = lines;
         let mut targets = vec![0.0; values.len()];
         let fill = |(x, targets): (&[T], &mut [f32])| {
-            if cancel.is_cancelled() {
+            if task.is_cancelled() {
                 return T::ZERO;
             }
             let peak = x.iter().copied().fold(-T::INFINITY, |a, b| if b > a { b } else { a });
-            let total = Isa::current().exponentials(x, peak.to_f64(), targets);
+            let total = task.isa().exponentials(x, peak.to_f64(), targets);
             let factor = <f32 as Real>::from_f64(1.0 / total);
             targets.iter_mut().for_each(|target| *target *= factor);
             peak
@@ -126,7 +127,7 @@ impl<'a, T: Real> Targets<'a, T> {
         } else {
             values.par_chunks(line).zip(targets.par_chunks_mut(line)).map(fill).collect()
         };
-        Self { lines, targets, peaks }
+        Self { isa: task.isa(), lines, targets, peaks }
     }
 
     fn line(&self, i: usize) -> Line<'_, T> {
@@ -142,7 +143,7 @@ impl<'a, T: Real> Targets<'a, T> {
         let reach = (Grid::<T>::reach(numerics) + Grid::<T>::inner_reach(numerics)) * scale;
         let Line { x, targets, peak, .. } = self.line(0);
         let beyond = |sign: T, ends: &Lanes<T>| {
-            Isa::current().beyond((x, targets), (sign, peak.to_f64(), reach), ends)
+            self.isa.beyond((x, targets), (sign, peak.to_f64(), reach), ends)
         };
         let below = |ends: &Lanes<T>| beyond(-T::ONE, ends);
         let above = |ends: &Lanes<T>| beyond(T::ONE, ends);
@@ -160,7 +161,7 @@ struct Rough<'a, T> {
     targets: Targets<'a, T>,
     grid: &'a Grid<T>,
     numerics: &'a Numerics,
-    cancel: &'a Cancel,
+    task: &'a Task,
     below: Marks,
     above: Marks,
     slack: f64,
@@ -208,12 +209,12 @@ impl<T: Real> Rough<'_, T> {
         let how = (self.numerics.code_range(), self.numerics.rounding());
         let mut sums = Bends::default();
         for part in line.x.chunks(BLOCK).zip(line.targets.chunks(BLOCK)) {
-            if self.cancel.is_cancelled() {
+            if self.task.is_cancelled() {
                 break;
             }
-            Isa::current().bends(part, line.peak, candidates, how, &mut sums);
+            self.targets.isa.bends(part, line.peak, candidates, how, &mut sums);
         }
-        let [mut least, mut most] = Isa::current().divergences(&sums);
+        let [mut least, mut most] = self.targets.isa.divergences(&sums);
         for i in 0..SIDE {
             let above = sums.mean[i] + sums.bend[i];
             if !(above.abs() < Bends::NEAR && sums.largest[i] <= Bends::FARTHEST) {

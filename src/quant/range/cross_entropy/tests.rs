@@ -7,7 +7,7 @@ use crate::kernels::scalar::extent;
 use crate::quant::params::Profile;
 
 fn check<T: Real>(values: &[T], line: usize, weights: &[u64], numerics: &Numerics) {
-    let never = Cancel::default();
+    let never = Task::default();
     let extent = extent(values);
     let whole = Range::around_zero(extent.min, extent.max);
     let lines = Lines { values, line, weights };

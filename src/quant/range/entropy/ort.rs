@@ -8,7 +8,7 @@
 use crate::kernels::histogram::Bins;
 use crate::kernels::real::Real;
 use crate::kernels::scalar::Extent;
-use crate::quant::Cancel;
+use crate::quant::Task;
 use crate::quant::params::Range;
 
 use super::super::histogram::{count, count_weighted, grid};
@@ -22,22 +22,22 @@ pub(super) const EPSILON: f64 = 1e-4;
 pub(in crate::quant::range) fn range<T: Real>(
     values: &[T],
     extent: Extent<T>,
-    cancel: &Cancel,
+    task: &Task,
 ) -> Range<T> {
     let (bins, unit) = bins(extent);
-    let counts = count(values, |x| x * unit, &bins, cancel);
-    of(&counts, |bin| bins.lower_edge(bin) / unit, extent, cancel)
+    let counts = count(values, |x| x * unit, &bins, task);
+    of(&counts, |bin| bins.lower_edge(bin) / unit, extent, task)
 }
 
 /// The same of values that were seen so many times.
 pub(in crate::quant) fn weighted<T: Real>(
     values: &[(T, u64)],
     extent: Extent<T>,
-    cancel: &Cancel,
+    task: &Task,
 ) -> Range<T> {
     let (bins, unit) = bins(extent);
     let counts = count_weighted(values.iter().map(|&(x, count)| (x * unit, count)), &bins);
-    of(&counts, |bin| bins.lower_edge(bin) / unit, extent, cancel)
+    of(&counts, |bin| bins.lower_edge(bin) / unit, extent, task)
 }
 
 /// Bins from minus to plus the largest magnitude, and the unit they are in:
@@ -53,9 +53,9 @@ pub(in crate::quant) fn of<T: Real>(
     counts: &[u64],
     edge: impl Fn(usize) -> T,
     extent: Extent<T>,
-    cancel: &Cancel,
+    task: &Task,
 ) -> Range<T> {
-    let (start, end) = search(counts, cancel);
+    let (start, end) = search(counts, task);
     let (low, high) = (edge(start), edge(end));
     let low = if low < extent.min { extent.min } else { low };
     let high = if high > extent.max { extent.max } else { high };
@@ -63,7 +63,7 @@ pub(in crate::quant) fn of<T: Real>(
 }
 
 /// The bins between the best thresholds.
-pub(super) fn search(counts: &[u64], cancel: &Cancel) -> (usize, usize) {
+pub(super) fn search(counts: &[u64], task: &Task) -> (usize, usize) {
     let bins = counts.len();
     let middle = bins / 2;
     let window = |half: usize| (middle - half, (middle + half + 1).min(bins));
@@ -76,14 +76,14 @@ pub(super) fn search(counts: &[u64], cancel: &Cancel) -> (usize, usize) {
     let mut estimate = Estimate::new(counts, &sums);
     let estimates: Vec<f64> = halves
         .clone()
-        .map(|half| if cancel.is_cancelled() { f64::INFINITY } else { estimate.of(window(half)) })
+        .map(|half| if task.is_cancelled() { f64::INFINITY } else { estimate.of(window(half)) })
         .collect();
     let promising = (0..estimates.len()).min_by(|&a, &b| estimates[a].total_cmp(&estimates[b]));
     // The least that was computed so far: what cannot reach it need not be.
     let mut limit = promising.map_or(f32::INFINITY, |i| compute(QUANTIZED / 2 + i));
     let mut best = (f32::INFINITY, middle.min(QUANTIZED / 2));
     for (i, half) in halves.enumerate() {
-        if cancel.is_cancelled() {
+        if task.is_cancelled() {
             break;
         }
         if least_computed(estimates[i]) > f64::from(limit) {

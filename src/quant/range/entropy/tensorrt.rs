@@ -8,7 +8,7 @@
 
 use crate::kernels::real::Real;
 use crate::kernels::scalar::Extent;
-use crate::quant::Cancel;
+use crate::quant::Task;
 use crate::quant::params::{Numerics, Range};
 
 use super::super::histogram::{Occupied, Sparse, count_weighted, grid};
@@ -32,12 +32,12 @@ pub(in crate::quant::range) fn range<T: Real>(
     extent: Extent<T>,
     thresholds: Thresholds,
     numerics: &Numerics,
-    cancel: &Cancel,
+    task: &Task,
 ) -> Range<T> {
     let whole = Range::around_zero(extent.min, extent.max);
     let ends = [T::ZERO, whole.abs_max()];
-    let (counts, bins) = Sparse::of(values, T::abs, BINS, ends, cancel);
-    of(counts, |bin| bins.lower_edge(bin), whole, thresholds, (numerics, cancel))
+    let (counts, bins) = Sparse::of(values, T::abs, BINS, ends, task);
+    of(counts, |bin| bins.lower_edge(bin), whole, thresholds, (numerics, task))
 }
 
 /// The same of values that were seen so many times.
@@ -45,7 +45,7 @@ pub(in crate::quant) fn weighted<T: Real>(
     values: &[(T, u64)],
     whole: Range<T>,
     thresholds: Thresholds,
-    how: (&Numerics, &Cancel),
+    how: (&Numerics, &Task),
 ) -> Range<T> {
     let bins = grid(BINS, [T::ZERO, whole.abs_max()]);
     let counts = count_weighted(values.iter().map(|&(x, count)| (x.abs(), count)), &bins);
@@ -58,9 +58,9 @@ pub(in crate::quant) fn of<T: Real>(
     edge: impl Fn(usize) -> T,
     whole: Range<T>,
     thresholds: Thresholds,
-    (numerics, cancel): (&Numerics, &Cancel),
+    (numerics, task): (&Numerics, &Task),
 ) -> Range<T> {
-    let threshold = edge(search(counts, thresholds, numerics, cancel));
+    let threshold = edge(search(counts, thresholds, numerics, task));
     let amax = if threshold < whole.abs_max() { threshold } else { whole.abs_max() };
     if numerics.symmetric {
         return Range { min: -amax, max: amax };
@@ -76,7 +76,7 @@ pub(super) fn search(
     mut counts: Sparse,
     thresholds: Thresholds,
     numerics: &Numerics,
-    cancel: &Cancel,
+    task: &Task,
 ) -> usize {
     // The spike at 0 says nothing about the range.
     let second = counts.cells.iter().find(|cell| cell.bin == 1).map_or(0, |cell| cell.count);
@@ -108,7 +108,7 @@ pub(super) fn search(
     for i in (1..cells.len()).rev() {
         count -= cells[i].count;
         let kept = cells[i - 1].bin + 1;
-        if kept < QUANTIZED || count < fewest || cancel.is_cancelled() {
+        if kept < QUANTIZED || count < fewest || task.is_cancelled() {
             break;
         }
         let cells = &cells[..i];

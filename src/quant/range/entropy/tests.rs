@@ -6,7 +6,7 @@ use super::estimate::Estimate;
 use super::tensorrt::Thresholds;
 use super::*;
 use crate::kernels::scalar::extent;
-use crate::quant::Cancel;
+use crate::quant::Task;
 use crate::quant::params::{Numerics, Profile, Range};
 use crate::quant::range::histogram::{Sparse, histogram};
 
@@ -84,7 +84,7 @@ fn numerics(bits: u32, signed: bool) -> Numerics {
 }
 
 fn check(values: &[f32]) {
-    let never = Cancel::default();
+    let never = Task::default();
     let extent = extent(values);
     let amax = Range::around_zero(extent.min, extent.max).abs_max();
     let counts = histogram(values, |x| x, BINS, [-amax, amax], &never).counts;
@@ -164,7 +164,7 @@ fn what_is_far_from_zero_is_kept() {
     let x: Vec<f32> = (0..3000).map(|i| 1.0 + ((i * 7919) % 3000) as f32 / 3000.0).collect();
     let extent = extent(&x);
     for (bits, signed) in [(8, true), (8, false), (4, true), (2, true)] {
-        let never = Cancel::default();
+        let never = Task::default();
         let range = |which| tensorrt::range(&x, extent, which, &numerics(bits, signed), &never).max;
         let clipped = |amax: f32| x.iter().filter(|x| **x > amax).count();
         assert!(
@@ -180,7 +180,7 @@ fn what_is_far_from_zero_is_kept() {
 #[test]
 fn ranges_of_ort_go_with_their_elements() {
     let x = [-1.0_f32, 0.0, -0.75, 0.0, 0.5, 0.25];
-    let never = Cancel::default();
+    let never = Task::default();
     let of = |factor: f32| {
         let x = x.map(|x| x * factor);
         let range = ort::range(&x, extent(&x), &never);

@@ -39,11 +39,10 @@ use rayon::prelude::*;
 
 use super::super::BLOCK;
 use super::super::grid::Grid;
-use crate::kernels::Isa;
 use crate::kernels::moments::{BINS, Bins, Moments, Tally, UNIT, UNITS};
 use crate::kernels::real::Real;
 use crate::kernels::scalar::{Affine, CodeRange};
-use crate::quant::Cancel;
+use crate::quant::Task;
 use crate::quant::params::{Numerics, Range};
 
 /// Shorter slices are searched through sooner than summed up.
@@ -77,9 +76,9 @@ pub(super) fn survivors<T: Real>(
     whole: Range<T>,
     grid: &Grid<T>,
     numerics: &Numerics,
-    cancel: &Cancel,
+    task: &Task,
 ) -> Option<Vec<usize>> {
-    let summary = Summary::of(values, whole, cancel)?;
+    let summary = Summary::of(values, whole, task)?;
     let affine = |i: usize| numerics.affine(grid.get(i));
     let codes = numerics.code_range();
     let coarse = (0..grid.len()).map(|i| (i, summary.coarse(affine(i), codes)));
@@ -152,12 +151,12 @@ impl Error {
 
 impl Summary {
     /// One pass over the slice, whose finite elements are within `whole`.
-    pub(super) fn of<T: Real>(values: &[T], whole: Range<T>, cancel: &Cancel) -> Option<Self> {
+    pub(super) fn of<T: Real>(values: &[T], whole: Range<T>, task: &Task) -> Option<Self> {
         if values.len() > LONGEST {
             return None;
         }
         let bins = Bins::new(whole.min, whole.max)?;
-        let isa = Isa::current();
+        let isa = task.isa();
         // The other way than the pass for the extent, whose last elements may still be
         // in a cache. Threads take blocks as they come, as each has tables to be added
         // up in the end: as much memory as a small slice.
@@ -166,7 +165,7 @@ impl Summary {
         let next = || {
             let i = blocks.checked_sub(taken.fetch_add(1, atomic::Ordering::Relaxed) + 1)?;
             let rest = &values[i * BLOCK..];
-            (!cancel.is_cancelled()).then(|| &rest[..rest.len().min(BLOCK)])
+            (!task.is_cancelled()).then(|| &rest[..rest.len().min(BLOCK)])
         };
         let add = |_| {
             let mut tally = Tally::default();

@@ -19,7 +19,7 @@ use rayon::prelude::*;
 use crate::kernels::Isa;
 use crate::kernels::real::Real;
 use crate::kernels::scalar::Affine;
-use crate::quant::Cancel;
+use crate::quant::Task;
 use crate::quant::params::{Numerics, Range};
 
 use super::BLOCK;
@@ -39,7 +39,7 @@ pub(super) fn range<T: Real>(
     values: &[T],
     whole: Range<T>,
     numerics: &Numerics,
-    cancel: &Cancel,
+    task: &Task,
 ) -> Range<T> {
     let grid = candidates(whole, numerics);
     if whole.abs_max() == T::ZERO {
@@ -49,15 +49,15 @@ pub(super) fn range<T: Real>(
         // A power of two moves everything and changes nothing, but that squares are numbers.
         let values: Vec<T> = values.iter().map(|&x| x * unit).collect();
         let whole = Range { min: whole.min * unit, max: whole.max * unit };
-        let Range { min, max } = range(&values, whole, numerics, cancel);
+        let Range { min, max } = range(&values, whole, numerics, task);
         return Range { min: min / unit, max: max / unit };
     }
     let long = values.len() >= bounds::LEAST;
-    let sieved = long.then(|| bounds::survivors(values, whole, &grid, numerics, cancel)).flatten();
-    let order = sieved.unwrap_or_else(|| rough::survivors(values, &grid, numerics, cancel));
+    let sieved = long.then(|| bounds::survivors(values, whole, &grid, numerics, task)).flatten();
+    let order = sieved.unwrap_or_else(|| rough::survivors(values, &grid, numerics, task));
     let best = match order.as_slice() {
         &[only] => only,
-        several => least(values, &grid, several, numerics, cancel),
+        several => least(values, &grid, several, numerics, task),
     };
     grid.get(best)
 }
@@ -71,8 +71,8 @@ pub(in crate::quant) fn unit<T: Real>(whole: Range<T>) -> Option<T> {
 }
 
 /// The error of a candidate on some elements.
-fn error<T: Real>(x: &[T], affine: Affine<T>, numerics: &Numerics) -> f64 {
-    Isa::current().squared_error(x, affine, numerics.code_range(), numerics.rounding())
+fn error<T: Real>(isa: Isa, x: &[T], affine: Affine<T>, numerics: &Numerics) -> f64 {
+    isa.squared_error(x, affine, numerics.code_range(), numerics.rounding())
 }
 
 /// Bytes that a search among so many elements takes, beside them.
@@ -87,7 +87,7 @@ fn least<T: Real>(
     grid: &Grid<T>,
     order: &[usize],
     numerics: &Numerics,
-    cancel: &Cancel,
+    task: &Task,
 ) -> usize {
     let (mut best, mut least) = (0, f64::INFINITY);
     let mut last = None;
@@ -98,9 +98,9 @@ fn least<T: Real>(
             continue;
         }
         last = Some(affine);
-        let error = |block: &[T]| error(block, affine, numerics);
-        let sum = bounded_sum(values, least, error, cancel);
-        if cancel.is_cancelled() {
+        let error = |block: &[T]| error(task.isa(), block, affine, numerics);
+        let sum = bounded_sum(values, least, error, task);
+        if task.is_cancelled() {
             break;
         }
         // Candidates are numbered from the widest on.
@@ -116,7 +116,7 @@ fn bounded_sum<T: Real>(
     values: &[T],
     bound: f64,
     error: impl Fn(&[T]) -> f64 + Sync,
-    cancel: &Cancel,
+    task: &Task,
 ) -> f64 {
     if values.len() <= BLOCK {
         return error(values);
@@ -125,7 +125,7 @@ fn bounded_sum<T: Real>(
     for batch in values.chunks(BATCH * BLOCK) {
         let parts: Vec<f64> = batch.par_chunks(BLOCK).map(&error).collect();
         sum = parts.into_iter().fold(sum, |sum, part| sum + part);
-        if sum > bound || cancel.is_cancelled() {
+        if sum > bound || task.is_cancelled() {
             break;
         }
     }

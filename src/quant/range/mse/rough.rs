@@ -25,7 +25,7 @@ use super::super::grid::Grid;
 use crate::kernels::Isa;
 use crate::kernels::real::Real;
 use crate::kernels::rough::{Lanes, SIDE};
-use crate::quant::Cancel;
+use crate::quant::Task;
 use crate::quant::params::Numerics;
 
 /// What sums lose relative to themselves, in f32: 64 additions in a lane, and
@@ -37,19 +37,21 @@ pub(super) fn survivors<T: Real>(
     values: &[T],
     grid: &Grid<T>,
     numerics: &Numerics,
-    cancel: &Cancel,
+    task: &Task,
 ) -> Vec<usize> {
     let finite = finite(values);
     let scale = grid.scale(numerics);
     let [below, above] = match scale {
-        Some(scale) => clipped(&finite, grid, scale, numerics),
+        Some(scale) => clipped((task.isa(), &finite), grid, scale, numerics),
         None => [Marks::NONE; 2],
     };
     let slack = inexact::<T>(numerics) * (finite.len() as f64).sqrt();
     let (usual, limit) = (scale.is_some(), f64::INFINITY);
     let kept = Vec::with_capacity(SIDE);
-    let mut rough = Rough { x: &finite, grid, numerics, usual, below, above, slack, limit, kept };
-    abreast::walk(grid, &mut rough, cancel);
+    let isa = task.isa();
+    let x = &*finite;
+    let mut rough = Rough { isa, x, grid, numerics, usual, below, above, slack, limit, kept };
+    abreast::walk(grid, &mut rough, task);
     rough.finish()
 }
 
@@ -72,12 +74,15 @@ fn sums<T: Real>(x: &[T], of: impl Fn(&[T]) -> Lanes<f64> + Sync) -> Lanes<f64> 
 
 /// What the elements beyond the lower ends of rows and beyond the upper ends of columns lose
 /// at least, `scale` being that of the widest candidate. Ends that go together clip together.
-fn clipped<T: Real>(x: &[T], grid: &Grid<T>, scale: T, numerics: &Numerics) -> [Marks; 2] {
+fn clipped<T: Real>(
+    (isa, x): (Isa, &[T]),
+    grid: &Grid<T>,
+    scale: T,
+    numerics: &Numerics,
+) -> [Marks; 2] {
     let unit = T::ONE / scale;
     let squared = scale.to_f64() * scale.to_f64() * (1.0 - SUMMED);
-    let of = |ends: [&Lanes<T>; 2]| {
-        sums(x, |x| Isa::current().excess(x, unit, ends)).map(|sum| sum * squared)
-    };
+    let of = |ends: [&Lanes<T>; 2]| sums(x, |x| isa.excess(x, unit, ends)).map(|sum| sum * squared);
     let reach = Grid::<T>::reach(numerics);
     // Scales of symmetric codes get smaller as ends get narrower; of others that of the widest will do.
     let beyond = |column: usize| {
@@ -117,6 +122,7 @@ impl Kept {
 }
 
 struct Rough<'a, T> {
+    isa: Isa,
     x: &'a [T],
     grid: &'a Grid<T>,
     numerics: &'a Numerics,
@@ -143,7 +149,7 @@ impl<T: Real> Search for Rough<'_, T> {
     fn look(&mut self, candidates: &[usize]) {
         let parameters = abreast::parameters(self.grid, candidates, self.numerics, self.usual);
         let codes = self.numerics.code_range();
-        let squares = sums(self.x, |x| Isa::current().rough_squares(x, &parameters, codes));
+        let squares = sums(self.x, |x| self.isa.rough_squares(x, &parameters, codes));
         // Near the largest number an outermost code may be restored as infinity.
         let farthest = T::from_i32(2 << self.numerics.bits);
         let known = |squares: f64, scale: T| {

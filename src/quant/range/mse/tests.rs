@@ -14,8 +14,12 @@ fn exhaustive<T: Real>(values: &[T], whole: Range<T>, numerics: &Numerics) -> Ra
     let mut best = (f64::INFINITY, whole);
     for range in candidates(whole, numerics).iter() {
         let affine = numerics.affine(range);
-        let sum =
-            bounded_sum(values, f64::INFINITY, |x| error(x, affine, numerics), &Cancel::default());
+        let sum = bounded_sum(
+            values,
+            f64::INFINITY,
+            |x| error(Isa::best(), x, affine, numerics),
+            &Task::default(),
+        );
         if sum < best.0 {
             best = (sum, range);
         }
@@ -30,7 +34,7 @@ fn whole<T: Real>(values: &[T]) -> Range<T> {
 
 /// What the search does with a long slice, and how many candidates are left to it.
 fn sieved<T: Real>(values: &[T], numerics: &Numerics) -> Option<(Range<T>, usize)> {
-    let (whole, never) = (whole(values), Cancel::default());
+    let (whole, never) = (whole(values), Task::default());
     let candidates = candidates(whole, numerics);
     let order = bounds::survivors(values, whole, &candidates, numerics, &never)?;
     Some((candidates.get(least(values, &candidates, &order, numerics, &never)), order.len()))
@@ -39,7 +43,7 @@ fn sieved<T: Real>(values: &[T], numerics: &Numerics) -> Option<(Range<T>, usize
 fn check<T: Real>(name: &str, values: &[T], numerics: &Numerics) {
     let expect = exhaustive(values, whole(values), numerics);
     // The front door of a short slice.
-    let found = range(values, whole(values), numerics, &Cancel::default());
+    let found = range(values, whole(values), numerics, &Task::default());
     assert_eq!(found, expect, "{name} {numerics:?}");
     if let Some((found, _)) = sieved(values, numerics) {
         assert_eq!(found, expect, "{name} {numerics:?}");
@@ -48,13 +52,17 @@ fn check<T: Real>(name: &str, values: &[T], numerics: &Numerics) {
 
 /// Some number K, in units of the bins, is what all bounds leave out.
 fn check_bounds<T: Real>(name: &str, values: &[T], numerics: &Numerics) {
-    let Some(summary) = Summary::of(values, whole(values), &Cancel::default()) else { return };
+    let Some(summary) = Summary::of(values, whole(values), &Task::default()) else { return };
     let codes = numerics.code_range();
     let (mut low, mut high) = (0.0_f64, f64::INFINITY);
     for range in candidates(whole(values), numerics).iter() {
         let affine = numerics.affine(range);
-        let sum =
-            bounded_sum(values, f64::INFINITY, |x| error(x, affine, numerics), &Cancel::default());
+        let sum = bounded_sum(
+            values,
+            f64::INFINITY,
+            |x| error(Isa::best(), x, affine, numerics),
+            &Task::default(),
+        );
         let sum = sum * summary.scale() * summary.scale();
         for bounds in [summary.coarse(affine, codes), summary.fine(affine, codes)] {
             let Bounds { least, most } = bounds;
@@ -165,7 +173,7 @@ fn long_slices_have_the_range_of_the_exhaustive_search() {
             }
             let x = narrow(&x);
             for numerics in [symmetric(8), symmetric(4)].into_iter().flatten() {
-                let found = range(&x, whole(&x), numerics, &Cancel::default());
+                let found = range(&x, whole(&x), numerics, &Task::default());
                 assert_eq!(found, exhaustive(&x, whole(&x), numerics), "{name} {count}");
             }
         }

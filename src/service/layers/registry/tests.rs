@@ -7,7 +7,7 @@ use crate::api::layers::create::{self, Made};
 use crate::api::payload::{Format, Payload};
 use crate::codec::Limits;
 use crate::codec::encoding::Encoding;
-use crate::quant::Cancel;
+use crate::quant::Task;
 use crate::service::layers::room::Need;
 use crate::service::layers::{Eviction, Settings};
 use crate::tensor::Buffer;
@@ -30,10 +30,10 @@ fn layer(own: &str, outputs: usize, inputs: usize, bytes: usize) -> Entry {
         boundary: None,
         query: String::new(),
     };
-    let (limits, cancel) = (Limits::default(), Cancel::default());
+    let (limits, task) = (Limits::default(), Task::default());
     let mut context = Context {
         limits: &limits,
-        cancel: &cancel,
+        task: &task,
         effort: Effort::UNBOUNDED,
         spare: 0,
         grow: &mut |_| Ok(()),
