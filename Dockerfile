@@ -12,17 +12,21 @@ WORKDIR /src
 ENV CARGO_PROFILE_RELEASE_STRIP=symbols
 # Dependencies first, behind an empty program: this layer is made anew only when they change.
 COPY Cargo.toml Cargo.lock ./
-RUN mkdir -p src benches \
-    && touch src/lib.rs \
+COPY crates/quantd-kernels/Cargo.toml crates/quantd-kernels/
+COPY crates/quantd-core/Cargo.toml crates/quantd-core/
+COPY crates/quantd-codec/Cargo.toml crates/quantd-codec/
+RUN mkdir -p src benches crates/quantd-kernels/src crates/quantd-core/src crates/quantd-codec/src \
+    && touch src/lib.rs crates/quantd-kernels/src/lib.rs crates/quantd-core/src/lib.rs crates/quantd-codec/src/lib.rs \
     && echo 'fn main() {}' > src/main.rs \
     && for name in $(sed -n '/^\[\[bench\]\]/,/^$/s/^name *= *"\(.*\)"/\1/p' Cargo.toml); do \
          echo 'fn main() {}' > "benches/$name.rs"; \
        done \
     && cargo build --release --locked --bin quantd \
-    && rm -r src
+    && rm -r src crates
+COPY crates crates
 COPY src src
 # The empty program must look older than the real one.
-RUN find src -name '*.rs' -exec touch {} + && cargo build --release --locked --bin quantd
+RUN find src crates -name '*.rs' -exec touch {} + && cargo build --release --locked --bin quantd
 
 FROM ${RUNTIME_IMAGE}
 RUN useradd --system --uid 10001 --no-create-home --home-dir / --shell /usr/sbin/nologin quantd

@@ -9,12 +9,12 @@ mod limits;
 use std::hint::black_box;
 
 use harness::{Call, Meter, Suite, reals};
-use quantd::kernels::Isa;
-use quantd::kernels::scalar::Extent;
-use quantd::quant::Task;
-use quantd::quant::params::{Numerics, Profile};
-use quantd::quant::range::{self, Slice};
-use quantd::quant::scheme::RangeMethod;
+use quantd_core::Task;
+use quantd_core::params::{Numerics, Profile};
+use quantd_core::range::{self, Slice};
+use quantd_core::scheme::RangeMethod;
+use quantd_kernels::Isa;
+use quantd_kernels::scalar::Extent;
 use rayon::prelude::*;
 
 /// Elements that a thread looks through at a time for their extent.

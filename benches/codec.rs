@@ -5,9 +5,9 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use quantd::codec::json::{Text, read_tensor, write_tensor};
-use quantd::codec::{CodecError, Limits};
-use quantd::tensor::{DType, Shape, Tensor};
+use quantd_codec::json::{Text, read_tensor, write_tensor};
+use quantd_codec::{CodecError, Limits};
+use quantd_core::tensor::{DType, Shape, Tensor};
 
 const COUNT: usize = 1 << 18;
 
@@ -77,7 +77,7 @@ fn bench_write(criterion: &mut Criterion) {
         } else {
             codes.iter().flat_map(|x| x.to_le_bytes()).take(COUNT * dtype.size()).collect()
         };
-        let buffer = std::sync::Arc::new(quantd::tensor::Buffer::copy_of(&bytes));
+        let buffer = std::sync::Arc::new(quantd_core::tensor::Buffer::copy_of(&bytes));
         let tensor =
             Tensor::view(dtype, shape.clone(), buffer, 0).expect("the bytes fill the shape");
         let out = write(&tensor).concat();

@@ -19,19 +19,19 @@ use std::sync::Arc;
 use bytemuck::cast_slice;
 use half::{bf16, f16};
 use harness::{Call, Meter, Suite, reals};
-use quantd::codec::pack::pack;
-use quantd::kernels::scalar::{Affine, Code, CodeRange, Extent, Params, Rounding};
-use quantd::kernels::table::{Spread, Table};
-use quantd::kernels::{How, Isa, Stores};
-use quantd::quant::Task;
-use quantd::quant::codes::Stated;
-use quantd::quant::dequantize::{Codes, dequantize};
-use quantd::quant::layout::{CHUNK, Layout};
-use quantd::quant::params::{Numerics, Profile};
-use quantd::quant::quantize::quantize;
-use quantd::quant::scheme::{Granularity, NanPolicy, RangeMethod, Scheme};
-use quantd::quant::walk::Walk;
-use quantd::tensor::{Buffer, DType, Shape, Tensor};
+use quantd_codec::pack::pack;
+use quantd_core::Task;
+use quantd_core::codes::Stated;
+use quantd_core::dequantize::{Codes, dequantize};
+use quantd_core::layout::{CHUNK, Layout};
+use quantd_core::params::{Numerics, Profile};
+use quantd_core::quantize::quantize;
+use quantd_core::scheme::{Granularity, NanPolicy, RangeMethod, Scheme};
+use quantd_core::tensor::{Buffer, DType, Shape, Tensor};
+use quantd_core::walk::Walk;
+use quantd_kernels::scalar::{Affine, Code, CodeRange, Extent, Params, Rounding};
+use quantd_kernels::table::{Spread, Table};
+use quantd_kernels::{How, Isa, Stores};
 use rayon::prelude::*;
 
 /// Elements of a row.
@@ -333,6 +333,6 @@ const KEPT: usize = 1 << 30;
 
 fn main() {
     // As a server under load has it, and a peer's arena.
-    quantd::tensor::stock::allow(|| KEPT);
+    quantd_kernels::stock::allow(|| KEPT);
     harness::run(&Elementwise);
 }

@@ -17,13 +17,13 @@ mod limits;
 use std::sync::atomic::AtomicBool;
 
 use harness::{Call, Meter, Suite, bits, reals};
-use quantd::kernels::Isa;
-use quantd::kernels::gemm::{
+use quantd_core::params::{Numerics, Profile, Range};
+use quantd_kernels::Isa;
+use quantd_kernels::gemm::{
     Codes, Dynamic, Elements, GroupedRight, Left, Mode, Output, PackedA, PackedB, PackedGroups,
     Requantize, Right, RowParams, multiply, multiply_groups,
 };
-use quantd::kernels::scalar::{self, Affine, CodeRange, Extent, Params, Rounding};
-use quantd::quant::params::{Numerics, Profile, Range};
+use quantd_kernels::scalar::{self, Affine, CodeRange, Extent, Params, Rounding};
 use rayon::prelude::*;
 
 /// Products of transformers, then sizes that fit no tile.

@@ -10,16 +10,16 @@ mod limits;
 use std::hint::black_box;
 
 use harness::{Call, Meter, Suite, reals};
-use quantd::kernels::Isa;
-use quantd::kernels::scalar::Affine;
-use quantd::quant::Task;
-use quantd::quant::layer::{
+use quantd_core::Task;
+use quantd_core::layer::{
     Activation, Definition, Geometry, Input, Layer, Order, Output, Parameters, Weight,
 };
-use quantd::quant::matmul::Operand;
-use quantd::quant::params::{Numerics, Profile};
-use quantd::quant::scheme::{Granularity, NanPolicy, RangeMethod, Scheme};
-use quantd::tensor::{DType, Shape, Tensor};
+use quantd_core::matmul::Operand;
+use quantd_core::params::{Numerics, Profile};
+use quantd_core::scheme::{Granularity, NanPolicy, RangeMethod, Scheme};
+use quantd_core::tensor::{DType, Shape, Tensor};
+use quantd_kernels::Isa;
+use quantd_kernels::scalar::Affine;
 
 /// Operations: bits of the weights and their group, the input, what follows.
 const OPS: [(&str, u32, Option<usize>, Parameters, Activation); 7] = [

@@ -9,11 +9,11 @@ mod limits;
 use std::hint::black_box;
 
 use harness::{Call, Meter, Suite, reals};
-use quantd::kernels::Isa;
-use quantd::quant::Task;
-use quantd::quant::params::{Numerics, Profile};
-use quantd::quant::range::{self, Slice};
-use quantd::quant::scheme::RangeMethod;
+use quantd_core::Task;
+use quantd_core::params::{Numerics, Profile};
+use quantd_core::range::{self, Slice};
+use quantd_core::scheme::RangeMethod;
+use quantd_kernels::Isa;
 
 const METHODS: [(&str, RangeMethod); 4] = [
     ("mse", RangeMethod::Mse),

@@ -5,16 +5,16 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use quantd::kernels::scalar::{self, Affine, CodeRange, Params, Rounding};
-use quantd::kernels::sums::LaneSums;
-use quantd::kernels::table::Table;
-use quantd::kernels::{How, Isa, Stores};
-use quantd::quant::Task;
-use quantd::quant::params::{Numerics, Profile};
-use quantd::quant::quantize::quantize;
-use quantd::quant::range;
-use quantd::quant::scheme::{Granularity, NanPolicy, RangeMethod, Scheme};
-use quantd::tensor::{DType, Shape, Tensor};
+use quantd_core::Task;
+use quantd_core::params::{Numerics, Profile};
+use quantd_core::quantize::quantize;
+use quantd_core::range;
+use quantd_core::scheme::{Granularity, NanPolicy, RangeMethod, Scheme};
+use quantd_core::tensor::{DType, Shape, Tensor};
+use quantd_kernels::scalar::{self, Affine, CodeRange, Params, Rounding};
+use quantd_kernels::sums::LaneSums;
+use quantd_kernels::table::Table;
+use quantd_kernels::{How, Isa, Stores};
 
 /// 64 MiB: more than any cache.
 const ROWS: usize = 4096;

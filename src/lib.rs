@@ -1,19 +1,17 @@
 //! quantd: quantization of neural-network tensors as a service.
 //!
-//! Start at [`http`] for the surface, at [`service`] for the use cases, at
-//! [`quant`] for the numbers. Dependencies run one way:
-//! `http -> service -> api -> {quant, codec} -> {kernels, tensor}`.
+//! Start at [`http`] for the surface, at [`service`] for the use cases, at [`quantd_core`] for the
+//! numbers. Dependencies run one way:
+//! `http -> service -> api -> {quantd-codec, quantd-core} -> quantd-kernels`.
+
+#![forbid(unsafe_code)]
 
 pub mod api;
 pub mod cli;
-pub mod codec;
 pub mod config;
 pub mod http;
-pub mod kernels;
-pub mod quant;
 pub mod service;
 pub mod telemetry;
-pub mod tensor;
 
 use std::future::Future;
 use std::io;

@@ -1,5 +1,7 @@
 //! Hands the command line on.
 
+#![forbid(unsafe_code)]
+
 use std::process::ExitCode;
 
 /// Answers are made on one thread and dropped on another, in pieces of some KiB: glibc's allocator spends a

@@ -5,7 +5,7 @@ use std::io::{BufRead, Write};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use quantd::kernels::Isa;
+use quantd_kernels::Isa;
 use rayon::ThreadPool;
 
 /// Options of a bench.

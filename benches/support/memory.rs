@@ -8,8 +8,8 @@
 
 use std::arch::x86_64::*;
 
-use quantd::kernels::Isa;
-use quantd::tensor::Buffer;
+use quantd_core::tensor::Buffer;
+use quantd_kernels::Isa;
 
 use crate::harness::Meter;
 

@@ -3,10 +3,10 @@
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use quantd::kernels::scalar::{self, Affine, Code, CodeRange, Params, Rounding};
-use quantd::kernels::sums::LaneSums;
-use quantd::kernels::table::{Groups, Table};
-use quantd::kernels::{How, Isa, Stores};
+use quantd_kernels::scalar::{self, Affine, Code, CodeRange, Params, Rounding};
+use quantd_kernels::sums::LaneSums;
+use quantd_kernels::table::{Groups, Table};
+use quantd_kernels::{How, Isa, Stores};
 
 #[derive(Arbitrary, Debug)]
 struct Input {

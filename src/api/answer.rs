@@ -6,16 +6,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::Serialize;
 
-use crate::codec::json::{Room, Text};
-use crate::codec::safetensors::AnyTensor;
-use crate::codec::{encoding, json, npy, safetensors};
-use crate::tensor::{DType, Reals, Tensor};
+use quantd_codec::json::{Room, Text};
+use quantd_codec::safetensors::AnyTensor;
+use quantd_codec::{encoding, json, npy, safetensors};
+use quantd_core::tensor::{DType, Reals, Tensor};
 
 use super::context::Context;
 use super::error::{Error, Kind};
 use super::payload::Format;
 
-pub use crate::codec::encoding::Encoding;
+pub use quantd_codec::encoding::Encoding;
 
 /// Every header of an answer that says what a bare tensor cannot.
 pub const FACTS: [&str; 10] = [

@@ -1,9 +1,9 @@
 //! Tensors that come as codes: what is said beside them, and what follows where nothing is.
 
-use crate::codec::pack;
-use crate::quant::codes::Stated;
-use crate::quant::scheme::Granularity;
-use crate::tensor::{DType, Shape, Tensor};
+use quantd_codec::pack;
+use quantd_core::codes::Stated;
+use quantd_core::scheme::Granularity;
+use quantd_core::tensor::{DType, Shape, Tensor};
 
 use super::context::Context;
 use super::error::{Error, Kind, Place};

@@ -4,12 +4,12 @@ use std::cmp::Ordering;
 
 use serde_json::Value;
 
-use crate::quant::compare::{compare, pareto_front};
-use crate::quant::cost;
-use crate::quant::quantize::working_bytes;
-use crate::quant::report::Report;
-use crate::quant::scheme::Scheme;
-use crate::tensor::Tensor;
+use quantd_core::compare::{compare, pareto_front};
+use quantd_core::cost;
+use quantd_core::quantize::working_bytes;
+use quantd_core::report::Report;
+use quantd_core::scheme::Scheme;
+use quantd_core::tensor::Tensor;
 
 use super::answer::Answer;
 use super::context::Context;

@@ -2,11 +2,11 @@
 
 use serde_json::Value;
 
-use crate::codec::encoding::{self, Encoding};
-use crate::codec::{CodecError, Limits, Reason, json};
-use crate::quant::Task;
-use crate::quant::cost::Cost;
-use crate::tensor::Buffer;
+use quantd_codec::encoding::{self, Encoding};
+use quantd_codec::{CodecError, Limits, Reason, json};
+use quantd_core::Task;
+use quantd_core::cost::Cost;
+use quantd_core::tensor::Buffer;
 
 use super::effort::Effort;
 use super::error::Error;

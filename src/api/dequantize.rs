@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use crate::codec::json::{self, Member, Room};
-use crate::codec::safetensors::{self, AnyTensor};
-use crate::codec::{Limits, Within, names, npy};
-use crate::quant::cost;
-use crate::quant::dequantize::{Codes, dequantize, working_bytes};
-use crate::tensor::{Buffer, DType, Shape, Tensor};
+use quantd_codec::json::{self, Member, Room};
+use quantd_codec::safetensors::{self, AnyTensor};
+use quantd_codec::{Limits, Within, names, npy};
+use quantd_core::cost;
+use quantd_core::dequantize::{Codes, dequantize, working_bytes};
+use quantd_core::tensor::{Buffer, DType, Shape, Tensor};
 
 use super::answer::Answer;
 use super::coded::{Coding, Item, coding, unpacked};
@@ -310,7 +310,7 @@ fn zero_point_tensor(zero_point: &[i64]) -> Option<Tensor> {
 }
 
 fn scale_tensor(scale: &[f64], dtype: DType) -> Option<Tensor> {
-    use crate::kernels::real::Real;
+    use quantd_kernels::real::Real;
     let shape = Shape::vector(scale.len()).ok()?;
     if dtype == DType::F64 {
         return Tensor::from_elements(dtype, shape, scale);

@@ -3,10 +3,10 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::quant::inspect::Statistics;
-use crate::quant::matmul;
-use crate::quant::report::Report;
-use crate::quant::scheme::{Granularity, RangeMethod, Scheme};
+use quantd_core::inspect::Statistics;
+use quantd_core::matmul;
+use quantd_core::report::Report;
+use quantd_core::scheme::{Granularity, RangeMethod, Scheme};
 
 /// A scheme with every field as it was resolved; `null` where a field does not apply.
 #[derive(Clone, Debug, Serialize, ToSchema)]

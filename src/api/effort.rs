@@ -1,6 +1,6 @@
-//! How long the work of a request may be, by the estimates of [`cost`](crate::quant::cost).
+//! How long the work of a request may be, by the estimates of [`cost`](quantd_core::cost).
 
-use crate::quant::cost::Cost;
+use quantd_core::cost::Cost;
 
 use super::error::{Error, Kind};
 

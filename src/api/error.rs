@@ -4,8 +4,8 @@
 
 use std::fmt;
 
-use crate::codec::{CodecError, Reason};
-use crate::quant::QuantError;
+use quantd_codec::{CodecError, Reason};
+use quantd_core::QuantError;
 
 /// What the caller can do about an [`Error`]: one kind for each reaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

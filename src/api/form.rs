@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use percent_encoding::NON_ALPHANUMERIC;
 
-use crate::codec::multipart;
-use crate::tensor::Buffer;
+use quantd_codec::multipart;
+use quantd_core::tensor::Buffer;
 
 use super::context::Context;
 use super::error::Error;

@@ -1,11 +1,11 @@
 //! `inspect`: what to look at before choosing a scheme.
 
-use crate::kernels::real::Real;
-use crate::quant::inspect::{Options as Wanted, Statistics};
-use crate::quant::layout::Layout;
-use crate::quant::scheme::Granularity;
-use crate::quant::{QuantError, Task, cost, inspect_slices};
-use crate::tensor::{Reals, Tensor};
+use quantd_core::inspect::{Options as Wanted, Statistics};
+use quantd_core::layout::Layout;
+use quantd_core::scheme::Granularity;
+use quantd_core::tensor::{Reals, Tensor};
+use quantd_core::{QuantError, Task, cost, inspect_slices};
+use quantd_kernels::real::Real;
 
 use super::answer::Answer;
 use super::compare::only_chosen;

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use crate::codec::json::{self, Member};
-use crate::codec::safetensors;
-use crate::quant::cost::{self, Cost};
-use crate::quant::matmul::{
+use quantd_codec::json::{self, Member};
+use quantd_codec::safetensors;
+use quantd_core::cost::{self, Cost};
+use quantd_core::matmul::{
     Dims, Fault, Form, Multiplied, Operand, Product, Requantization, matmul,
 };
-use crate::quant::scheme::{Granularity, Scheme};
-use crate::tensor::{Buffer, DType, Tensor};
+use quantd_core::scheme::{Granularity, Scheme};
+use quantd_core::tensor::{Buffer, DType, Tensor};
 
 use super::answer::{Answer, to_json_text};
 use super::coded::Item;
@@ -217,7 +217,7 @@ fn codes_form(fields: &mut Fields, unsigned: bool, origin: &Origin) -> Result<Fo
     let Some(scale) = fields.number("output_scale", 0.0, f64::from(f32::MAX))? else {
         return Err(fields.error("output_scale", "missing").cure("for instance 0.5"));
     };
-    let scale = <f32 as crate::kernels::real::Real>::from_f64(scale);
+    let scale = <f32 as quantd_kernels::real::Real>::from_f64(scale);
     if scale < f32::MIN_POSITIVE {
         return Err(Error::new(Kind::InvalidOption, "not a positive number")
             .at(origin.place("output_scale")));

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::codec::safetensors::{self, AnyTensor};
-use crate::quant::cost;
+use quantd_codec::safetensors::{self, AnyTensor};
+use quantd_core::cost;
 
 use super::answer::{self, ObjectWriter, to_json_text};
 use super::context::Context;

@@ -2,8 +2,8 @@
 
 use regex::{Regex, RegexBuilder};
 
-use crate::codec::names::MAX_KEY_BYTES;
-use crate::quant::cost;
+use quantd_codec::names::MAX_KEY_BYTES;
+use quantd_core::cost;
 
 use super::context::Context;
 use super::error::{Error, Kind, Place};
@@ -126,9 +126,9 @@ mod tests {
 
     use crate::api::effort::Effort;
     use crate::api::fields::Origin;
-    use crate::codec::Limits;
-    use crate::kernels::Isa;
-    use crate::quant::Task;
+    use quantd_codec::Limits;
+    use quantd_core::Task;
+    use quantd_kernels::Isa;
 
     use super::*;
 

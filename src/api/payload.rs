@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::codec::encoding::Encoding;
-use crate::codec::json::{self, Member};
-use crate::codec::safetensors::AnyTensor;
-use crate::codec::{CodecError, Limits, Within, names, npy, safetensors, sniff};
-use crate::tensor::{Buffer, DType, Shape, Tensor};
+use quantd_codec::encoding::Encoding;
+use quantd_codec::json::{self, Member};
+use quantd_codec::safetensors::AnyTensor;
+use quantd_codec::{CodecError, Limits, Within, names, npy, safetensors, sniff};
+use quantd_core::tensor::{Buffer, DType, Shape, Tensor};
 
 use super::context::Context;
 use super::error::{Error, Kind, Place};

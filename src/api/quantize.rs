@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
-use crate::codec::safetensors::AnyTensor;
-use crate::codec::{Limits, json, names, pack};
-use crate::quant::layout::Layout;
-use crate::quant::quantize::{Encoded, Quantized, quantize, working_bytes};
-use crate::quant::report::Report;
-use crate::quant::scheme::Scheme;
-use crate::quant::{QuantError, cost};
-use crate::tensor::{DType, Shape, Tensor};
+use quantd_codec::safetensors::AnyTensor;
+use quantd_codec::{Limits, json, names, pack};
+use quantd_core::layout::Layout;
+use quantd_core::quantize::{Encoded, Quantized, quantize, working_bytes};
+use quantd_core::report::Report;
+use quantd_core::scheme::Scheme;
+use quantd_core::tensor::{DType, Shape, Tensor};
+use quantd_core::{QuantError, cost};
 
 use super::answer::{Answer, ObjectWriter, dims_text, to_json_text};
 use super::context::Context;

@@ -1,7 +1,7 @@
 //! Tensors to try things on, the same on every machine: what a newcomer sends before own data is at hand.
 
-use crate::codec::json::Room;
-use crate::tensor::{DType, Shape, Tensor};
+use quantd_codec::json::Room;
+use quantd_core::tensor::{DType, Shape, Tensor};
 
 use super::answer::Answer;
 use super::error::{Error, Kind, Place};
@@ -92,7 +92,7 @@ impl Sample {
     }
 
     fn tensor(&self) -> Result<Tensor, Error> {
-        use crate::kernels::real::Real;
+        use quantd_kernels::real::Real;
         let mut normals = Normals { state: 0 };
         let elements: Vec<f32> = (0..self.shape.iter().product())
             .map(|index| <f32 as Real>::from_f64((self.element)(index, normals.next())))
@@ -129,7 +129,7 @@ impl Normals {
 
 #[cfg(test)]
 mod tests {
-    use crate::tensor::Reals;
+    use quantd_core::tensor::Reals;
 
     use super::*;
 

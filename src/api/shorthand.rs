@@ -4,8 +4,8 @@
 //! Sign and bits, the granularity and the range always stand there, in this order; everything else
 //! only where it is not the default.
 
-use crate::quant::params::Profile;
-use crate::quant::scheme::{Granularity, NanPolicy, RangeMethod, Scheme};
+use quantd_core::params::Profile;
+use quantd_core::scheme::{Granularity, NanPolicy, RangeMethod, Scheme};
 
 use super::options::{GRANULARITIES, Options, RANGES};
 

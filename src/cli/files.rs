@@ -10,8 +10,8 @@ use bytes::Bytes;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::api::payload::Format;
-use crate::codec::sniff::{self, Known};
-use crate::tensor::Buffer;
+use quantd_codec::sniff::{self, Known};
+use quantd_core::tensor::Buffer;
 
 use super::Failure;
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::api::answer::Answer;
 use crate::api::payload::Format;
-use crate::codec::json;
+use quantd_codec::json;
 
 use super::{Failure, files};
 

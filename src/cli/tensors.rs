@@ -9,12 +9,12 @@ use crate::api::effort::Effort;
 use crate::api::error::Error;
 use crate::api::payload::{Format, Payload};
 use crate::api::samples;
-use crate::codec::Limits;
-use crate::codec::encoding::Encoding;
 use crate::config::{self, Convert, Input, Look, Sample};
-use crate::quant::Task;
 use crate::service::{self, Command, Operation};
 use crate::telemetry;
+use quantd_codec::Limits;
+use quantd_codec::encoding::Encoding;
+use quantd_core::Task;
 
 use super::files::{self, Progress};
 use super::{Failure, print, report};

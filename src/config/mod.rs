@@ -15,13 +15,13 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, value_parser};
 use tracing::level_filters::LevelFilter;
 
-use crate::codec::Limits;
-use crate::kernels::Isa;
 use crate::service::batch::Batching;
 use crate::service::calibrators;
 use crate::service::compute::Settings;
 use crate::service::layers::{self, Eviction};
 use crate::telemetry::LogFormat;
+use quantd_codec::Limits;
+use quantd_kernels::Isa;
 
 pub use environment::{links, parse, unknown_variable};
 use values::DAY_MS;

@@ -10,7 +10,7 @@ use clap::error::ErrorKind;
 
 use crate::api::presets::{PRESETS, Preset};
 use crate::api::samples::{self, SAMPLES};
-use crate::kernels::Isa;
+use quantd_kernels::Isa;
 
 /// Milliseconds of a day: times beyond it are slips, and clocks overflow at the largest.
 pub(super) const DAY_MS: u64 = 86_400_000;

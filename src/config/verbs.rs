@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum, value_parser};
 
 use crate::api::payload::Format;
-use crate::kernels::Isa;
+use quantd_kernels::Isa;
 
 use super::values;
 

@@ -18,11 +18,11 @@ use tokio::time::Instant;
 
 use crate::api::error::{Error, Kind, Place};
 use crate::api::payload::Format;
-use crate::codec::encoding::Encoding;
 use crate::service::Outcome;
 use crate::service::admission::Permit;
 use crate::service::compute::Compute;
-use crate::tensor::Buffer;
+use quantd_codec::encoding::Encoding;
+use quantd_core::tensor::Buffer;
 
 use super::negotiate::{extension, media_type};
 

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::api::answer::Answer;
 use crate::api::error::Error;
-use crate::codec::json::{self, Text as Lines};
+use quantd_codec::json::{self, Text as Lines};
 
 use super::negotiate;
 

@@ -15,11 +15,11 @@ use crate::api::answer::{Answer, Style};
 use crate::api::error::{Error, Kind, Place};
 use crate::api::name::Name;
 use crate::api::payload::{Format, Payload};
-use crate::codec::encoding::{self, Encoding};
-use crate::codec::multipart;
 use crate::service::admission::Permit;
 use crate::service::{Outcome, Service};
-use crate::tensor::Buffer;
+use quantd_codec::encoding::{self, Encoding};
+use quantd_codec::multipart;
+use quantd_core::tensor::Buffer;
 
 use super::App;
 use super::body::{self, Bounds, Held};

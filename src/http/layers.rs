@@ -11,7 +11,7 @@ use crate::api::error::Error;
 use crate::api::layers::documents::{EvaluationDoc, LayerDoc, LayersDoc};
 use crate::api::name::Name;
 use crate::api::payload::Format;
-use crate::codec::encoding::Encoding;
+use quantd_codec::encoding::Encoding;
 
 use super::document::Document;
 use super::exchange::{self, Named, Received, Terms};

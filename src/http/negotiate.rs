@@ -6,9 +6,9 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use crate::api::error::{Error, Kind, Place};
 use crate::api::fields::Fields;
 use crate::api::payload::Format;
-use crate::codec::encoding::Encoding;
-use crate::codec::multipart;
-use crate::codec::sniff::{self, Known};
+use quantd_codec::encoding::Encoding;
+use quantd_codec::multipart;
+use quantd_codec::sniff::{self, Known};
 
 /// Media types read and written.
 pub(super) const JSON: &str = "application/json";

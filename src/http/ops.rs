@@ -7,8 +7,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::api::presets::PRESETS;
-use crate::kernels::Isa;
 use crate::telemetry;
+use quantd_kernels::Isa;
 
 use super::App;
 use super::docs::ReadProblems;

@@ -19,9 +19,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use crate::api::error::{Error, Kind};
-use crate::codec::{CodecError, Reason};
 use crate::telemetry;
-use crate::tensor::stock;
+use quantd_codec::{CodecError, Reason};
+use quantd_kernels::stock;
 
 /// Semaphores count in KiB: tokio's hold 32 bits.
 const UNIT: usize = 1024;

@@ -21,9 +21,9 @@ use crate::api::effort::Effort;
 use crate::api::error::{Error, Kind};
 use crate::api::layers::{Hosted, Link};
 use crate::api::name::Name;
-use crate::codec::Limits;
-use crate::quant::cost;
-use crate::tensor::{Buffer, DType, Shape, Tensor};
+use quantd_codec::Limits;
+use quantd_core::cost;
+use quantd_core::tensor::{Buffer, DType, Shape, Tensor};
 
 use super::admission::{Permit, Waiting};
 use super::compute::Compute;
@@ -452,8 +452,8 @@ fn send(all: Vec<Done>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::json::Text;
     use crate::config::Serve;
+    use quantd_codec::json::Text;
 
     fn spaces(bytes: usize) -> Answer {
         let mut room = |_| Ok(());

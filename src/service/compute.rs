@@ -14,11 +14,11 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::api::effort::Effort;
 use crate::api::error::{Error, Kind};
-use crate::kernels::Isa;
-use crate::kernels::heap;
-use crate::quant::Task;
 use crate::telemetry;
-use crate::tensor::stock;
+use quantd_core::Task;
+use quantd_kernels::Isa;
+use quantd_kernels::heap;
+use quantd_kernels::stock;
 
 use super::admission::{Admission, Permit, Queue, Waiting, overloaded};
 use super::pools::{Pool, SHORT, Slot};

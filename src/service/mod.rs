@@ -19,8 +19,8 @@ use crate::api::context::Context;
 use crate::api::error::{Error, Kind};
 use crate::api::payload::{Format, Payload};
 use crate::api::{compare, dequantize, inspect, matmul, quantize};
-use crate::codec::Limits;
-use crate::quant::Task;
+use quantd_codec::Limits;
+use quantd_core::Task;
 
 use admission::Permit;
 use batch::Batching;

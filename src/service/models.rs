@@ -15,7 +15,7 @@ use crate::api::oip::documents::{
     ModelStatistics, TensorMetadata,
 };
 use crate::api::oip::{self, Body, CATALOG, Call, Model, VERSION, hosted};
-use crate::tensor::{Shape, Tensor};
+use quantd_core::tensor::{Shape, Tensor};
 
 use super::admission::Permit;
 use super::batch::{Part, Run};

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::kernels::crew;
+use quantd_kernels::crew;
 
 /// How long work is, which decides in which of the pools it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,8 +9,8 @@ use http_body_util::BodyExt;
 use jsonschema::Validator;
 use quantd::Quantd;
 use quantd::config::Serve;
-use quantd::kernels::Isa;
 use quantd::service::compute::Compute;
+use quantd_kernels::Isa;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 

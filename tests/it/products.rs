@@ -1,6 +1,6 @@
 //! `/v1/matmul`: every form of operand and result, against the definition.
 
-use quantd::codec::Limits;
+use quantd_codec::Limits;
 use serde_json::{Value, json};
 
 use crate::harness::{Client, JSON, NPY, RAW, SAFETENSORS};

@@ -11,12 +11,12 @@ use quantd::api::answer::Style;
 use quantd::api::context::Context;
 use quantd::api::effort::Effort;
 use quantd::api::payload::{Format, Payload};
-use quantd::codec::Limits;
-use quantd::codec::encoding::Encoding;
-use quantd::kernels::Isa;
-use quantd::quant::Task;
 use quantd::service::{Command, Operation, execute};
-use quantd::tensor::Buffer;
+use quantd_codec::Limits;
+use quantd_codec::encoding::Encoding;
+use quantd_core::Task;
+use quantd_core::tensor::Buffer;
+use quantd_kernels::Isa;
 
 /// What a request may take beside what it reserves, whatever its size: rooms of threads, small documents.
 const SLACK: usize = 640 << 10;

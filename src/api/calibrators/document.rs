@@ -7,9 +7,9 @@ use crate::api::context::Context;
 use crate::api::error::{Error, Kind, Place};
 use crate::api::fields::{Fields, Origin};
 use crate::api::payload::pointer;
-use crate::codec::{Within, json};
-use crate::quant::calibrate::{Calibration, Parts, Seen};
-use crate::tensor::{DType, Shape, Tensor};
+use quantd_codec::{Within, json};
+use quantd_core::calibrate::{Calibration, Parts, Seen};
+use quantd_core::tensor::{DType, Shape, Tensor};
 
 use super::{Import, Setup, request, write_setup};
 

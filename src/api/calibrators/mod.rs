@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::kernels::real::Real;
-use crate::kernels::scalar::Affine;
-use crate::quant::QuantError;
-use crate::quant::calibrate::{Calibration, Method, Parts, Plan};
-use crate::quant::params::{Numerics, Range};
-use crate::quant::scheme::Granularity;
-use crate::tensor::{DType, Shape, Tensor};
+use quantd_core::QuantError;
+use quantd_core::calibrate::{Calibration, Method, Parts, Plan};
+use quantd_core::params::{Numerics, Range};
+use quantd_core::scheme::Granularity;
+use quantd_core::tensor::{DType, Shape, Tensor};
+use quantd_kernels::real::Real;
+use quantd_kernels::scalar::Affine;
 
 use super::answer::{Answer, ObjectWriter};
 use super::context::Context;

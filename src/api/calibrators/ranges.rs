@@ -1,8 +1,8 @@
 //! The ranges that follow from what a calibrator knows.
 
-use crate::quant::calibrate::Calibration;
-use crate::quant::params::{Numerics, Range};
-use crate::quant::{QuantError, Task};
+use quantd_core::calibrate::Calibration;
+use quantd_core::params::{Numerics, Range};
+use quantd_core::{QuantError, Task};
 
 /// One range a slice, in the type that they were asked for in.
 #[derive(Debug)]

@@ -9,10 +9,10 @@ use crate::api::fields::{Fields, Origin};
 use crate::api::name::Name;
 use crate::api::options::{Options, SCHEME_FIELDS, beside_scheme, scheme_of_value};
 use crate::api::payload::{Format, Payload, TENSOR, pointer};
-use crate::codec::json;
-use crate::quant::calibrate::{Method, Parts, Plan};
-use crate::quant::params::Numerics;
-use crate::tensor::DType;
+use quantd_codec::json;
+use quantd_core::calibrate::{Method, Parts, Plan};
+use quantd_core::params::Numerics;
+use quantd_core::tensor::DType;
 
 use super::document;
 use super::{Batch, Creation, Import, Setup, Wanted};

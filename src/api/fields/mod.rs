@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
-use crate::tensor::DType;
+use quantd_core::tensor::DType;
 
 use super::error::{Error, Kind, Place};
 use super::guess::hint;

@@ -7,11 +7,11 @@ use crate::api::error::{Error, Kind, Place};
 use crate::api::fields::{Fields, Origin};
 use crate::api::name::Name;
 use crate::api::options::{Options, options_of_value};
-use crate::kernels::scalar::Affine;
-use crate::quant::layer::{Input, Output, Parameters};
-use crate::quant::matmul::Requantization;
-use crate::quant::params::Numerics;
-use crate::quant::scheme::{Granularity, Scheme};
+use quantd_core::layer::{Input, Output, Parameters};
+use quantd_core::matmul::Requantization;
+use quantd_core::params::Numerics;
+use quantd_core::scheme::{Granularity, Scheme};
+use quantd_kernels::scalar::Affine;
 
 /// Finds the parameters that a calibrator has learnt, for codes of a kind, or of
 /// its own where none is given.

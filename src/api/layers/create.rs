@@ -15,15 +15,15 @@ use crate::api::matmul::REAL;
 use crate::api::name::Name;
 use crate::api::options::{Options, SCHEME_FIELDS, options_of_value};
 use crate::api::payload::{self, Format, Payload};
-use crate::codec::json::{self, Member};
-use crate::codec::{Within, npy, safetensors};
-use crate::quant::layer::{Activation, Conv, Definition, Geometry, Layer, Order, Weight};
-use crate::quant::matmul::Operand;
-use crate::quant::quantize::working_bytes;
-use crate::quant::scheme::{Granularity, Scheme};
-use crate::quant::transpose::transposed;
-use crate::quant::{QuantError, Task, cost};
-use crate::tensor::{Buffer, DType, Reals, Tensor};
+use quantd_codec::json::{self, Member};
+use quantd_codec::{Within, npy, safetensors};
+use quantd_core::layer::{Activation, Conv, Definition, Geometry, Layer, Order, Weight};
+use quantd_core::matmul::Operand;
+use quantd_core::quantize::working_bytes;
+use quantd_core::scheme::{Granularity, Scheme};
+use quantd_core::tensor::{Buffer, DType, Reals, Tensor};
+use quantd_core::transpose::transposed;
+use quantd_core::{QuantError, Task, cost};
 
 use super::coding::{self, Calibrated};
 
@@ -277,7 +277,7 @@ fn real_weight(tensor: &Tensor, order: Order, weight: &Weight, task: &Task) -> O
 
 /// The elements in f32.
 fn real(tensor: &Tensor) -> Cow<'_, [f32]> {
-    use crate::kernels::real::Real;
+    use quantd_kernels::real::Real;
     match tensor.reals() {
         Reals::F32(x) => x,
         Reals::F64(x) => x.iter().map(|&x| <f32 as Real>::from_f64(x)).collect(),

@@ -4,8 +4,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::api::documents::ProductReportDoc;
-use crate::kernels::scalar::Affine;
-use crate::quant::layer::{Definition, Geometry, Layer, Output};
+use quantd_core::layer::{Definition, Geometry, Layer, Output};
+use quantd_kernels::scalar::Affine;
 
 /// Codes of weights.
 #[derive(Clone, Debug, Serialize, ToSchema)]

@@ -8,12 +8,12 @@ pub mod stored;
 
 use std::sync::{Arc, Weak};
 
-use crate::quant::Task;
-use crate::quant::cost::Cost;
-use crate::quant::layer::{
+use quantd_core::Task;
+use quantd_core::cost::Cost;
+use quantd_core::layer::{
     ChainError, Geometry, Layer, Price, chain_cost, chain_forward, chain_shape,
 };
-use crate::tensor::{DType, Shape, Tensor};
+use quantd_core::tensor::{DType, Shape, Tensor};
 
 use super::error::{Error, Place};
 use super::name::Name;

@@ -8,10 +8,10 @@ use crate::api::context::Context;
 use crate::api::documents::ProductReportDoc;
 use crate::api::error::{Error, Kind, Place};
 use crate::api::payload::{Format, Payload, TENSOR};
-use crate::codec::json;
-use crate::quant::layer::{ChainError, Comparison, chain_float};
-use crate::quant::{QuantError, cost};
-use crate::tensor::{Shape, Tensor};
+use quantd_codec::json;
+use quantd_core::layer::{ChainError, Comparison, chain_float};
+use quantd_core::tensor::{Shape, Tensor};
+use quantd_core::{QuantError, cost};
 
 use super::Hosted;
 use super::documents::{EvaluationDoc, MemoryDoc, TimeDoc};

@@ -10,17 +10,17 @@ use sha2::{Digest, Sha256};
 
 use crate::api::error::Place;
 use crate::api::name::Name;
-use crate::codec::{Limits, safetensors};
-use crate::kernels::scalar::Affine;
-use crate::quant::Task;
-use crate::quant::codes::Stated;
-use crate::quant::layer::{
+use quantd_codec::{Limits, safetensors};
+use quantd_core::Task;
+use quantd_core::codes::Stated;
+use quantd_core::layer::{
     Activation, Conv, Definition, Geometry, Input, Layer, Order, Output, Parameters, Weight,
 };
-use crate::quant::matmul::{Operand, Requantization};
-use crate::quant::params::{Numerics, Profile};
-use crate::quant::scheme::{Granularity, NanPolicy};
-use crate::tensor::{Buffer, DType, Reals, Shape, Tensor};
+use quantd_core::matmul::{Operand, Requantization};
+use quantd_core::params::{Numerics, Profile};
+use quantd_core::scheme::{Granularity, NanPolicy};
+use quantd_core::tensor::{Buffer, DType, Reals, Shape, Tensor};
+use quantd_kernels::scalar::Affine;
 
 use super::documents::LayerDoc;
 

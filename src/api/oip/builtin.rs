@@ -12,12 +12,12 @@ use crate::api::matmul::{self, Request, Side};
 use crate::api::options::{Options, SCHEME_FIELDS};
 use crate::api::payload;
 use crate::api::quantize;
-use crate::codec::Limits;
-use crate::codec::oip::{Input, Output};
-use crate::quant::codes::Stated;
-use crate::quant::cost;
-use crate::quant::matmul::Report as ProductReport;
-use crate::tensor::{DType, Reals, Shape, Tensor};
+use quantd_codec::Limits;
+use quantd_codec::oip::{Input, Output};
+use quantd_core::codes::Stated;
+use quantd_core::cost;
+use quantd_core::matmul::Report as ProductReport;
+use quantd_core::tensor::{DType, Reals, Shape, Tensor};
 
 use super::exchange::Call;
 use super::models::{Model, Operation};

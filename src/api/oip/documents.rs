@@ -3,7 +3,7 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::codec::oip::datatype;
+use quantd_codec::oip::datatype;
 
 use super::models::Spec;
 

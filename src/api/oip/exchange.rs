@@ -11,11 +11,11 @@ use crate::api::context::Context;
 use crate::api::error::{Error, Kind, Place};
 use crate::api::fields::{Fields, Origin};
 use crate::api::payload::Format;
-use crate::codec::encoding::Encoding;
-use crate::codec::json::Text;
-use crate::codec::oip::{self, Head, Input, Output, Wanted};
-use crate::codec::{Reason, Within};
-use crate::tensor::Buffer;
+use quantd_codec::encoding::Encoding;
+use quantd_codec::json::Text;
+use quantd_codec::oip::{self, Head, Input, Output, Wanted};
+use quantd_codec::{Reason, Within};
+use quantd_core::tensor::Buffer;
 
 use super::models::Spec;
 use super::tensor_error;

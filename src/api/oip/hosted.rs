@@ -3,8 +3,8 @@
 use crate::api::context::Context;
 use crate::api::error::{Error, Place};
 use crate::api::layers::{Hosted, Port, run};
-use crate::codec::oip::Output;
-use crate::tensor::{Shape, Tensor};
+use quantd_codec::oip::Output;
+use quantd_core::tensor::{Shape, Tensor};
 
 use super::exchange::Call;
 use super::models::Spec;

@@ -4,8 +4,8 @@ use std::sync::LazyLock;
 
 use crate::api::fields::Origin;
 use crate::api::presets::{self, PRESETS};
-use crate::quant::scheme::{Granularity, Scheme};
-use crate::tensor::DType;
+use quantd_core::scheme::{Granularity, Scheme};
+use quantd_core::tensor::DType;
 
 /// The version of every built-in model.
 pub const VERSION: u64 = 1;

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use crate::quant::params::{Numerics, Profile};
-use crate::quant::scheme::{Granularity, NanPolicy, RangeMethod, Scheme};
+use quantd_core::params::{Numerics, Profile};
+use quantd_core::scheme::{Granularity, NanPolicy, RangeMethod, Scheme};
 
 use super::error::{Error, Kind, Place};
 use super::fields::{Fields, Origin};

@@ -3,8 +3,8 @@
 //! A whole checkpoint holds more than weights. `include` names exactly what is meant; without it the rule of
 //! [`Rule`] says what is, and `exclude` takes away from either. All others pass through.
 
-use crate::codec::safetensors::AnyTensor;
-use crate::tensor::Tensor;
+use quantd_codec::safetensors::AnyTensor;
+use quantd_core::tensor::Tensor;
 
 use super::context::Context;
 use super::error::{Error, Kind, Place};

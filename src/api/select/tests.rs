@@ -5,10 +5,10 @@ use serde_json::{Value, json};
 use super::*;
 use crate::api::effort::Effort;
 use crate::api::fields::Origin;
-use crate::codec::Limits;
-use crate::codec::safetensors::Opaque;
-use crate::quant::Task;
-use crate::tensor::{Buffer, DType, Shape};
+use quantd_codec::Limits;
+use quantd_codec::safetensors::Opaque;
+use quantd_core::Task;
+use quantd_core::tensor::{Buffer, DType, Shape};
 
 fn tensor(dtype: DType, dims: &[usize]) -> AnyTensor {
     let shape = Shape::new(dims.to_vec()).unwrap();
@@ -43,7 +43,7 @@ fn chosen(
     tensors: Vec<(String, AnyTensor)>,
     rule: Rule,
 ) -> Result<Vec<String>, (String, String)> {
-    let (limits, task) = (Limits::default(), Task::default());
+    let (limits, task) = (Limits::default(), Task::new(quantd_kernels::Isa::best()));
     let mut grow = |_| Ok(());
     let effort = Effort::UNBOUNDED;
     let mut context = Context { limits: &limits, task: &task, spare: 0, grow: &mut grow, effort };

@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 
 use crate::api::error::{Error, Kind, Place};
 use crate::api::oip::documents::IndexEntry;
-use crate::codec::json;
 use crate::http::{App, exchange, negotiate};
+use quantd_codec::json;
 
 use super::Named;
 use super::docs::{Failures, IndexRequest, LoadRequest, ModelPath, UnloadRequest};
@@ -20,7 +20,7 @@ const MAX_BODY: usize = 64 << 10;
 
 /// The body as an object; an empty one says nothing.
 async fn receive(app: &App, headers: &HeaderMap, body: Body) -> Result<Map<String, Value>, Error> {
-    if negotiate::body_encoding(headers)? != crate::codec::encoding::Encoding::Identity {
+    if negotiate::body_encoding(headers)? != quantd_codec::encoding::Encoding::Identity {
         return Err(Error::new(Kind::UnsupportedMediaType, "the body is compressed")
             .at(Place::Header("content-encoding"))
             .cure("send it as it is"));

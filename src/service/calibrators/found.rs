@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::api::calibrators::Ranges;
-use crate::quant::params::{Numerics, Range};
+use quantd_core::params::{Numerics, Range};
 
 /// Kinds of codes that ranges are kept for; the one asked for longest ago goes first.
 const KINDS: usize = 4;
@@ -42,7 +42,7 @@ impl Found {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::quant::params::Profile;
+    use quantd_core::params::Profile;
 
     fn numerics(bits: u32) -> Numerics {
         let profile = Profile::Onnx;

@@ -16,9 +16,9 @@ use crate::api::context::Context;
 use crate::api::error::{Error, Kind, Place};
 use crate::api::name::Name;
 use crate::api::payload::{Format, Payload};
-use crate::quant::calibrate::{Affine, Calibration};
-use crate::quant::params::Numerics;
-use crate::quant::{QuantError, cost};
+use quantd_core::calibrate::{Affine, Calibration};
+use quantd_core::params::Numerics;
+use quantd_core::{QuantError, cost};
 
 mod found;
 

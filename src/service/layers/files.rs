@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 
 use crate::api::name::Name;
-use crate::tensor::Buffer;
+use quantd_core::tensor::Buffer;
 
 /// End of the names of files.
 const EXTENSION: &str = ".safetensors";

@@ -11,8 +11,8 @@ use crate::api::layers::documents::LayerDoc;
 use crate::api::layers::stored::Stored;
 use crate::api::layers::{Link, create::Made};
 use crate::api::name::Name;
-use crate::quant::layer::Layer;
-use crate::tensor::Buffer;
+use quantd_core::layer::Layer;
+use quantd_core::tensor::Buffer;
 
 use super::files::{Directory, Written};
 use super::registry::{Content, Entry, Registry};

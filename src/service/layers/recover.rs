@@ -9,7 +9,7 @@ use crate::api::layers::Link;
 use crate::api::layers::documents::LayerDoc;
 use crate::api::layers::stored::{self, Content as Restored};
 use crate::api::name::Name;
-use crate::quant::Task;
+use quantd_core::Task;
 
 use super::files::Directory;
 use super::registry::{Content, Entry, Registry};

@@ -13,14 +13,14 @@ use crate::api::layers::{Hosted, run};
 use crate::api::name::Name;
 use crate::api::oip;
 use crate::api::payload::{Format, Payload};
-use crate::codec::encoding::Encoding;
-use crate::quant::calibrate::Affine;
-use crate::quant::params::Numerics;
 use crate::service::admission::Permit;
 use crate::service::batch::{Part, Run};
 use crate::service::calibrators::Calibrators;
 use crate::service::{Outcome, Service};
-use crate::tensor::{Shape, Tensor};
+use quantd_codec::encoding::Encoding;
+use quantd_core::calibrate::Affine;
+use quantd_core::params::Numerics;
+use quantd_core::tensor::{Shape, Tensor};
 
 use super::keeper::Commit;
 use super::registry::FIRST_VERSION;

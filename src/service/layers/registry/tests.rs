@@ -5,12 +5,12 @@ use crate::api::context::Context;
 use crate::api::effort::Effort;
 use crate::api::layers::create::{self, Made};
 use crate::api::payload::{Format, Payload};
-use crate::codec::Limits;
-use crate::codec::encoding::Encoding;
-use crate::quant::Task;
 use crate::service::layers::room::Need;
 use crate::service::layers::{Eviction, Settings};
-use crate::tensor::Buffer;
+use quantd_codec::Limits;
+use quantd_codec::encoding::Encoding;
+use quantd_core::Task;
+use quantd_core::tensor::Buffer;
 
 fn name(text: &str) -> Name {
     Name::new(text, Place::Pointer(String::new())).unwrap()
@@ -30,7 +30,7 @@ fn layer(own: &str, outputs: usize, inputs: usize, bytes: usize) -> Entry {
         boundary: None,
         query: String::new(),
     };
-    let (limits, task) = (Limits::default(), Task::default());
+    let (limits, task) = (Limits::default(), Task::new(quantd_kernels::Isa::best()));
     let mut context = Context {
         limits: &limits,
         task: &task,

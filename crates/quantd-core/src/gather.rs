@@ -1,0 +1,38 @@
+//! The elements of one slice side by side.
+
+use std::borrow::Cow;
+
+use ndarray::{ArrayView, Axis, IxDyn};
+
+use quantd_kernels::real::Real;
+
+use super::layout::Layout;
+
+/// The elements of slice `slice` in memory order: borrowed where they lie side by side.
+pub(super) fn slice<'a, T: Copy>(x: &'a [T], layout: &Layout, slice: usize) -> Cow<'a, [T]> {
+    let pieces = layout.pieces(slice);
+    if pieces.count == 1 {
+        return Cow::Borrowed(&x[pieces.start..pieces.start + pieces.len]);
+    }
+    let mut values = Vec::with_capacity(pieces.elements());
+    if pieces.len == 1 && pieces.count > 0 {
+        values.extend(x[pieces.start..].iter().step_by(pieces.stride).take(pieces.count));
+    } else {
+        for start in pieces.starts() {
+            values.extend_from_slice(&x[start..start + pieces.len]);
+        }
+    }
+    Cow::Owned(values)
+}
+
+/// The elements of a whole tensor with `axis` made the fastest-varying one, so
+/// that each line along it is contiguous.
+pub(super) fn lines<'a, T: Real>(x: &'a [T], dims: &[usize], axis: usize) -> Cow<'a, [T]> {
+    if axis + 1 == dims.len() {
+        return Cow::Borrowed(x);
+    }
+    match ArrayView::from_shape(IxDyn(dims), x) {
+        Ok(view) => Cow::Owned(view.lanes(Axis(axis)).into_iter().flatten().copied().collect()),
+        Err(_) => Cow::Borrowed(x),
+    }
+}
