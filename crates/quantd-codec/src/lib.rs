@@ -5,6 +5,27 @@
 //! with the bytes that are there, and with [`Limits`], before anything is
 //! allocated by it.
 //!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use quantd_codec::{CodecError, Limits, npy};
+//! use quantd_core::tensor::{Buffer, DType, Shape};
+//!
+//! let mut file = npy::header(DType::F32, &Shape::vector(2).expect("a small shape"));
+//! file.extend([1.5_f32, -2.0].into_iter().flat_map(f32::to_le_bytes));
+//!
+//! let limits = Limits::default();
+//! let read = |file: &[u8]| {
+//!     // Asked for what a copy in another order needs; a server would ask its budget.
+//!     let mut room = |_bytes: usize| Ok(());
+//!     npy::read(Arc::new(Buffer::copy_of(file)), (&limits, &mut room))
+//! };
+//! assert_eq!(*read(&file)?.elements::<f32>(), [1.5, -2.0]);
+//! // The header says more than there is.
+//! assert!(read(&file[..file.len() - 1]).is_err());
+//! # Ok::<(), CodecError>(())
+//! ```
+//!
 //! Sums, indices and unwrapping are denied below: what hostile bytes can reach
 //! must be checked arithmetic, `get`, or a stated proof.
 

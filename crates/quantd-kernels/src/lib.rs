@@ -1,7 +1,18 @@
-//! Loops over numbers: quantize, dequantize, measure, extent.
+//! Loops over numbers: quantize, dequantize, measure, extent, multiply.
 //!
-//! This module sees slices and numbers only. [`scalar`] defines every
-//! operation; a faster implementation must equal it bit for bit.
+//! This crate sees slices and numbers only. [`scalar`] defines every
+//! operation; a faster implementation must equal it bit for bit. Which one
+//! runs is said by a value, an [`Isa`], that can only be had for a machine
+//! that has its instructions.
+//!
+//! ```
+//! use quantd_kernels::Isa;
+//!
+//! for isa in Isa::available() {
+//!     let extent = isa.extent(&[0.5_f32, -2.0, f32::NAN, 3.0]);
+//!     assert_eq!((extent.min, extent.max, extent.nan), (-2.0, 3.0, 1), "{}", isa.name());
+//! }
+//! ```
 
 mod buffer;
 mod cache;
@@ -13,7 +24,6 @@ pub mod heap;
 pub mod histogram;
 mod isa;
 pub mod moments;
-
 pub mod real;
 pub mod rough;
 pub mod scalar;

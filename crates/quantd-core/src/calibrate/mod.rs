@@ -132,6 +132,34 @@ impl Slice {
 }
 
 /// What was learnt of the batches seen so far.
+///
+/// ```
+/// use quantd_core::calibrate::{Calibration, Method, Plan};
+/// use quantd_core::params::{Numerics, Profile};
+/// use quantd_core::scheme::Granularity;
+/// use quantd_core::tensor::{DType, Shape, Tensor};
+/// use quantd_core::{QuantError, Task};
+/// use quantd_kernels::Isa;
+///
+/// let task = Task::new(Isa::best());
+/// let plan = Plan::new(Method::MinMax, Granularity::Tensor, None, false)?;
+/// let mut seen = Calibration::new(plan);
+/// for batch in [[0.0_f32, 1.0], [-1.0, 4.1]] {
+///     let shape = Shape::new(vec![2]).expect("a small shape");
+///     let batch = Tensor::from_elements(DType::F32, shape, &batch).expect("2 numbers");
+///     seen.feed(&Calibration::of_batch(plan, &batch, &task)?)?;
+/// }
+/// let uint8 = Numerics {
+///     profile: Profile::Onnx,
+///     bits: 8,
+///     signed: false,
+///     symmetric: false,
+///     restricted: false,
+/// };
+/// let parameters = seen.parameters::<f32>(&uint8, &task)?;
+/// assert_eq!((parameters[0].scale, parameters[0].zero_point), (0.02, 50));
+/// # Ok::<(), QuantError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Calibration {
     plan: Plan,

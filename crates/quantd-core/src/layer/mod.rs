@@ -60,6 +60,54 @@ pub struct Definition {
 }
 
 /// A layer that is ready to run.
+///
+/// ```
+/// use quantd_core::layer::{
+///     Activation, Definition, Geometry, Input, Layer, Order, Output, Parameters, Weight,
+/// };
+/// use quantd_core::matmul::Operand;
+/// use quantd_core::params::{Numerics, Profile};
+/// use quantd_core::scheme::{Granularity, NanPolicy, RangeMethod, Scheme};
+/// use quantd_core::tensor::{DType, Shape, Tensor};
+/// use quantd_core::{QuantError, Task};
+/// use quantd_kernels::Isa;
+///
+/// let task = Task::new(Isa::best());
+/// let tensor = |x: &[f32; 2]| {
+///     let shape = Shape::new(vec![1, 2]).expect("a small shape");
+///     Tensor::from_elements(DType::F32, shape, x).expect("2 numbers")
+/// };
+/// let int8 = Numerics {
+///     profile: Profile::Onnx,
+///     bits: 8,
+///     signed: true,
+///     symmetric: true,
+///     restricted: true,
+/// };
+/// let scheme = Scheme {
+///     numerics: int8,
+///     granularity: Granularity::Channel { axis: 0 },
+///     range: RangeMethod::MinMax,
+///     nan: NanPolicy::Refuse,
+///     packed: false,
+/// };
+/// let operand = Operand::Real { tensor: &tensor(&[1.27, -0.5]), scheme: &scheme };
+/// let layer = Layer::new(
+///     &Definition {
+///         geometry: Geometry::Linear,
+///         weight: Weight::new(&operand, Order::Rows, &task)?,
+///         bias: Some(vec![0.5]),
+///         float: None,
+///         input: Input { numerics: int8, parameters: Parameters::Token, nan: NanPolicy::Refuse },
+///         output: Output::F32,
+///         activation: Activation::Relu,
+///     },
+///     &task,
+/// )?;
+/// let y = layer.forward(&tensor(&[1.0, 2.0]), &task)?;
+/// assert!((y.elements::<f32>()[0] - 0.77).abs() < 0.01);
+/// # Ok::<(), QuantError>(())
+/// ```
 #[derive(Debug)]
 pub struct Layer {
     geometry: Geometry,

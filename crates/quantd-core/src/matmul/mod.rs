@@ -240,6 +240,40 @@ impl Batch {
 
 /// Makes a product.
 ///
+/// ```
+/// use quantd_core::Task;
+/// use quantd_core::codes::Stated;
+/// use quantd_core::matmul::{Fault, Form, Operand, Product, matmul};
+/// use quantd_core::scheme::Granularity;
+/// use quantd_core::tensor::{DType, Shape, Tensor};
+/// use quantd_kernels::Isa;
+///
+/// let codes = |dims: [usize; 2], codes: &[i8]| {
+///     let shape = Shape::new(dims.to_vec()).expect("a small shape");
+///     Tensor::from_elements(DType::I8, shape, codes).expect("as many as the shape has")
+/// };
+/// let (a, b) = (codes([1, 2], &[3, -4]), codes([2, 2], &[1, 2, 5, 6]));
+/// let operand = |codes| Operand::Coded {
+///     codes,
+///     scale: None,
+///     zero_point: None,
+///     granularity: Granularity::Tensor,
+///     stated: Stated::default(),
+/// };
+/// let product = Product {
+///     a: operand(&a),
+///     b: operand(&b),
+///     transpose_b: false,
+///     bias: None,
+///     relu: false,
+///     form: Form::I32,
+///     report: false,
+/// };
+/// let sums = matmul(&product, &Task::new(Isa::best()))?.result;
+/// assert_eq!(*sums.elements::<i32>(), [-17, -18]);
+/// # Ok::<(), Fault>(())
+/// ```
+///
 /// # Errors
 /// [`Fault`] names the operand and the field at fault.
 pub fn matmul(product: &Product<'_>, task: &Task) -> Result<Multiplied, Fault> {

@@ -19,6 +19,17 @@ pub use quantd_kernels::{Buffer, ToF32};
 pub use shape::{MAX_DIM, MAX_RANK, Shape, ShapeError};
 
 /// A row-major tensor that views part of a shared [`Buffer`].
+///
+/// ```
+/// use quantd_core::tensor::{DType, Shape, ShapeError, Tensor};
+///
+/// let x = Tensor::from_elements(DType::I16, Shape::new(vec![2, 3])?, &[1_i16, 2, 3, 4, 5, 6]);
+/// let x = x.expect("as many elements as the shape has");
+/// // The second row lies in the same memory.
+/// let row = x.part(3, Shape::new(vec![3])?).expect("within the tensor");
+/// assert_eq!(*row.elements::<i16>(), [4, 5, 6]);
+/// # Ok::<(), ShapeError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Tensor {
     dtype: DType,
