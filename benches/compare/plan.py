@@ -1,4 +1,4 @@
-"""What is compared with what, and what of it README shows."""
+"""What is compared with what, and what of it the summary shows."""
 
 from dataclasses import dataclass, field
 

@@ -1,4 +1,4 @@
-"""Results as markdown: a summary for README, every figure for docs/PERFORMANCE.md."""
+"""Results as markdown: a summary, and every figure, for docs/PERFORMANCE.md."""
 
 import json
 from collections import Counter
@@ -99,7 +99,7 @@ def about(results, machine):
 
 
 def summary(results):
-    """The rows for README, of the instruction set that most was measured with."""
+    """The rows of the summary, of the instruction set that most was measured with."""
     main = Counter(result["isa"] for result in results).most_common(1)[0][0]
     figures = [Figures(result) for result in results if result["op"] in SUMMARY and result["isa"] == main]
     rows = []

@@ -146,6 +146,12 @@ fn the_core_is_synchronous_and_knows_no_statuses() {
     }
 }
 
+/// Whoever opens it for the first time should come to its end.
+#[test]
+fn the_readme_is_short() {
+    assert!(fs::read(root().join("README.md")).unwrap().len() <= 12 << 10);
+}
+
 /// A path in the documents leads somewhere: from the root, or, of a file by its name alone, below
 /// one of these folders.
 #[test]
@@ -157,8 +163,8 @@ fn paths_that_documents_name_exist() {
         sources(&root().join(folder), &mut names);
     }
     let is_known = |name: &str| names.iter().any(|path| path.file_name().unwrap() == name);
-    for document in fs::read_dir(root().join("docs")).unwrap() {
-        let document = document.unwrap().path();
+    let pages = fs::read_dir(root().join("docs")).unwrap().map(|page| page.unwrap().path());
+    for document in pages.chain(["README.md", "CONTRIBUTING.md"].map(|page| root().join(page))) {
         let text = fs::read_to_string(&document).unwrap();
         let links = text.split("](").skip(1).map(|rest| rest.split([')', '#']).next().unwrap());
         for link in links.filter(|link| !link.is_empty() && !link.contains("://")) {
