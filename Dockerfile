@@ -1,6 +1,6 @@
 # The service as a small image: one stripped binary on Debian slim, not root,
 # fine with a read-only root file system and without any capability. The first
-# build takes about nine minutes on two cores.
+# build takes about five minutes on two cores.
 #
 #   docker build -t quantd .
 #   docker run --rm -p 127.0.0.1:8080:8080 --read-only --cap-drop ALL --memory 512m quantd

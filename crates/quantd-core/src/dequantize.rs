@@ -7,10 +7,10 @@ use half::{bf16, f16};
 use rayon::prelude::*;
 
 use crate::tensor::{Buffer, DType, Reals, Tensor};
-use quantd_kernels::Stores;
 use quantd_kernels::real::Real;
 use quantd_kernels::scalar::{Affine, Code};
 use quantd_kernels::table::{Spread, Table};
+use quantd_kernels::{Filling, Stores};
 
 use super::codes::Stated;
 use super::layout::{CHUNK, Layout};
@@ -107,19 +107,23 @@ fn restore_codes<T: Real, C: Code>(
     task: &Task,
 ) -> Buffer {
     let codes = codes.elements::<C>();
-    let mut buffer = Buffer::to_fill(codes.len() * size_of::<T>());
+    let mut filling = Filling::of::<T>(codes.len());
     let walk = Walk { isa: task.isa(), layout, table };
-    let stores = Stores::of(buffer.bytes().len());
-    let chunks = codes.par_chunks(CHUNK).zip(buffer.elements_mut::<T>().par_chunks_mut(CHUNK));
-    chunks.enumerate().for_each_init(Spread::default, |spread, (i, (codes, x))| {
-        if task.is_cancelled() {
-            return;
-        }
-        walk.areas([i * CHUNK, i * CHUNK + codes.len()], spread, |[from, to], params| {
-            walk.isa.dequantize(&codes[from..to], params, stores, &mut x[from..to]);
-        });
-    });
-    buffer
+    let stores = Stores::of(filling.len());
+    let (parts, written) = filling.parts::<T>(CHUNK);
+    codes.par_chunks(CHUNK).zip(parts).enumerate().for_each_init(
+        Spread::default,
+        |spread, (i, (codes, x))| {
+            if task.is_cancelled() {
+                return;
+            }
+            walk.areas([i * CHUNK, i * CHUNK + codes.len()], spread, |[from, to], params| {
+                walk.isa.dequantize(&codes[from..to], params, stores, &mut x[from..to]);
+            });
+            written.whole(x);
+        },
+    );
+    filling.finish()
 }
 
 /// The elements of `restored`, of type `T`, as `dtype`; an empty buffer for a
@@ -132,11 +136,14 @@ fn convert<T: Real>(
     dtype: DType,
 ) -> Buffer {
     fn map<T: Real, U: Pod + Send + Sync>(restored: &mut Buffer, to: fn(T) -> U) -> Buffer {
-        let source = restored.elements_mut::<T>();
-        let mut target = Buffer::to_fill(source.len() * size_of::<U>());
-        let pairs = source.par_iter().zip(target.elements_mut::<U>());
-        pairs.for_each(|(&source, target)| *target = to(source));
-        target
+        let source = &*restored.elements_mut::<T>();
+        let mut filling = Filling::of::<U>(source.len());
+        let (parts, written) = filling.parts::<U>(CHUNK);
+        source.par_chunks(CHUNK).zip(parts).for_each(|(source, target)| {
+            source.iter().zip(&mut *target).for_each(|(&source, target)| *target = to(source));
+            written.whole(target);
+        });
+        filling.finish()
     }
     match dtype {
         DType::F32 | DType::F64 if 8 * dtype.size() == T::BITS as usize => restored,

@@ -10,7 +10,7 @@ use quantd_kernels::real::Real;
 use quantd_kernels::scalar::{Affine, Code, Extent, Params};
 use quantd_kernels::sums::{ErrorSums, LaneSums};
 use quantd_kernels::table::{Spread, Table};
-use quantd_kernels::{How, Stores};
+use quantd_kernels::{Filling, How, Stores};
 
 use super::layout::{CHUNK, Layout};
 use super::params::{CodeType, Numerics, Range};
@@ -173,13 +173,12 @@ impl<'a, T: Real> Prepared<'a, T> {
     ) -> Result<(Encoded, ErrorSums), QuantError> {
         let code_type = scheme.numerics.code_type();
         let dtype = code_type.dtype();
-        let mut codes = Buffer::to_fill(self.x.len() * dtype.size());
         let work = Work { prepared: self, table, scheme, task };
-        let sums = match code_type {
-            CodeType::I8 => work.encode::<i8>(&mut codes, with_sums),
-            CodeType::U8 => work.encode::<u8>(&mut codes, with_sums),
-            CodeType::I16 => work.encode::<i16>(&mut codes, with_sums),
-            CodeType::U16 => work.encode::<u16>(&mut codes, with_sums),
+        let (codes, sums) = match code_type {
+            CodeType::I8 => work.encode::<i8>(with_sums),
+            CodeType::U8 => work.encode::<u8>(with_sums),
+            CodeType::I16 => work.encode::<i16>(with_sums),
+            CodeType::U16 => work.encode::<u16>(with_sums),
         };
         let shape = |dims: &[usize]| Shape::new(dims.to_vec()).ok();
         let parts = (|| {
@@ -377,20 +376,25 @@ struct Work<'a, T: Real> {
 
 impl<T: Real> Work<'_, T> {
     /// Writes all codes and, `with_sums`, measures what they lose, in one pass.
-    fn encode<C: Code>(&self, codes: &mut Buffer, with_sums: bool) -> ErrorSums {
-        let codes: &mut [C] = codes.elements_mut();
-        let chunks = codes.par_chunks_mut(CHUNK).enumerate();
-        sum(chunks.map_init(Rooms::default, |Rooms { elements, spread }, (i, codes)| {
-            let mut lanes = LaneSums::default();
-            if !self.task.is_cancelled() {
-                self.prepared.x.parts_of_chunk(i, elements, |part, x| {
-                    let (start, codes) = (i * CHUNK + part.start, &mut codes[part]);
-                    let lanes = with_sums.then_some(&mut lanes);
-                    self.encode_part(start, (x, codes), spread, lanes);
-                });
-            }
-            lanes.total()
-        }))
+    fn encode<C: Code>(&self, with_sums: bool) -> (Buffer, ErrorSums) {
+        let mut filling = Filling::of::<C>(self.prepared.x.len());
+        let (parts, written) = filling.parts::<C>(CHUNK);
+        let sums = sum(parts.enumerate().map_init(
+            Rooms::default,
+            |Rooms { elements, spread }, (i, codes)| {
+                let mut lanes = LaneSums::default();
+                if !self.task.is_cancelled() {
+                    self.prepared.x.parts_of_chunk(i, elements, |part, x| {
+                        let (start, codes) = (i * CHUNK + part.start, &mut codes[part]);
+                        let lanes = with_sums.then_some(&mut lanes);
+                        self.encode_part(start, (x, codes), spread, lanes);
+                    });
+                    written.whole(codes);
+                }
+                lanes.total()
+            },
+        ));
+        (filling.finish(), sums)
     }
 
     fn encode_part<C: Code>(

@@ -3,10 +3,10 @@
 use rayon::prelude::*;
 
 use crate::tensor::Buffer;
-use quantd_kernels::Isa;
 use quantd_kernels::real::Real;
 use quantd_kernels::scalar::{Code, Params};
 use quantd_kernels::table::{Groups, Span, Spread, TILE, Table};
+use quantd_kernels::{Filling, Isa};
 
 use super::Task;
 use super::layout::{CHUNK, Layout};
@@ -135,28 +135,31 @@ impl<T: Real> Walk<'_, T> {
 
     /// The codes of `x`, without a report.
     pub fn codes(&self, x: &[T], numerics: &Numerics, task: &Task) -> Buffer {
-        let code_type = numerics.code_type();
-        let mut codes = Buffer::to_fill(x.len() * code_type.dtype().size());
-        match code_type {
-            CodeType::I8 => self.quantize::<i8>(x, numerics, codes.elements_mut(), task),
-            CodeType::U8 => self.quantize::<u8>(x, numerics, codes.elements_mut(), task),
-            CodeType::I16 => self.quantize::<i16>(x, numerics, codes.elements_mut(), task),
-            CodeType::U16 => self.quantize::<u16>(x, numerics, codes.elements_mut(), task),
+        match numerics.code_type() {
+            CodeType::I8 => self.quantize::<i8>(x, numerics, task),
+            CodeType::U8 => self.quantize::<u8>(x, numerics, task),
+            CodeType::I16 => self.quantize::<i16>(x, numerics, task),
+            CodeType::U16 => self.quantize::<u16>(x, numerics, task),
         }
-        codes
     }
 
-    fn quantize<C: Code>(&self, x: &[T], numerics: &Numerics, codes: &mut [C], task: &Task) {
+    fn quantize<C: Code>(&self, x: &[T], numerics: &Numerics, task: &Task) -> Buffer {
         let how = numerics.how();
-        let chunks = x.par_chunks(CHUNK).zip(codes.par_chunks_mut(CHUNK)).enumerate();
-        chunks.for_each_init(Spread::default, |spread, (i, (x, codes))| {
-            let start = i * CHUNK;
-            if !task.is_cancelled() {
-                self.areas([start, start + x.len()], spread, |[from, to], params| {
-                    self.isa.quantize(&x[from..to], params, how, &mut codes[from..to]);
-                });
-            }
-        });
+        let mut filling = Filling::of::<C>(x.len());
+        let (parts, written) = filling.parts::<C>(CHUNK);
+        x.par_chunks(CHUNK).zip(parts).enumerate().for_each_init(
+            Spread::default,
+            |spread, (i, (x, codes))| {
+                let start = i * CHUNK;
+                if !task.is_cancelled() {
+                    self.areas([start, start + x.len()], spread, |[from, to], params| {
+                        self.isa.quantize(&x[from..to], params, how, &mut codes[from..to]);
+                    });
+                    written.whole(codes);
+                }
+            },
+        );
+        filling.finish()
     }
 
     /// Fills a tile, or what is left; says how many elements that are.

@@ -102,16 +102,10 @@ impl Buffer {
         Self { storage: Storage::zeroed(len), len }
     }
 
-    /// `len` bytes with any content, that of an earlier buffer for instance: for those who write every one of
-    /// them before anybody reads it.
-    #[must_use]
-    pub fn to_fill(len: usize) -> Self {
-        let mut buffer = Self { storage: Storage::to_fill(len), len };
-        if cfg!(debug_assertions) {
-            // Whoever takes it for zeros is found by any test, not only by those of large tensors.
-            buffer.bytes_mut().fill(0xa5);
-        }
-        buffer
+    /// `len` bytes with any content, that of an earlier buffer for instance: for a
+    /// [`Filling`](super::Filling) only.
+    pub(super) fn to_fill(len: usize) -> Self {
+        Self { storage: Storage::to_fill(len), len }
     }
 
     /// An empty buffer with room for `capacity` bytes.
@@ -299,7 +293,6 @@ mod tests {
             buffer.extend(&vec![4; 2 * len]);
             assert_eq!(buffer.bytes()[..4], [1, 2, 3, 4]);
             assert!(buffer.bytes()[3..].iter().all(|&byte| byte == 4));
-            assert_eq!(Buffer::to_fill(len).bytes().len(), len);
         }
     }
 

@@ -19,6 +19,7 @@ mod cache;
 mod convert;
 pub mod crew;
 mod elementwise;
+mod filling;
 pub mod gemm;
 pub mod heap;
 pub mod histogram;
@@ -36,6 +37,7 @@ pub mod table;
 pub use buffer::Buffer;
 pub use convert::ToF32;
 pub use elementwise::{How, Stores};
+pub use filling::{Filling, Written};
 pub use isa::Isa;
 
 #[cfg(test)]

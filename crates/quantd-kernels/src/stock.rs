@@ -8,7 +8,7 @@
 //! was not asked for between two calls of [`release_idle`] goes back to the system.
 //!
 //! Kept memory holds the bytes of the request that had it. Only a [`Buffer`](super::Buffer) takes it, which
-//! shows no byte that was not written since, but for [`Buffer::to_fill`](super::Buffer::to_fill).
+//! shows no byte that was not written since.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
