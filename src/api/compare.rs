@@ -106,7 +106,7 @@ pub(super) fn only(tensors: Vec<(String, Tensor)>) -> Result<Tensor, Error> {
     match <[(String, Tensor); 1]>::try_from(tensors) {
         Ok([(_, tensor)]) => Ok(tensor),
         Err(tensors) => {
-            let detail = format!("{} tensors, but one is looked at at a time", tensors.len());
+            let detail = format!("{} tensors, but the operation takes one", tensors.len());
             Err(Error::new(Kind::InvalidOption, detail).cure("send one tensor a request"))
         }
     }

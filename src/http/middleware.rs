@@ -49,7 +49,7 @@ pub(super) fn wrap(router: Router<App>, app: &App, access: &Access) -> Router<Ap
         ServiceBuilder::new()
             .layer_fn(move |inner| Attend { inner, access: Arc::clone(&access) })
             .layer(CatchPanicLayer::custom(|_| {
-                Error::new(Kind::Internal, "the request met a defect of the server").into_response()
+                Error::new(Kind::Internal, "the server failed on the request").into_response()
             }))
             .option_layer(cors)
             .option_layer(key),

@@ -153,7 +153,7 @@ async fn not_allowed(method: Method, path: Option<MatchedPath>) -> Error {
             .cure("see the Allow header");
     };
     let method = middleware::method_name(&method);
-    let detail = format!("{method} is no method of the resource, it has {methods}");
+    let detail = format!("{method} is not allowed here, allowed are {methods}");
     Error::new(Kind::MethodNotAllowed, detail).cure(format!("use {methods}"))
 }
 

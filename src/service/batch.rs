@@ -156,7 +156,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn defect<T>(_: T) -> Error {
-    Error::new(Kind::Internal, "the request met a defect of the server")
+    Error::new(Kind::Internal, "the server failed on the request")
 }
 
 /// Numbers of a row, where rows can be run together.

@@ -228,7 +228,7 @@ impl Compute {
             telemetry::queue_wait(queued.elapsed());
             let result = catch_unwind(AssertUnwindSafe(|| work(&own, &mut permit)));
             let result = result.unwrap_or_else(|_| {
-                Err(Error::new(Kind::Internal, "the request met a defect of the server"))
+                Err(Error::new(Kind::Internal, "the server failed on the request"))
             });
             // Nobody listens any more when the client has gone; the permit goes with the result.
             if send.send(result.map(|value| (value, permit))).is_err() {

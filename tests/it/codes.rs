@@ -19,21 +19,21 @@ fn cases() -> Vec<(Value, Option<(&'static str, &'static str)>)> {
         (of("I8", [7, -8], -8, json!({"bits": 4})), None),
         (
             of("I8", [0, 100], 0, json!({"bits": 4})),
-            Some(("codes", "element 1 is no code of 4 bits")),
+            Some(("codes", "element 1 is not a code of 4 bits")),
         ),
-        (of("I8", [-9, 0], 0, json!("int4")), Some(("codes", "element 0 is no code of 4 bits"))),
+        (of("I8", [-9, 0], 0, json!("int4")), Some(("codes", "element 0 is not a code of 4 bits"))),
         (
             of("I8", [0, 0], 8, json!({"bits": 4})),
-            Some(("zero_point", "element 0 is no code of 4 bits")),
+            Some(("zero_point", "element 0 is not a code of 4 bits")),
         ),
         (of("U8", [3, 0], 3, json!({"bits": 2, "signed": false})), None),
         (
             of("U8", [4, 0], 0, json!({"bits": 2, "signed": false})),
-            Some(("codes", "element 0 is no code of 2 bits")),
+            Some(("codes", "element 0 is not a code of 2 bits")),
         ),
         (of("U8", [255, 0], 255, json!({})), None),
-        (of("U8", [255, 0], 300, json!({})), Some(("zero_point", "element 0 is no code"))),
-        (of("U8", [255, 0], -1, json!({})), Some(("zero_point", "element 0 is no code"))),
+        (of("U8", [255, 0], 300, json!({})), Some(("zero_point", "element 0 is not a code"))),
+        (of("U8", [255, 0], -1, json!({})), Some(("zero_point", "element 0 is not a code"))),
         (of("U8", [1, 0], 0, json!("int8")), Some(("codes", sign("U8")))),
         (of("I8", [1, 0], 0, json!("uint8")), Some(("codes", sign("I8")))),
     ]
@@ -42,7 +42,7 @@ fn cases() -> Vec<(Value, Option<(&'static str, &'static str)>)> {
 /// Those that only dequantize takes.
 fn wide_cases() -> Vec<(Value, Option<(&'static str, &'static str)>)> {
     let of = |dtype: &str, codes: [i32; 2], zero_point: i32, scheme: Value| json!({"dtype": dtype, "shape": [2], "codes": codes, "scale": 0.5, "zero_point": zero_point, "scheme": scheme});
-    let zero_point = Some(("zero_point", "element 0 is no code of 16 bits"));
+    let zero_point = Some(("zero_point", "element 0 is not a code of 16 bits"));
     vec![
         (of("U16", [65_535, 0], 65_535, json!("uint16")), None),
         (of("U16", [65_535, 0], 65_536, json!("uint16")), zero_point),
@@ -50,10 +50,10 @@ fn wide_cases() -> Vec<(Value, Option<(&'static str, &'static str)>)> {
         (of("I16", [0, 0], 32_768, json!({"bits": 16})), zero_point),
         (
             of("I16", [0, 128], 0, json!({"bits": 8})),
-            Some(("codes", "element 1 is no code of 8 bits")),
+            Some(("codes", "element 1 is not a code of 8 bits")),
         ),
         (of("I32", [i32::MAX, 0], 0, json!({})), None),
-        (of("I32", [0, 300], 0, json!("int8")), Some(("codes", "element 1 is no code of 8 bits"))),
+        (of("I32", [0, 300], 0, json!("int8")), Some(("codes", "element 1 is not a code of 8 bits"))),
     ]
 }
 
@@ -183,7 +183,7 @@ async fn inputs_of_layers_are_codes_of_their_bits() {
     };
     assert_eq!(forward([15, 0]).await.status, 200);
     let problem = forward([15, 16]).await.problem("invalid-option", 400);
-    assert_eq!(problem["detail"], "data: element 1 is no code of 4 bits");
+    assert_eq!(problem["detail"], "data: element 1 is not a code of 4 bits");
 }
 
 #[tokio::test]
@@ -197,11 +197,11 @@ async fn the_inference_protocol_takes_only_what_is_stated() {
     };
     assert_eq!(infer("int4", "INT8", 7, -8).await.status, 200);
     for (model, datatype, code, zero_point, text) in [
-        ("int4", "INT8", 100, 0, "element 0 is no code of 4 bits"),
-        ("int4", "INT8", 0, 8, "element 0 is no code of 4 bits"),
-        ("uint8", "UINT8", 0, 300, "element 0 is no code of 8 bits"),
+        ("int4", "INT8", 100, 0, "element 0 is not a code of 4 bits"),
+        ("int4", "INT8", 0, 8, "element 0 is not a code of 4 bits"),
+        ("uint8", "UINT8", 0, 300, "element 0 is not a code of 8 bits"),
         ("int8", "UINT8", 0, 0, "UINT8"),
-        ("uint16", "UINT16", 0, 65_536, "element 0 is no code of 16 bits"),
+        ("uint16", "UINT16", 0, 65_536, "element 0 is not a code of 16 bits"),
     ] {
         let error = infer(model, datatype, code, zero_point).await.protocol_error(400);
         let text = if text == "UINT8" { "U8 codes of a signed scheme" } else { text };
@@ -211,7 +211,7 @@ async fn the_inference_protocol_takes_only_what_is_stated() {
     let body = json!({"inputs": [input("a", json!([1, 2]), "UINT8", json!([1, 2])),
         input("b", json!([2, 1]), "INT8", json!([1, 2])), input("a_zero_point", json!([1]), "INT32", json!([300]))]});
     let error = client.post("/v2/models/matmul_int8/infer", &body).await.protocol_error(400);
-    assert!(error.contains("element 0 is no code"), "{error}");
+    assert!(error.contains("element 0 is not a code"), "{error}");
 }
 
 /// Scales as numbers are F32 or F64; a file may have any floating-point type, which F32 and F64 hold exactly.

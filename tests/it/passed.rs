@@ -286,7 +286,7 @@ async fn one_tensor_of_several_is_compared_and_inspected() {
         json!(["mask", "fc.bias", "ids", "eight", "half.weight", "step"])
     );
     let problem = look("/v1/compare").await.problem("invalid-option", 400);
-    assert_eq!(problem["detail"], "2 tensors, but one is looked at at a time");
+    assert_eq!(problem["detail"], "2 tensors, but the operation takes one");
     assert!(problem["cure"].as_str().unwrap().contains("include"));
     let inspected = look("/v1/inspect?include=ids").await.json();
     assert_eq!(inspected["statistics"]["max"], json!(7.0));

@@ -179,7 +179,7 @@ async fn what_cannot_be_multiplied_is_named() {
         (
             with("b", json!({"codes": [[1], [2]], "zero_point": 200})),
             "/b/zero_point",
-            "zero_point: element 0 is no code",
+            "zero_point: element 0 is not a code",
         ),
         (
             with("b", json!({"codes": [[1], [2]], "scale": [1, 2, 3]})),

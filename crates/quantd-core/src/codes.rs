@@ -37,7 +37,7 @@ impl Stated {
         let range = range(signed, bits);
         let wrong = |field, i: usize| {
             let what = self.bits.map_or_else(String::new, |bits| format!(" of {bits} bits"));
-            Err(QuantError::field(field, format!("element {i} is no code{what}"))
+            Err(QuantError::field(field, format!("element {i} is not a code{what}"))
                 .cure(format!("use {} to {}", range.min, range.max)))
         };
         if bits < width
@@ -126,7 +126,7 @@ mod tests {
             assert_eq!(found.is_ok(), good, "{dtype} {bits} {found:?}");
             if let Err(error) = found {
                 let i = if error.field == "codes" { CHUNK + 5 } else { 1 };
-                assert_eq!(error.detail, format!("element {i} is no code of {bits} bits"));
+                assert_eq!(error.detail, format!("element {i} is not a code of {bits} bits"));
             }
         }
         for (code, zero_point, good) in [

@@ -422,7 +422,7 @@ fn decode_safetensors(
     };
     let bias = parts.remove("bias");
     if let Some(name) = parts.keys().next() {
-        let detail = format!("tensor {name:?} is no part of a layer");
+        let detail = format!("tensor {name:?} does not belong to a layer");
         return Err(Error::new(Kind::MalformedBody, detail)
             .cure("known here: weight, bias, and codes, scale, zero_point of weight"));
     }

@@ -206,7 +206,7 @@ fn shape_of(q: &Input, place: &Place, limits: &Limits) -> Result<Option<Shape>, 
             limits.check(&shape).map_err(|error| Error::from(error).at(place.clone()))?;
             Ok(Some(shape))
         }
-        None => Err(Error::new(Kind::InvalidOption, "quantd_shape is no shape")
+        None => Err(Error::new(Kind::InvalidOption, "quantd_shape is not a shape")
             .at(place.clone())
             .cure("write it as \"[2,3]\"")),
     }

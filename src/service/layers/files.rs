@@ -66,7 +66,7 @@ impl Directory {
     pub(super) fn len(&self, name: &Name) -> io::Result<usize> {
         let metadata = fs::metadata(self.file(name))?;
         if !metadata.is_file() {
-            return Err(io::Error::other("it is no regular file"));
+            return Err(io::Error::other("it is not a regular file"));
         }
         usize::try_from(metadata.len()).map_err(|_| io::Error::other("the file is too large"))
     }
@@ -122,7 +122,7 @@ fn lock(path: &Path) -> io::Result<File> {
     let file = match fs::symlink_metadata(&own) {
         // The directory can be locked as well, but not on every file system.
         Ok(metadata) if !metadata.is_file() => {
-            tracing::error!(path = ?own, "skipped what is no regular file: move it away");
+            tracing::error!(path = ?own, "skipped what is not a regular file: move it away");
             File::open(path)?
         }
         _ => File::options().create(true).truncate(false).write(true).open(&own)?,

@@ -84,7 +84,7 @@ pub(super) fn start(
 /// A defect ends the change that met it; the next one finds the keeper at work.
 fn survive<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
-        Err(Error::new(Kind::Internal, "the change of the layers met a defect of the server"))
+        Err(Error::new(Kind::Internal, "the server failed on the change of the layers"))
     })
 }
 

@@ -31,11 +31,11 @@ pub(super) fn read_all(
 ) -> io::Result<()> {
     for file in directory.names()? {
         let entry = catch_unwind(AssertUnwindSafe(|| read_one(directory, &file, max_bytes, task)))
-            .unwrap_or_else(|_| Err("reading it met a defect of the server".to_owned()));
+            .unwrap_or_else(|_| Err("reading it failed in the server".to_owned()));
         match entry {
             Ok(entry) => publish(entry, registry, settings),
             Err(reason) => {
-                tracing::error!(?file, reason, "skipped a file that is no layer, or a damaged one");
+                tracing::error!(?file, reason, "skipped a file that is not a layer, or is damaged");
             }
         }
     }

@@ -139,7 +139,7 @@ impl Layer {
         match first_outside(x, range) {
             None => Ok(()),
             Some(i) => {
-                let detail = format!("element {i} is no code of {} bits", numerics.bits);
+                let detail = format!("element {i} is not a code of {} bits", numerics.bits);
                 Err(QuantError::field("data", detail).cure(format!("use {min} to {max}")))
             }
         }

@@ -347,10 +347,10 @@ impl Layer {
         let out = match self.geometry {
             Geometry::Linear => {
                 let &[n, k] = self.weight_dims.as_slice() else {
-                    return Err(QuantError::field("shape", "the weight is no matrix"));
+                    return Err(QuantError::field("shape", "the weight is not a matrix"));
                 };
                 let Some((last, lead)) = dims.split_last().filter(|(last, _)| **last == k) else {
-                    let detail = format!("{dims:?} has not the K of the layer");
+                    let detail = format!("{dims:?} does not end in the K of the layer");
                     return Err(QuantError::field("shape", detail).cure(format!("send [.., {k}]")));
                 };
                 debug_assert_eq!(*last, k);

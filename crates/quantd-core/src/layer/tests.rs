@@ -326,10 +326,10 @@ fn what_does_not_fit_is_named() {
     assert_eq!(field(&large), "bias");
     let layer = Layer::new(&good, &Task::default()).unwrap();
     let forward = |x: &Tensor| layer.forward(x, &Task::default()).unwrap_err().to_string();
-    assert_eq!(forward(&tensor(&[4], &[0.0; 4])), "shape: [4] has not the K of the layer");
+    assert_eq!(forward(&tensor(&[4], &[0.0; 4])), "shape: [4] does not end in the K of the layer");
     assert_eq!(forward(&tensor(&[3], &[0.0, f32::NAN, 0.0])), "data: element 1 is NaN");
     let scalar = tensor(&[], &[1.0]);
-    assert_eq!(forward(&scalar), "shape: [] has not the K of the layer");
+    assert_eq!(forward(&scalar), "shape: [] does not end in the K of the layer");
     let float = layer.float_forward(&tensor(&[3], &[0.0; 3]), &Task::default());
     assert_eq!(float.unwrap_err().field, "keep_float");
     let conv = Conv { groups: 3, ..Conv::PLAIN };

@@ -118,7 +118,7 @@ impl Registry {
         let known = &self.slot(name)?.known;
         let current = known.doc.version;
         if version.is_some_and(|version| version != current) {
-            let detail = format!("layer {:?} has not that version", name.as_str());
+            let detail = format!("layer {:?} does not have that version", name.as_str());
             return Err(Error::new(Kind::NotFound, detail)
                 .at(Place::Parameter("version".to_owned()))
                 .cure(format!("its version is {current}")));
@@ -289,7 +289,7 @@ impl Registry {
             ));
         }
         if layers.contains(name) {
-            let error = Error::new(Kind::InvalidOption, "a chain is no part of itself");
+            let error = Error::new(Kind::InvalidOption, "a chain cannot contain itself");
             return Err(at_chain(error).cure("give the chain a name of its own"));
         }
         chains::check(layers, None, |own| self.layer_doc(own))
