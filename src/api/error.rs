@@ -5,7 +5,7 @@
 use std::fmt;
 
 use quantd_codec::{CodecError, Reason};
-use quantd_core::QuantError;
+use quantd_core::{ErrorKind, QuantError};
 
 /// What the caller can do about an [`Error`]: one kind for each reaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -193,8 +193,11 @@ impl Error {
     /// caller wrote it.
     #[must_use]
     pub fn of_quant(error: QuantError, place: impl FnOnce(&str) -> Place) -> Self {
-        let non_finite = error.field == "data" && error.detail.ends_with("NaN");
-        let kind = if non_finite { Kind::NonFinite } else { Kind::InvalidOption };
+        let kind = match error.kind {
+            ErrorKind::Misfit => Kind::InvalidOption,
+            ErrorKind::NonFinite => Kind::NonFinite,
+            ErrorKind::NotLearnt | ErrorKind::NotKept => Kind::Conflict,
+        };
         let detail = error.detail.into_owned();
         Self { kind, place: Some(place(error.field)), detail, cure: error.cure.into_owned() }
     }

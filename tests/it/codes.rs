@@ -53,7 +53,10 @@ fn wide_cases() -> Vec<(Value, Option<(&'static str, &'static str)>)> {
             Some(("codes", "element 1 is not a code of 8 bits")),
         ),
         (of("I32", [i32::MAX, 0], 0, json!({})), None),
-        (of("I32", [0, 300], 0, json!("int8")), Some(("codes", "element 1 is not a code of 8 bits"))),
+        (
+            of("I32", [0, 300], 0, json!("int8")),
+            Some(("codes", "element 1 is not a code of 8 bits")),
+        ),
     ]
 }
 

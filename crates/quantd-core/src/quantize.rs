@@ -220,8 +220,9 @@ impl<'a, T: Real> Prepared<'a, T> {
     fn affines(&self, scheme: &Scheme, task: &Task) -> Result<Vec<Affine<T>>, QuantError> {
         if self.total.nan > 0 && scheme.nan == NanPolicy::Refuse {
             let first = self.x.first_nan().unwrap_or_default();
-            return Err(QuantError::field("data", format!("element {first} is NaN"))
-                .cure("send finite numbers, or choose nan: zero, min or max"));
+            return Err(
+                QuantError::nan(first).cure("send finite numbers, or choose nan: zero, min or max")
+            );
         }
         let numerics = &scheme.numerics;
         match &scheme.range {

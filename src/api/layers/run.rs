@@ -11,7 +11,7 @@ use crate::api::payload::{Format, Payload, TENSOR};
 use quantd_codec::json;
 use quantd_core::layer::{ChainError, Comparison, chain_float};
 use quantd_core::tensor::{Shape, Tensor};
-use quantd_core::{QuantError, cost};
+use quantd_core::{ErrorKind, QuantError, cost};
 
 use super::Hosted;
 use super::documents::{EvaluationDoc, MemoryDoc, TimeDoc};
@@ -184,10 +184,10 @@ pub fn evaluate(
 }
 
 fn unkept(hosted: &Hosted, error: ChainError) -> Error {
-    let ChainError { link, error: QuantError { field, detail, cure } } = error;
-    if field != "keep_float" {
-        return hosted.located(ChainError { link, error: QuantError { field, detail, cure } });
+    if error.error.kind != ErrorKind::NotKept {
+        return hosted.located(error);
     }
+    let ChainError { link, error: QuantError { detail, cure, .. } } = error;
     let name = hosted.links().nth(link).map_or("", |link| link.name.as_str()).to_owned();
     Error::new(Kind::Conflict, format!("layer {name:?}: {detail}"))
         .at(Place::Pointer("/keep_float".to_owned()))

@@ -160,12 +160,8 @@ impl Calibrator {
         drop(known);
         let seen = learnt.seen().elements;
         context.afford(cost::resolve(learnt.plan(), learnt.slices(), seen, wanted.0))?;
-        let ranges = Ranges::of(learnt, wanted, context.task).map_err(|error| {
-            let kind =
-                if error.field == "calibrator" { Kind::Conflict } else { Kind::InvalidOption };
-            let error = Error::of_quant(error, |field| Place::Parameter(field.to_owned()));
-            Error { kind, ..error }
-        })?;
+        let ranges = Ranges::of(learnt, wanted, context.task)
+            .map_err(|error| Error::of_quant(error, |field| Place::Parameter(field.to_owned())))?;
         let ranges = Arc::new(ranges);
         let mut known = lock(&self.state);
         // What is fed while somebody holds what was learnt goes to a copy.

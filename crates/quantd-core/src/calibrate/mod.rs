@@ -210,7 +210,7 @@ impl Calibration {
         }
         if seen.nan > 0 && !plan.ignores_nan() {
             let first = x.iter().position(|x| x.is_nan()).unwrap_or_default();
-            return Err(QuantError::field("data", format!("element {first} is NaN"))
+            return Err(QuantError::nan(first)
                 .cure("send finite numbers, or make a calibrator with nan: ignore"));
         }
         let slices = found.into_iter().map(|(slice, _)| slice).collect();

@@ -8,7 +8,7 @@ use crate::range::entropy::ort;
 use crate::range::entropy::tensorrt::{self, Thresholds};
 use crate::range::histogram::Sparse;
 use crate::range::{mse, percentile};
-use crate::{QuantError, Task};
+use crate::{ErrorKind, QuantError, Task};
 use quantd_kernels::real::Real;
 use quantd_kernels::scalar::{Affine, Extent};
 
@@ -28,8 +28,12 @@ impl Calibration {
         task: &Task,
     ) -> Result<Vec<Range<T>>, QuantError> {
         if self.seen.batches == 0 {
-            return Err(QuantError::field("calibrator", "no batch was fed to the calibrator yet")
-                .cure("feed batches first"));
+            return Err(QuantError::of(
+                ErrorKind::NotLearnt,
+                "calibrator",
+                "no batch was fed to the calibrator yet",
+            )
+            .cure("feed batches first"));
         }
         self.slices.par_iter().map(|slice| self.range(slice, numerics, task)).collect()
     }

@@ -11,7 +11,7 @@ use quantd_kernels::real::Real;
 
 use super::super::layout::CHUNK;
 use super::super::matmul::Report;
-use super::super::{QuantError, Task};
+use super::super::{ErrorKind, QuantError, Task};
 use super::forward::reals;
 use super::{Geometry, Layer};
 
@@ -50,8 +50,12 @@ impl Layer {
     /// [`QuantError`] about `shape`, or `keep_float` where none were kept.
     pub fn float_forward(&self, x: &Tensor, task: &Task) -> Result<Tensor, QuantError> {
         let Some(weight) = &self.float else {
-            return Err(QuantError::field("keep_float", "the real weights were not kept")
-                .cure("create the layer with keep_float true"));
+            return Err(QuantError::of(
+                ErrorKind::NotKept,
+                "keep_float",
+                "the real weights were not kept",
+            )
+            .cure("create the layer with keep_float true"));
         };
         let shape = self.output_shape(x.shape().dims())?;
         let codes = if x.dtype().is_float() { None } else { self.input.fixed() };

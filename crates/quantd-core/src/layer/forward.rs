@@ -120,7 +120,7 @@ impl Layer {
         match self.input.nan {
             NanPolicy::Refuse => match first_nan(&x) {
                 None => Ok(Source::Real(x)),
-                Some(i) => Err(QuantError::field("data", format!("element {i} is NaN"))
+                Some(i) => Err(QuantError::nan(i)
                     .cure("send finite numbers, or choose nan: zero, min or max for the input")),
             },
             policy @ (NanPolicy::Zero | NanPolicy::Min | NanPolicy::Max) => {
