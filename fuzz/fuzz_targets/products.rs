@@ -3,12 +3,12 @@
 
 use arbitrary::{Arbitrary, Unstructured};
 use libfuzzer_sys::fuzz_target;
-use quantd_kernels::Isa;
 use quantd_core::Task;
 use quantd_core::codes::Stated;
 use quantd_core::matmul::{Form, Operand, Product, matmul};
 use quantd_core::scheme::Granularity;
 use quantd_core::tensor::{DType, Shape, Tensor};
+use quantd_kernels::Isa;
 
 #[derive(Arbitrary, Debug)]
 struct Input {

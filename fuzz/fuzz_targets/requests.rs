@@ -9,12 +9,12 @@ use quantd::api::answer::Style;
 use quantd::api::context::Context;
 use quantd::api::effort::Effort;
 use quantd::api::payload::{Format, Payload};
+use quantd::service::{Command, Operation, execute};
 use quantd_codec::Limits;
 use quantd_codec::encoding::Encoding;
-use quantd_kernels::Isa;
 use quantd_core::Task;
-use quantd::service::{Command, Operation, execute};
 use quantd_core::tensor::Buffer;
+use quantd_kernels::Isa;
 
 #[derive(Arbitrary, Debug)]
 struct Input<'a> {
