@@ -20,8 +20,8 @@ use harness::{Call, Meter, Suite, bits, reals};
 use quantd_core::params::{Numerics, Profile, Range};
 use quantd_kernels::Isa;
 use quantd_kernels::gemm::{
-    Codes, Dynamic, Elements, GroupedRight, Left, Mode, Output, PackedA, PackedB, PackedGroups,
-    Requantize, Right, RowParams, multiply, multiply_groups,
+    Codes, Dynamic, Elements, GroupedRhs, Lhs, Mode, Output, PackedInt4, PackedLhs, PackedRhs,
+    Requantize, Rhs, RowParams, multiply, multiply_int4,
 };
 use quantd_kernels::scalar::{self, Affine, CodeRange, Extent, Params, Rounding};
 use rayon::prelude::*;
@@ -116,7 +116,7 @@ struct Product {
     kind: Kind,
     dims: [usize; 3],
     left: Numbers,
-    weights: PackedB,
+    weights: PackedRhs,
     result: Target,
 }
 
@@ -152,13 +152,13 @@ impl Product {
         } else {
             (Codes::U8(&weights), weights.iter().map(|&code| i32::from(code)).collect())
         };
-        let right = Right { codes, k, n, zero_points: &[0], scales: &SCALES[1..2] };
+        let right = Rhs { codes, k, n, zero_points: &[0], scales: &SCALES[1..2] };
         let result = match kind.out {
             OutKind::I32 => Target::I32(vec![0; m * n]),
             OutKind::F32 => Target::F32(vec![0.0; m * n]),
             OutKind::U8 => Target::U8(vec![0; m * n]),
         };
-        let weights = PackedB::new(isa, right, &AtomicBool::new(false));
+        let weights = PackedRhs::new(isa, right, &AtomicBool::new(false));
         (Self { isa, kind, dims, left, weights, result }, wide)
     }
 
@@ -197,7 +197,7 @@ impl Product {
                 })
             }
         };
-        let left = PackedA::new(self.isa, Left { m, k, elements }, self.weights.has_zero_points());
+        let left = PackedLhs::new(self.isa, Lhs { m, k, elements }, self.weights.has_zero_points());
         let output = match &mut self.result {
             Target::I32(out) => Output::I32(out),
             Target::F32(out) => Output::F32 { out, bias: None, relu: false },
@@ -272,7 +272,7 @@ fn grouped(isa: Isa, group: usize, [m, k, n]: [usize; 3]) -> Result<Call, String
     let x = reals(m * k);
     let codes: Vec<i8> =
         bits().map(|bits| (bits as u8 & 15).cast_signed() - 8).take(k * n).collect();
-    let right = GroupedRight {
+    let right = GroupedRhs {
         codes: Codes::I8(&codes),
         k,
         n,
@@ -280,7 +280,7 @@ fn grouped(isa: Isa, group: usize, [m, k, n]: [usize; 3]) -> Result<Call, String
         zero_points: &[0],
         scales: &SCALES[1..2],
     };
-    let weights = PackedGroups::new(isa, right, &AtomicBool::new(false));
+    let weights = PackedInt4::new(isa, right, &AtomicBool::new(false));
     let mut result = vec![0.0; m * n];
     let run = move |result: &mut [f32]| {
         let dynamic = Dynamic {
@@ -289,8 +289,8 @@ fn grouped(isa: Isa, group: usize, [m, k, n]: [usize; 3]) -> Result<Call, String
             rounding: Rounding::DivideEven,
             params: RowParams::Row(&symmetric),
         };
-        let left = Left { m, k, elements: Elements::Real(dynamic) };
-        multiply_groups(left, &weights, result, (None, false), &AtomicBool::new(false));
+        let left = Lhs { m, k, elements: Elements::Real(dynamic) };
+        multiply_int4(left, &weights, result, (None, false), &AtomicBool::new(false));
     };
     run(&mut result);
     // One element by hand, group by group.

@@ -9,8 +9,8 @@ use rayon::prelude::*;
 use crate::tensor::{Buffer, DType, Reals, Shape, Tensor};
 use quantd_kernels::How;
 use quantd_kernels::gemm::{
-    self, Codes, Dynamic, Elements, Left, Mode, Output as Target, PackedA, Requantize, RowParams,
-    multiply_groups,
+    self, Codes, Dynamic, Elements, Lhs, Mode, Output as Target, PackedLhs, Requantize, RowParams,
+    multiply_int4,
 };
 use quantd_kernels::real::Real;
 use quantd_kernels::scalar::{Affine, CodeRange, Extent};
@@ -188,7 +188,7 @@ impl Layer {
             }
             (Source::Codes(_), None) => return Ok(()),
         };
-        self.multiply(0, Left { m, k, elements }, cells, task);
+        self.multiply(0, Lhs { m, k, elements }, cells, task);
         Ok(())
     }
 
@@ -232,7 +232,7 @@ impl Layer {
             let (zero_points, scales) = images.of_rows(rows, plan);
             let (zero_points, scales) = (zero_points.as_slice(), scales.as_slice());
             let elements = Elements::Codes { codes: self.codes(bytes), zero_points, scales };
-            self.multiply(group, Left { m, k: plan.depth(), elements }, cells(out), task);
+            self.multiply(group, Lhs { m, k: plan.depth(), elements }, cells(out), task);
         };
         plan.run(images.codes(), &pad, out, product, task);
     }
@@ -268,7 +268,7 @@ impl Layer {
     }
 
     /// Multiplies rows by the weights of a group.
-    fn multiply(&self, group: usize, left: Left<'_>, cells: Cells<'_>, task: &Task) {
+    fn multiply(&self, group: usize, left: Lhs<'_>, cells: Cells<'_>, task: &Task) {
         let stop = task.flag();
         let relu = self.activation == Activation::Relu;
         let n = self.weight_dims[0] / self.packed.len();
@@ -276,11 +276,11 @@ impl Layer {
             |all: &'_ Option<Vec<f32>>| all.as_ref().map(|all| all[group * n..][..n].to_vec());
         match (&self.packed[group], cells) {
             (Packed::Groups(right), Cells::Real(out)) => {
-                multiply_groups(left, right, out, (self.bias.as_deref(), relu), stop);
+                multiply_int4(left, right, out, (self.bias.as_deref(), relu), stop);
             }
             (Packed::Groups(_), Cells::Unsigned(_) | Cells::Signed(_)) => {}
             (Packed::Columns(right), cells) => {
-                let a = PackedA::new(right.isa(), left, right.has_zero_points());
+                let a = PackedLhs::new(right.isa(), left, right.has_zero_points());
                 let bias = if self.packed.len() == 1 { None } else { own(&self.bias) };
                 let bias = bias.as_deref().or(self.bias.as_deref());
                 let output = match cells {

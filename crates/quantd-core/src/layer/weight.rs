@@ -3,7 +3,7 @@
 use bytemuck::Pod;
 
 use crate::tensor::{DType, Shape, Tensor};
-use quantd_kernels::gemm::{Codes, GroupedRight, PackedB, PackedGroups, Right};
+use quantd_kernels::gemm::{Codes, GroupedRhs, PackedInt4, PackedRhs, Rhs};
 
 use super::super::codes::Stated;
 use super::super::dequantize::dequantize;
@@ -42,9 +42,9 @@ pub struct Weight {
 #[derive(Debug)]
 pub(super) enum Packed {
     /// 8-bit codes, one scale a column.
-    Columns(PackedB),
+    Columns(PackedRhs),
     /// 4-bit codes, one scale for each group along K and column.
-    Groups(PackedGroups),
+    Groups(PackedInt4),
 }
 
 impl Packed {
@@ -230,13 +230,13 @@ impl Weight {
                 let zeros = cut(&self.zero_points, i * n * groups, n * groups);
                 let zeros = transposed(zeros, [zeros.len().div_ceil(groups), groups], task);
                 let (zero_points, scales) = (&*zeros, &*scales);
-                let right = GroupedRight { codes, k, n, group, zero_points, scales };
-                return Packed::Groups(PackedGroups::new(isa, right, task.flag()));
+                let right = GroupedRhs { codes, k, n, group, zero_points, scales };
+                return Packed::Groups(PackedInt4::new(isa, right, task.flag()));
             }
             let zero_points = cut(&self.zero_points, i * n, n);
             let scales = cut(&self.scales, i * n, n);
-            let right = Right { codes, k, n, zero_points, scales };
-            Packed::Columns(PackedB::new(isa, right, task.flag()))
+            let right = Rhs { codes, k, n, zero_points, scales };
+            Packed::Columns(PackedRhs::new(isa, right, task.flag()))
         };
         (0..parts).map(part).collect()
     }

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use crate::tensor::{Buffer, DType, Reals, Tensor};
 use quantd_kernels::gemm::{
-    self, Codes, Elements, GroupedRight, Left, Mode, Multiplier, Output, PackedA, PackedB,
-    PackedGroups, Requantize, Right, multiply_groups,
+    self, Codes, Elements, GroupedRhs, Lhs, Mode, Multiplier, Output, PackedInt4, PackedLhs,
+    PackedRhs, Requantize, Rhs, multiply_int4,
 };
 use quantd_kernels::scalar::CodeRange;
 
@@ -158,7 +158,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    fn left(&self, index: usize, m: usize) -> Left<'_> {
+    fn left(&self, index: usize, m: usize) -> Lhs<'_> {
         let k = self.dims.k;
         let first = index * self.dims.m;
         let scales = self.a.scales.as_deref().unwrap_or(&[1.0]);
@@ -167,7 +167,7 @@ impl Work<'_> {
             zero_points: part(&self.a.zero_points, first, m),
             scales: part(scales, first, m),
         };
-        Left { m, k, elements }
+        Lhs { m, k, elements }
     }
 
     /// The right operand of that index, packed.
@@ -183,12 +183,12 @@ impl Work<'_> {
         let (zero_points, scales) = (&*zero_points, &*scales);
         let stop = self.task.flag();
         let ColumnParameters::Groups(group) = self.columns else {
-            let right = Right { codes, k, n, zero_points, scales };
-            return Packed::Columns(PackedB::new(isa, right, stop));
+            let right = Rhs { codes, k, n, zero_points, scales };
+            return Packed::Columns(PackedRhs::new(isa, right, stop));
         };
         if fits_nibbles(codes, zero_points) {
-            let right = GroupedRight { codes, k, n, group, zero_points, scales };
-            return Packed::Nibbles(PackedGroups::new(isa, right, stop));
+            let right = GroupedRhs { codes, k, n, group, zero_points, scales };
+            return Packed::Nibbles(PackedInt4::new(isa, right, stop));
         }
         let parts = (0..k.div_ceil(group)).map(|g| {
             let rows = g * group..k.min((g + 1) * group);
@@ -198,7 +198,7 @@ impl Work<'_> {
             };
             let zero_points = part(zero_points, g * n, n);
             let scales = part(scales, g * n, n);
-            PackedB::new(isa, Right { codes, k: rows.len(), n, zero_points, scales }, stop)
+            PackedRhs::new(isa, Rhs { codes, k: rows.len(), n, zero_points, scales }, stop)
         });
         Packed::Groups(parts.collect())
     }
@@ -226,7 +226,7 @@ impl Work<'_> {
 
     fn multiply(
         &self,
-        left: Left<'_>,
+        left: Lhs<'_>,
         right: &Packed,
         bias: &Bias,
         out: &mut [u8],
@@ -236,7 +236,7 @@ impl Work<'_> {
         let relu = self.product.relu;
         match right {
             Packed::Columns(right) => {
-                let a = PackedA::new(right.isa(), left, right.has_zero_points());
+                let a = PackedLhs::new(right.isa(), left, right.has_zero_points());
                 match self.product.form {
                     Form::I32 => {
                         let out = bytemuck::cast_slice_mut(out);
@@ -260,7 +260,7 @@ impl Work<'_> {
             }
             Packed::Nibbles(right) => {
                 let out = bytemuck::cast_slice_mut(out);
-                multiply_groups(left, right, out, (real, relu), stop);
+                multiply_int4(left, right, out, (real, relu), stop);
             }
             Packed::Groups(parts) => {
                 self.multiply_parts(left, parts, (real, relu), bytemuck::cast_slice_mut(out));
@@ -272,8 +272,8 @@ impl Work<'_> {
     /// Groups of codes of more than 4 bits, one product each.
     fn multiply_parts(
         &self,
-        left: Left<'_>,
-        parts: &[PackedB],
+        left: Lhs<'_>,
+        parts: &[PackedRhs],
         (bias, relu): (Option<&[f32]>, bool),
         out: &mut [f32],
     ) {
@@ -295,8 +295,8 @@ impl Work<'_> {
                 Codes::I8(_) => Codes::I8(bytemuck::cast_slice(&bytes)),
             };
             let elements = Elements::Codes { codes, zero_points, scales };
-            let left = Left { m: left.m, k: depth, elements };
-            let a = PackedA::new(part.isa(), left, part.has_zero_points());
+            let left = Lhs { m: left.m, k: depth, elements };
+            let a = PackedLhs::new(part.isa(), left, part.has_zero_points());
             let output = Output::F32 { out: &mut one, bias: None, relu: false };
             gemm::multiply(&a, part, output, self.task.flag());
             out.iter_mut().zip(&one).for_each(|(out, one)| *out += one);
@@ -311,7 +311,7 @@ impl Work<'_> {
     }
 
     /// `scale_a * scale_b / scale_c` of each column, for the modes that need it so.
-    fn multipliers(&self, right: &PackedB) -> Result<Vec<Multiplier>, Fault> {
+    fn multipliers(&self, right: &PackedRhs) -> Result<Vec<Multiplier>, Fault> {
         let Form::Codes { scale, requantization, .. } = self.product.form else {
             return Ok(Vec::new());
         };
@@ -350,11 +350,11 @@ impl Work<'_> {
 
 /// A right operand, ready to be multiplied by.
 enum Packed {
-    Columns(PackedB),
+    Columns(PackedRhs),
     /// Groups of codes of at most 4 bits.
-    Nibbles(PackedGroups),
+    Nibbles(PackedInt4),
     /// Groups of others.
-    Groups(Vec<PackedB>),
+    Groups(Vec<PackedRhs>),
 }
 
 /// The parameters of an operand must be one, or one a slice.

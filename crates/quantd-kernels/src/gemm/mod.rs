@@ -1,7 +1,7 @@
 //! Integer matrix products: `C[m, n] = sum over k of (A[m, k] - za) (B[k, n] - zb)`.
 //!
 //! Both operands are rearranged first, so that the innermost loop only loads
-//! and multiplies ([`PackedA`], [`PackedB`]); a *tile* of a few rows and one
+//! and multiplies ([`PackedLhs`], [`PackedRhs`]); a *tile* of a few rows and one
 //! *panel* of columns is summed in registers over the whole of K, from the
 //! correction for the zero points on, and turned into its final form before it
 //! leaves them ([`Output`]). Tiles are independent and their sums are integers, so
@@ -22,23 +22,28 @@
 
 use std::sync::atomic::AtomicBool;
 
-mod finish;
-mod groups;
-mod left;
+mod epilogue;
+mod int4;
+mod lhs;
+mod microkernel;
+mod multiplier;
 mod output;
 mod requantize;
-mod right;
+mod rhs;
+mod schedule;
+mod shared;
+mod terms;
 mod tile;
-mod work;
 
 #[cfg(test)]
 mod tests;
 
-pub use groups::{GroupedRight, PackedGroups, multiply_groups};
-pub use left::{Dynamic, Elements, Left, PackedA, RowParams};
+pub use int4::{GroupedRhs, PackedInt4, multiply_int4};
+pub use lhs::{Dynamic, Elements, Lhs, PackedLhs, RowParams};
+pub use multiplier::Multiplier;
 pub use output::Output;
-pub use requantize::{Mode, Multiplier, Requantize};
-pub use right::{PackedB, Right};
+pub use requantize::{Mode, Requantize};
+pub use rhs::{PackedRhs, Rhs};
 
 /// 8-bit codes of either sign, row-major.
 #[derive(Clone, Copy, Debug)]
@@ -98,6 +103,6 @@ pub fn max_depth(a: Codes<'_>, a_zero: &[i32], b: Codes<'_>, b_zero: &[i32]) -> 
 ///
 /// # Panics
 /// When the lengths do not fit one another.
-pub fn multiply(a: &PackedA<'_>, b: &PackedB, output: Output<'_>, stop: &AtomicBool) {
-    work::run(a, b, output, stop);
+pub fn multiply(a: &PackedLhs<'_>, b: &PackedRhs, output: Output<'_>, stop: &AtomicBool) {
+    schedule::run(a, b, output, stop);
 }

@@ -52,10 +52,10 @@ impl Case<'_> {
 
     fn run(&self, isa: Isa) -> Vec<i32> {
         let Self { m, k, n, a, a_zero, b, b_zero } = *self;
-        let right = Right { codes: b, k, n, zero_points: b_zero, scales: &[1.0] };
-        let b = PackedB::new(isa, right, &AtomicBool::new(false));
+        let right = Rhs { codes: b, k, n, zero_points: b_zero, scales: &[1.0] };
+        let b = PackedRhs::new(isa, right, &AtomicBool::new(false));
         let elements = Elements::Codes { codes: a, zero_points: a_zero, scales: &[1.0] };
-        let a = PackedA::new(isa, Left { m, k, elements }, b.has_zero_points());
+        let a = PackedLhs::new(isa, Lhs { m, k, elements }, b.has_zero_points());
         let mut out = vec![-1; m * n];
         multiply(&a, &b, Output::I32(&mut out), &AtomicBool::new(false));
         out
@@ -176,8 +176,8 @@ fn forms(isa: Isa, (m, k, n): (usize, usize, usize), signed: bool) -> Vec<Vec<u8
     let (bias, zeros) = (ints(10, 999), ints(11, 1));
     let reals: Vec<f32> = bias.iter().map(|&b| b as f32 / 3e4).collect();
     let codes = Codes::I8(bytemuck::cast_slice(&weights));
-    let right = Right { codes, k, n, zero_points: &zeros, scales: &scales };
-    let b = PackedB::new(isa, right, &AtomicBool::new(false));
+    let right = Rhs { codes, k, n, zero_points: &zeros, scales: &scales };
+    let b = PackedRhs::new(isa, right, &AtomicBool::new(false));
     let range =
         if signed { CodeRange { min: -127, max: 127 } } else { CodeRange { min: 0, max: 255 } };
     let affine = |extent: Extent<f32>| Affine {
@@ -188,7 +188,7 @@ fn forms(isa: Isa, (m, k, n): (usize, usize, usize), signed: bool) -> Vec<Vec<u8
     for params in [RowParams::Row(&affine), RowParams::Same(Affine { scale: 0.03, zero_point: 9 })]
     {
         let dynamic = Dynamic { x: &x, range, rounding: Rounding::DivideEven, params };
-        let a = PackedA::new(isa, Left { m, k, elements: Elements::Real(dynamic) }, true);
+        let a = PackedLhs::new(isa, Lhs { m, k, elements: Elements::Real(dynamic) }, true);
         let stop = AtomicBool::new(false);
         for relu in [false, true] {
             let mut out = vec![0.0_f32; m * n];
@@ -278,7 +278,7 @@ fn groups_equal_their_definition() {
             let expect =
                 grouped((m, k, n, group), (&a, &a_zeros, &a_scales), (&b, &zeros, &b_scales));
             for isa in Isa::available() {
-                let right = GroupedRight {
+                let right = GroupedRhs {
                     codes: Codes::I8(&b),
                     k,
                     n,
@@ -287,14 +287,14 @@ fn groups_equal_their_definition() {
                     scales: &b_scales,
                 };
                 let stop = AtomicBool::new(false);
-                let packed = PackedGroups::new(isa, right, &stop);
+                let packed = PackedInt4::new(isa, right, &stop);
                 let elements = Elements::Codes {
                     codes: Codes::I8(&a),
                     zero_points: &a_zeros,
                     scales: &a_scales,
                 };
                 let mut out = vec![f32::NAN; m * n];
-                multiply_groups(Left { m, k, elements }, &packed, &mut out, (None, false), &stop);
+                multiply_int4(Lhs { m, k, elements }, &packed, &mut out, (None, false), &stop);
                 assert!(out == expect, "{} {m}x{k}x{n} by {group} {shifted}", isa.name());
             }
         }
@@ -308,17 +308,17 @@ fn what_is_stopped_packs_nothing() {
     let weights = vec![5_i8; k * n];
     let (codes, stop) = (Codes::I8(&weights), AtomicBool::new(true));
     for isa in Isa::available() {
-        let right = Right { codes, k, n, zero_points: &[0], scales: &[1.0] };
-        let packed = PackedB::new(isa, right, &stop);
+        let right = Rhs { codes, k, n, zero_points: &[0], scales: &[1.0] };
+        let packed = PackedRhs::new(isa, right, &stop);
         let panels = n / Tile::of(isa).columns;
         assert!((0..panels).all(|panel| packed.panel(panel).iter().all(|&byte| byte == 0)));
-        let right = GroupedRight { codes, k, n, group: 32, zero_points: &[0], scales: &[1.0] };
-        let packed = PackedGroups::new(isa, right, &stop);
+        let right = GroupedRhs { codes, k, n, group: 32, zero_points: &[0], scales: &[1.0] };
+        let packed = PackedInt4::new(isa, right, &stop);
         let left =
             Elements::Codes { codes: Codes::I8(&[1; 64]), zero_points: &[0], scales: &[1.0] };
         let mut out = vec![f32::NAN; n];
-        let left = Left { m: 1, k, elements: left };
-        multiply_groups(left, &packed, &mut out, (None, false), &AtomicBool::new(false));
+        let left = Lhs { m: 1, k, elements: left };
+        multiply_int4(left, &packed, &mut out, (None, false), &AtomicBool::new(false));
         assert!(out.iter().all(|&sum| sum == 0.0), "{}", isa.name());
     }
 }

@@ -28,8 +28,8 @@ use std::arch::x86_64::{
     _mm256_setzero_si256, _mm256_srli_epi16, _mm256_storeu_ps, _mm256_sub_epi32,
 };
 
-use super::groups::{self, Nibbles, Totals};
-use super::vector::{self, Finisher, Vector};
+use super::int4::{self, Nibbles, Totals};
+use super::vector::{self, TileEpilogue, Vector};
 use super::{Lanes, Panel, Rows, Tile};
 
 /// Tiles with AVX-VNNI.
@@ -41,23 +41,23 @@ pub(super) const WORDS: Tile = Tile { rows: 6, columns: 16, lanes: Lanes::Words 
 const WIDTH: usize = 2;
 
 #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
-pub(super) fn multiply_vnni(
+pub(in super::super) fn multiply_vnni(
     rows: Rows<'_>,
     panel: Panel<'_>,
-    finisher: &mut impl Finisher<Ymm<true>>,
+    epilogue: &mut impl TileEpilogue<Ymm<true>>,
 ) {
     // SAFETY: this function has the features.
-    unsafe { vector::multiply::<Ymm<true>, WIDTH>(rows, panel, finisher) }
+    unsafe { vector::multiply::<Ymm<true>, WIDTH>(rows, panel, epilogue) }
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn multiply_words(
+pub(in super::super) fn multiply_words(
     rows: Rows<'_>,
     panel: Panel<'_>,
-    finisher: &mut impl Finisher<Ymm<false>>,
+    epilogue: &mut impl TileEpilogue<Ymm<false>>,
 ) {
     // SAFETY: this function has the features.
-    unsafe { vector::multiply::<Ymm<false>, WIDTH>(rows, panel, finisher) }
+    unsafe { vector::multiply::<Ymm<false>, WIDTH>(rows, panel, epilogue) }
 }
 
 /// 256-bit registers, with VNNI or without.
@@ -105,25 +105,25 @@ impl<const VNNI: bool> Vector for Ymm<VNNI> {
 }
 
 #[target_feature(enable = "avx2,avxvnni")]
-pub(super) fn multiply_groups_vnni(
-    rows: groups::Rows<'_>,
+pub(in super::super) fn multiply_int4_vnni(
+    rows: int4::Rows<'_>,
     count: usize,
-    panel: groups::Panel<'_>,
+    panel: int4::Panel<'_>,
     totals: &mut Totals,
 ) {
     // SAFETY: this function has the features.
-    unsafe { groups::multiply_with::<Ymm<true>, WIDTH>(rows, count, panel, totals) }
+    unsafe { int4::multiply_with::<Ymm<true>, WIDTH>(rows, count, panel, totals) }
 }
 
 #[target_feature(enable = "avx2")]
-pub(super) fn multiply_groups(
-    rows: groups::Rows<'_>,
+pub(in super::super) fn multiply_int4(
+    rows: int4::Rows<'_>,
     count: usize,
-    panel: groups::Panel<'_>,
+    panel: int4::Panel<'_>,
     totals: &mut Totals,
 ) {
     // SAFETY: this function has the features.
-    unsafe { groups::multiply_with::<Ymm<false>, WIDTH>(rows, count, panel, totals) }
+    unsafe { int4::multiply_with::<Ymm<false>, WIDTH>(rows, count, panel, totals) }
 }
 
 impl<const VNNI: bool> Nibbles for Ymm<VNNI> {

@@ -26,8 +26,8 @@ use std::arch::x86_64::{
     _mm512_setzero_si512, _mm512_srli_epi16, _mm512_storeu_ps, _mm512_sub_epi32,
 };
 
-use super::groups::{self, Nibbles, Totals};
-use super::vector::{self, Finisher, Vector};
+use super::int4::{self, Nibbles, Totals};
+use super::vector::{self, TileEpilogue, Vector};
 use super::{Lanes, Panel, Rows, Tile};
 
 /// Tiles with VNNI.
@@ -39,23 +39,23 @@ pub(super) const WORDS: Tile = Tile { rows: 6, columns: 64, lanes: Lanes::Words 
 const WIDTH: usize = 4;
 
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-pub(super) fn multiply_vnni(
+pub(in super::super) fn multiply_vnni(
     rows: Rows<'_>,
     panel: Panel<'_>,
-    finisher: &mut impl Finisher<Zmm<true>>,
+    epilogue: &mut impl TileEpilogue<Zmm<true>>,
 ) {
     // SAFETY: this function has the features.
-    unsafe { vector::multiply::<Zmm<true>, WIDTH>(rows, panel, finisher) }
+    unsafe { vector::multiply::<Zmm<true>, WIDTH>(rows, panel, epilogue) }
 }
 
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
-pub(super) fn multiply_words(
+pub(in super::super) fn multiply_words(
     rows: Rows<'_>,
     panel: Panel<'_>,
-    finisher: &mut impl Finisher<Zmm<false>>,
+    epilogue: &mut impl TileEpilogue<Zmm<false>>,
 ) {
     // SAFETY: this function has the features.
-    unsafe { vector::multiply::<Zmm<false>, WIDTH>(rows, panel, finisher) }
+    unsafe { vector::multiply::<Zmm<false>, WIDTH>(rows, panel, epilogue) }
 }
 
 /// 512-bit registers, with VNNI or without.
@@ -103,25 +103,25 @@ impl<const VNNI: bool> Vector for Zmm<VNNI> {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-pub(super) fn multiply_groups_vnni(
-    rows: groups::Rows<'_>,
+pub(in super::super) fn multiply_int4_vnni(
+    rows: int4::Rows<'_>,
     count: usize,
-    panel: groups::Panel<'_>,
+    panel: int4::Panel<'_>,
     totals: &mut Totals,
 ) {
     // SAFETY: this function has the features.
-    unsafe { groups::multiply_with::<Zmm<true>, WIDTH>(rows, count, panel, totals) }
+    unsafe { int4::multiply_with::<Zmm<true>, WIDTH>(rows, count, panel, totals) }
 }
 
 #[target_feature(enable = "avx512f,avx512bw")]
-pub(super) fn multiply_groups(
-    rows: groups::Rows<'_>,
+pub(in super::super) fn multiply_int4(
+    rows: int4::Rows<'_>,
     count: usize,
-    panel: groups::Panel<'_>,
+    panel: int4::Panel<'_>,
     totals: &mut Totals,
 ) {
     // SAFETY: this function has the features.
-    unsafe { groups::multiply_with::<Zmm<false>, WIDTH>(rows, count, panel, totals) }
+    unsafe { int4::multiply_with::<Zmm<false>, WIDTH>(rows, count, panel, totals) }
 }
 
 impl<const VNNI: bool> Nibbles for Zmm<VNNI> {

@@ -1,21 +1,18 @@
 //! Tiles: a few rows times one panel of columns, summed over the whole of K.
-#![expect(unsafe_code, reason = "functions with target features are called with their token")]
+#![expect(unsafe_code, reason = "registers are asked for through traits of unsafe methods")]
 
 #[cfg(target_arch = "x86_64")]
 pub(super) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(super) mod avx512;
-pub(super) mod groups;
+pub(super) mod int4;
 #[cfg(target_arch = "aarch64")]
-mod neon;
-mod scalar;
+pub(super) mod neon;
+pub(super) mod scalar;
 pub(super) mod vector;
-
-use bytemuck::Pod;
 
 use super::super::Isa;
 use super::super::isa::Level;
-use super::finish::{Finish, FinishTile};
 
 /// Bytes of a row, or of a column, that one step of the innermost loop takes.
 pub(super) const STEP: usize = 4;
@@ -139,45 +136,5 @@ impl Tile {
     /// Bytes that one tile fetches ahead.
     pub(super) const fn ahead(self, panel: &[u8]) -> usize {
         panel.len() / (self.columns * STEP) * 64
-    }
-
-    /// Multiplies up to [`rows`](Self::rows) rows by one panel.
-    pub(super) fn multiply<T: Pod, F: Finish<T>>(
-        isa: Isa,
-        rows: Rows<'_>,
-        panel: Panel<'_>,
-        finisher: &mut FinishTile<'_, T, F>,
-    ) {
-        match isa.level() {
-            Level::Scalar => {
-                scalar::multiply(Self::of(isa), rows, panel, finisher.sums);
-                finisher.run();
-            }
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => {
-                // SAFETY: such an `Isa` exists only where its features were detected.
-                unsafe { avx2::multiply_words(rows, panel, finisher) }
-            }
-            #[cfg(target_arch = "x86_64")]
-            Level::AvxVnni => {
-                // SAFETY: such an `Isa` exists only where its features were detected.
-                unsafe { avx2::multiply_vnni(rows, panel, finisher) }
-            }
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => {
-                // SAFETY: such an `Isa` exists only where its features were detected.
-                unsafe { avx512::multiply_words(rows, panel, finisher) }
-            }
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512Vnni => {
-                // SAFETY: such an `Isa` exists only where its features were detected.
-                unsafe { avx512::multiply_vnni(rows, panel, finisher) }
-            }
-            #[cfg(target_arch = "aarch64")]
-            Level::NeonDot => {
-                // SAFETY: such an `Isa` exists only where its features were detected.
-                unsafe { neon::multiply(rows, panel, finisher) }
-            }
-        }
     }
 }

@@ -18,8 +18,8 @@ use std::arch::aarch64::{
 };
 use std::arch::asm;
 
-use super::groups::{self, Nibbles, Totals};
-use super::vector::{self, Finisher, Vector};
+use super::int4::{self, Nibbles, Totals};
+use super::vector::{self, TileEpilogue, Vector};
 use super::{Lanes, Panel, Rows, Tile};
 
 /// Tiles with dot products.
@@ -29,9 +29,13 @@ pub(super) const TILE: Tile = Tile { rows: 6, columns: 16, lanes: Lanes::SignedB
 const WIDTH: usize = 4;
 
 #[target_feature(enable = "neon,dotprod")]
-pub(super) fn multiply(rows: Rows<'_>, panel: Panel<'_>, finisher: &mut impl Finisher<Neon>) {
+pub(in super::super) fn multiply(
+    rows: Rows<'_>,
+    panel: Panel<'_>,
+    epilogue: &mut impl TileEpilogue<Neon>,
+) {
     // SAFETY: this function has the features.
-    unsafe { vector::multiply::<Neon, WIDTH>(rows, panel, finisher) }
+    unsafe { vector::multiply::<Neon, WIDTH>(rows, panel, epilogue) }
 }
 
 /// 128-bit registers.
@@ -89,14 +93,14 @@ impl Vector for Neon {
 }
 
 #[target_feature(enable = "neon,dotprod")]
-pub(super) fn multiply_groups(
-    rows: groups::Rows<'_>,
+pub(in super::super) fn multiply_int4(
+    rows: int4::Rows<'_>,
     count: usize,
-    panel: groups::Panel<'_>,
+    panel: int4::Panel<'_>,
     totals: &mut Totals,
 ) {
     // SAFETY: this function has the features.
-    unsafe { groups::multiply_with::<Neon, WIDTH>(rows, count, panel, totals) }
+    unsafe { int4::multiply_with::<Neon, WIDTH>(rows, count, panel, totals) }
 }
 
 impl Nibbles for Neon {

@@ -4,7 +4,7 @@
 use super::{Lanes, Panel, Rows, STEP, Sums, Tile};
 
 /// Multiplies `rows` by one panel.
-pub(super) fn multiply(tile: Tile, rows: Rows<'_>, panel: Panel<'_>, sums: &mut Sums) {
+pub(in super::super) fn multiply(tile: Tile, rows: Rows<'_>, panel: Panel<'_>, sums: &mut Sums) {
     let panel = panel.bytes;
     for (i, sums) in sums.0.chunks_exact_mut(tile.columns).take(rows.count).enumerate() {
         let row = &rows.bytes[i * rows.stride..][..panel.len() / tile.columns];

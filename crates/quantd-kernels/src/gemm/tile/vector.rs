@@ -57,7 +57,7 @@ pub(in super::super) trait Vector {
 }
 
 /// Where the sums of a tile begin, and what becomes of them.
-pub(in super::super) trait Finisher<V: Vector> {
+pub(in super::super) trait TileEpilogue<V: Vector> {
     /// What the products of each row are added to.
     ///
     /// # Safety
@@ -80,18 +80,18 @@ pub(in super::super) trait Finisher<V: Vector> {
 pub(super) unsafe fn multiply<V: Vector, const W: usize>(
     rows: Rows<'_>,
     panel: Panel<'_>,
-    finisher: &mut impl Finisher<V>,
+    epilogue: &mut impl TileEpilogue<V>,
 ) {
     // SAFETY: the caller's.
     unsafe {
         match rows.count {
             0 => {}
-            1 => tile::<V, W, 1, 4>(rows, panel, finisher),
-            2 => tile::<V, W, 2, 2>(rows, panel, finisher),
-            3 => tile::<V, W, 3, 1>(rows, panel, finisher),
-            4 => tile::<V, W, 4, 1>(rows, panel, finisher),
-            5 => tile::<V, W, 5, 1>(rows, panel, finisher),
-            6 => tile::<V, W, 6, 1>(rows, panel, finisher),
+            1 => tile::<V, W, 1, 4>(rows, panel, epilogue),
+            2 => tile::<V, W, 2, 2>(rows, panel, epilogue),
+            3 => tile::<V, W, 3, 1>(rows, panel, epilogue),
+            4 => tile::<V, W, 4, 1>(rows, panel, epilogue),
+            5 => tile::<V, W, 5, 1>(rows, panel, epilogue),
+            6 => tile::<V, W, 6, 1>(rows, panel, epilogue),
             _ => unreachable!("tiles have six rows at most"),
         }
     }
@@ -103,7 +103,7 @@ pub(super) unsafe fn multiply<V: Vector, const W: usize>(
 unsafe fn tile<V: Vector, const W: usize, const R: usize, const U: usize>(
     rows: Rows<'_>,
     panel: Panel<'_>,
-    finisher: &mut impl Finisher<V>,
+    epilogue: &mut impl TileEpilogue<V>,
 ) {
     let width = W * V::LANES * STEP;
     let steps = panel.bytes.len() / width;
@@ -114,11 +114,11 @@ unsafe fn tile<V: Vector, const W: usize, const R: usize, const U: usize>(
     // Prefetches may be of any address.
     unsafe {
         let mut totals = [[[V::zero(); W]; R]; U];
-        totals[0] = finisher.begin();
+        totals[0] = epilogue.begin();
         let mut at = 0;
         // The cells are fetched bit by bit: all at once they would be in the way of the operands.
         for row in 0..rows.count {
-            finisher.expect::<W>(row);
+            epilogue.expect::<W>(row);
             let end = steps.min((row + 1) * (steps / R + 1));
             while at + U <= end {
                 for (u, totals) in totals.iter_mut().enumerate() {
@@ -139,7 +139,7 @@ unsafe fn tile<V: Vector, const W: usize, const R: usize, const U: usize>(
                 }
             }
         }
-        finisher.end(sums);
+        epilogue.end(sums);
     }
 }
 

@@ -17,14 +17,15 @@ use rayon::prelude::*;
 use crate::Buffer;
 
 use super::super::Isa;
-use super::tile::groups::{MAX_ROWS, PAIR, Panel, Rows, Totals, multiply};
+use super::microkernel::multiply_int4 as multiply;
+use super::shared::{SHARED, Shared, share};
+use super::tile::int4::{MAX_ROWS, PAIR, Panel, Rows, Totals};
 use super::tile::{Lanes, STEP, Tile};
-use super::work::{SHARED, Shared, share};
-use super::{Codes, Left, PackedA};
+use super::{Codes, Lhs, PackedLhs};
 
 /// The right operand: codes of at most 4 bits.
 #[derive(Clone, Copy, Debug)]
-pub struct GroupedRight<'a> {
+pub struct GroupedRhs<'a> {
     /// `[k, n]`, row-major, one a byte, within -8..7 or 0..15.
     pub codes: Codes<'a>,
     /// Rows.
@@ -41,7 +42,7 @@ pub struct GroupedRight<'a> {
 
 /// Such an operand in panels, as the tiles of one instruction set read them.
 #[derive(Debug)]
-pub struct PackedGroups {
+pub struct PackedInt4 {
     isa: Isa,
     k: usize,
     n: usize,
@@ -49,15 +50,15 @@ pub struct PackedGroups {
     panels: Buffer,
 }
 
-impl PackedGroups {
+impl PackedInt4 {
     /// Packs for that instruction set, on the rayon pool it is called in; once `stop` is set it
     /// ends early, with a useless result.
     ///
     /// # Panics
     /// When the lengths do not fit one another.
     #[must_use]
-    pub fn new(isa: Isa, right: GroupedRight<'_>, stop: &AtomicBool) -> Self {
-        let GroupedRight { codes, k, n, group, zero_points, scales } = right;
+    pub fn new(isa: Isa, right: GroupedRhs<'_>, stop: &AtomicBool) -> Self {
+        let GroupedRhs { codes, k, n, group, zero_points, scales } = right;
         let mut packed = Self { isa, k, n, group, panels: Buffer::default() };
         let (columns, groups) = (packed.width(), packed.groups());
         assert!(codes.len() == k * n, "codes have the shape of the operand");
@@ -77,8 +78,8 @@ impl PackedGroups {
     }
 
     /// Fills the block of a group of a panel.
-    fn pack(&self, right: GroupedRight<'_>, panel: usize, g: usize, block: &mut [u8]) {
-        let GroupedRight { codes, k, n, group, zero_points, scales } = right;
+    fn pack(&self, right: GroupedRhs<'_>, panel: usize, g: usize, block: &mut [u8]) {
+        let GroupedRhs { codes, k, n, group, zero_points, scales } = right;
         let width = self.width();
         let columns = panel * width..n.min((panel + 1) * width);
         let (halves, rest) = block.split_at_mut(self.pairs() * STEP * width);
@@ -158,8 +159,8 @@ struct GroupedRows {
 }
 
 impl GroupedRows {
-    fn new(left: Left<'_>, b: &PackedGroups) -> Self {
-        let packed = PackedA::for_lanes(b.isa, Lanes::SignedBySigned, left);
+    fn new(left: Lhs<'_>, b: &PackedInt4) -> Self {
+        let packed = PackedLhs::for_lanes(b.isa, Lanes::SignedBySigned, left);
         let (m, groups, bytes) = (packed.rows(), b.groups(), b.pairs() * PAIR);
         let each = |row: usize, len: usize| if len == 1 { 0 } else { row };
         let zero_points = packed.zero_points();
@@ -201,9 +202,9 @@ impl GroupedRows {
 ///
 /// # Panics
 /// When the lengths do not fit one another.
-pub fn multiply_groups(
-    left: Left<'_>,
-    b: &PackedGroups,
+pub fn multiply_int4(
+    left: Lhs<'_>,
+    b: &PackedInt4,
     out: &mut [f32],
     (bias, relu): (Option<&[f32]>, bool),
     stop: &AtomicBool,

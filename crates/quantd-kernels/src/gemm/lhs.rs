@@ -9,12 +9,12 @@ use crate::Buffer;
 use super::super::scalar::{Affine, Code, CodeRange, Extent, Params, Rounding};
 use super::super::{How, Isa};
 use super::Codes;
+use super::shared::{Shared, share};
 use super::tile::{Lanes, STEP, Tile};
-use super::work::{Shared, share};
 
 /// The left operand, row-major.
 #[derive(Clone, Copy, Debug)]
-pub struct Left<'a> {
+pub struct Lhs<'a> {
     /// Rows.
     pub m: usize,
     /// Columns.
@@ -72,7 +72,7 @@ impl std::fmt::Debug for RowParams<'_> {
 
 /// Rows of shifted codes with what the correction and the output need of them.
 #[derive(Debug)]
-pub struct PackedA<'a> {
+pub struct PackedLhs<'a> {
     m: usize,
     stride: usize,
     bytes: Bytes<'a>,
@@ -97,13 +97,13 @@ const SHARED: usize = 1 << 17;
 /// Real numbers from which on it is: some microseconds of quantizing.
 const SHARED_REALS: usize = 1 << 15;
 
-impl<'a> PackedA<'a> {
+impl<'a> PackedLhs<'a> {
     /// Packs for that instruction set, with the sums of the rows if they are needed.
     ///
     /// # Panics
     /// When the lengths do not fit one another.
     #[must_use]
-    pub fn new(isa: Isa, left: Left<'a>, with_sums: bool) -> Self {
+    pub fn new(isa: Isa, left: Lhs<'a>, with_sums: bool) -> Self {
         let lanes = Tile::of(isa).lanes;
         let mut packed = Self::for_lanes(isa, lanes, left);
         if with_sums {
@@ -113,8 +113,8 @@ impl<'a> PackedA<'a> {
     }
 
     /// Packs for tiles that multiply those lanes.
-    pub(super) fn for_lanes(isa: Isa, lanes: Lanes, left: Left<'a>) -> Self {
-        let Left { m, k, elements } = left;
+    pub(super) fn for_lanes(isa: Isa, lanes: Lanes, left: Lhs<'a>) -> Self {
+        let Lhs { m, k, elements } = left;
         match elements {
             Elements::Codes { codes, zero_points, scales } => {
                 assert!(codes.len() == m * k, "codes have the shape of the operand");
@@ -244,7 +244,7 @@ fn quantize<'a, T: Packable>(
     lanes: Lanes,
     (m, k): (usize, usize),
     from: &Dynamic<'_>,
-) -> PackedA<'a> {
+) -> PackedLhs<'a> {
     let stride = lanes.steps(k) * STEP;
     let mut buffer = Buffer::zeroed(m * stride);
     let mut affines = vec![Affine { scale: 1.0, zero_point: 0 }; m];
@@ -278,5 +278,5 @@ fn quantize<'a, T: Packable>(
     let shift = lanes.shift_left(T::SIGNED);
     let zero_points = affines[..kept].iter().map(|affine| affine.zero_point + shift).collect();
     let scales = affines[..kept].iter().map(|affine| affine.scale).collect();
-    PackedA { m, stride, bytes: Bytes::Packed(buffer), zero_points, scales, sums: Vec::new() }
+    PackedLhs { m, stride, bytes: Bytes::Packed(buffer), zero_points, scales, sums: Vec::new() }
 }

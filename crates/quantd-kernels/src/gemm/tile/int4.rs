@@ -10,8 +10,6 @@
     reason = "one contract, that the machine has the instruction set, covers all operations"
 )]
 
-use super::super::super::Isa;
-use super::super::super::isa::Level;
 use super::vector::Vector;
 use super::{MAX_COLUMNS, STEP};
 
@@ -113,46 +111,13 @@ pub(super) trait Nibbles: Vector {
     unsafe fn store_floats(to: *mut f32, floats: Self::Floats);
 }
 
-/// Multiplies `count` rows, at most [`MAX_ROWS`], by a panel.
-pub(in super::super) fn multiply(
-    isa: Isa,
+/// The definition.
+pub(in super::super) fn scalar(
     rows: Rows<'_>,
     count: usize,
     panel: Panel<'_>,
     totals: &mut Totals,
 ) {
-    match isa.level() {
-        Level::Scalar => scalar(rows, count, panel, totals),
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => {
-            // SAFETY: such an `Isa` exists only where its features were detected.
-            unsafe { super::avx2::multiply_groups(rows, count, panel, totals) }
-        }
-        #[cfg(target_arch = "x86_64")]
-        Level::AvxVnni => {
-            // SAFETY: such an `Isa` exists only where its features were detected.
-            unsafe { super::avx2::multiply_groups_vnni(rows, count, panel, totals) }
-        }
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => {
-            // SAFETY: such an `Isa` exists only where its features were detected.
-            unsafe { super::avx512::multiply_groups(rows, count, panel, totals) }
-        }
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512Vnni => {
-            // SAFETY: such an `Isa` exists only where its features were detected.
-            unsafe { super::avx512::multiply_groups_vnni(rows, count, panel, totals) }
-        }
-        #[cfg(target_arch = "aarch64")]
-        Level::NeonDot => {
-            // SAFETY: such an `Isa` exists only where its features were detected.
-            unsafe { super::neon::multiply_groups(rows, count, panel, totals) }
-        }
-    }
-}
-
-/// The definition.
-fn scalar(rows: Rows<'_>, count: usize, panel: Panel<'_>, totals: &mut Totals) {
     let Panel { bytes, columns, pairs, groups } = panel;
     let codes = pairs * STEP * columns;
     for (r, totals) in totals.0.iter_mut().take(count).enumerate() {

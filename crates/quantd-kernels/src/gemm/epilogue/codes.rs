@@ -9,11 +9,12 @@
 )]
 
 use super::super::super::real::Real;
-use super::super::output::Column;
+use super::super::multiplier::Multiplier;
+use super::super::requantize::Requantize;
 #[cfg(target_arch = "x86_64")]
-use super::super::output::Columns;
-use super::super::requantize::{Multiplier, Requantize};
-use super::Finish;
+use super::super::terms::Columns;
+use super::super::terms::{Column, Divisor};
+use super::Epilogue;
 #[cfg(target_arch = "x86_64")]
 use super::x86::Vector;
 
@@ -32,11 +33,11 @@ impl AsFloatOrt {
     }
 }
 
-impl Finish<u8> for AsFloatOrt {
+impl Epilogue<u8> for AsFloatOrt {
     const SCALED: bool = true;
 
     #[inline(always)]
-    fn divisor(&self) -> Option<f32> {
+    fn divisor(&self) -> Divisor {
         Some(self.scale_c)
     }
 
@@ -82,11 +83,11 @@ impl AsFloatOnnx {
     }
 }
 
-impl Finish<u8> for AsFloatOnnx {
+impl Epilogue<u8> for AsFloatOnnx {
     const SCALED: bool = true;
 
     #[inline(always)]
-    fn divisor(&self) -> Option<f32> {
+    fn divisor(&self) -> Divisor {
         Some(self.scale_c)
     }
 
@@ -126,7 +127,7 @@ impl AsGemmlowp {
     }
 }
 
-impl Finish<u8> for AsGemmlowp {
+impl Epilogue<u8> for AsGemmlowp {
     const SCALED: bool = false;
 
     #[inline(always)]
@@ -171,7 +172,7 @@ impl AsSingleRound {
     }
 }
 
-impl Finish<u8> for AsSingleRound {
+impl Epilogue<u8> for AsSingleRound {
     const SCALED: bool = false;
 
     #[inline(always)]

@@ -1,6 +1,6 @@
 //! From the sums of a tile to its cells.
 //!
-//! A [`Finish`] says what becomes of one corrected sum; that is the definition,
+//! A [`Epilogue`] says what becomes of one corrected sum; that is the definition,
 //! and what runs where there is nothing better. On x86-64 it also says the same
 //! for a register of sums ([`x86`]).
 #![cfg_attr(
@@ -16,11 +16,11 @@ use std::ops::Range;
 
 use bytemuck::Pod;
 
-use super::output::{Column, Columns, RowTerms, Terms};
+use super::shared::Shared;
+use super::terms::{Column, Columns, Divisor, RowTerms, Terms};
 use super::tile::Sums;
 #[cfg(not(target_arch = "x86_64"))]
-use super::tile::vector::{Finisher, Vector};
-use super::work::Shared;
+use super::tile::vector::{TileEpilogue, Vector};
 
 mod codes;
 #[cfg(test)]
@@ -31,13 +31,13 @@ mod x86;
 pub(super) use codes::{AsFloatOnnx, AsFloatOrt, AsGemmlowp, AsSingleRound};
 
 /// What is made of a sum.
-pub(super) trait Finish<T>: Sync {
+pub(super) trait Epilogue<T>: Sync {
     /// Whether cells depend on the scales.
     const SCALED: bool;
 
     /// What the product of the scales is divided by, if by anything.
     #[inline(always)]
-    fn divisor(&self) -> Option<f32> {
+    fn divisor(&self) -> Divisor {
         None
     }
 
@@ -63,7 +63,7 @@ pub(super) trait Finish<T>: Sync {
 /// The sums as they are.
 pub(super) struct AsSums;
 
-impl Finish<i32> for AsSums {
+impl Epilogue<i32> for AsSums {
     const SCALED: bool = false;
 
     #[inline(always)]
@@ -92,7 +92,7 @@ pub(super) struct AsReals {
     pub(super) least: f32,
 }
 
-impl Finish<f32> for AsReals {
+impl Epilogue<f32> for AsReals {
     const SCALED: bool = true;
 
     #[inline(always)]
@@ -123,7 +123,7 @@ impl Finish<f32> for AsReals {
 }
 
 /// Corrects the sums of a tile for zero points and writes the result.
-pub(super) struct FinishTile<'a, T, F> {
+pub(super) struct TileOutput<'a, T, F> {
     pub(super) terms: &'a Terms,
     pub(super) columns: &'a Columns<'a>,
     /// The rows of the tile in the result.
@@ -136,7 +136,7 @@ pub(super) struct FinishTile<'a, T, F> {
     pub(super) out: &'a Shared<'a, T>,
 }
 
-impl<T: Pod, F: Finish<T>> FinishTile<'_, T, F> {
+impl<T: Pod, F: Epilogue<T>> TileOutput<'_, T, F> {
     /// Finishes the sums that are in memory, one after the other.
     #[inline(always)]
     pub(super) fn run(&mut self) {
@@ -150,7 +150,7 @@ impl<T: Pod, F: Finish<T>> FinishTile<'_, T, F> {
 
 #[cfg(not(target_arch = "x86_64"))]
 #[expect(unsafe_code, reason = "registers are asked for through a trait of unsafe methods")]
-impl<V: Vector, T: Pod, F: Finish<T>> Finisher<V> for FinishTile<'_, T, F> {
+impl<V: Vector, T: Pod, F: Epilogue<T>> TileEpilogue<V> for TileOutput<'_, T, F> {
     #[inline(always)]
     unsafe fn begin<const W: usize, const R: usize>(&self) -> [[V::Register; W]; R] {
         // SAFETY: the caller's.
@@ -176,7 +176,7 @@ impl<V: Vector, T: Pod, F: Finish<T>> Finisher<V> for FinishTile<'_, T, F> {
 
 /// Finishes the cells of a row, one after the other.
 #[inline(always)]
-fn finish_row<T, F: Finish<T>>(
+fn finish_row<T, F: Epilogue<T>>(
     sums: &[i32],
     own: RowTerms,
     columns: &Columns<'_>,

@@ -22,8 +22,8 @@
 
 use bytemuck::Pod;
 
-use super::super::tile::vector::{self, Finisher};
-use super::{Finish, FinishTile};
+use super::super::tile::vector::{self, TileEpilogue};
+use super::{Epilogue, TileOutput};
 
 pub(super) mod avx2;
 pub(super) mod avx512;
@@ -102,7 +102,7 @@ pub(in super::super) trait Vector {
     ) -> Self::Ints;
 }
 
-impl<V, T: Pod, F: Finish<T>> Finisher<V> for FinishTile<'_, T, F>
+impl<V, T: Pod, F: Epilogue<T>> TileEpilogue<V> for TileOutput<'_, T, F>
 where
     V: vector::Vector + Vector<Ints = <V as vector::Vector>::Register>,
 {

@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicBool;
 use super::super::super::Isa;
 use super::super::super::scalar::CodeRange;
 use super::super::{
-    Codes, Elements, Left, Mode, Multiplier, Output, PackedA, PackedB, Requantize, Right, multiply,
+    Codes, Elements, Lhs, Mode, Multiplier, Output, PackedLhs, PackedRhs, Requantize, Rhs, multiply,
 };
 
 /// Sums at the ends of 32 bits, around powers of 2 and halves, and in between.
@@ -55,11 +55,11 @@ fn expect(mode: Mode<'_>, to: &Requantize<'_>, sum: i32, scales: [f32; 2], colum
 /// Runs a product of depth 0, so that the sums are the bias.
 fn run(isa: Isa, rows: &[f32], columns: &[f32], output: Output<'_>) {
     let (m, n) = (rows.len(), columns.len());
-    let right = Right { codes: Codes::I8(&[]), k: 0, n, zero_points: &[0], scales: columns };
+    let right = Rhs { codes: Codes::I8(&[]), k: 0, n, zero_points: &[0], scales: columns };
     let elements = Elements::Codes { codes: Codes::U8(&[]), zero_points: &[0], scales: rows };
-    let a = PackedA::new(isa, Left { m, k: 0, elements }, false);
+    let a = PackedLhs::new(isa, Lhs { m, k: 0, elements }, false);
     let stop = AtomicBool::new(false);
-    multiply(&a, &PackedB::new(isa, right, &stop), output, &stop);
+    multiply(&a, &PackedRhs::new(isa, right, &stop), output, &stop);
 }
 
 /// Scales from the smallest to those whose product is infinite.
@@ -132,12 +132,12 @@ fn reals_equal_their_definition() {
         for relu in [false, true] {
             for isa in Isa::available() {
                 let codes = Codes::I8(&right);
-                let operand = Right { codes, k: 1, n, zero_points: &b_zeros, scales: &columns };
+                let operand = Rhs { codes, k: 1, n, zero_points: &b_zeros, scales: &columns };
                 let stop = AtomicBool::new(false);
-                let b = PackedB::new(isa, operand, &stop);
+                let b = PackedRhs::new(isa, operand, &stop);
                 let codes = Codes::U8(&left);
                 let elements = Elements::Codes { codes, zero_points: &a_zeros, scales: &rows };
-                let a = PackedA::new(isa, Left { m, k: 1, elements }, b.has_zero_points());
+                let a = PackedLhs::new(isa, Lhs { m, k: 1, elements }, b.has_zero_points());
                 let mut out = vec![f32::NAN; m * n];
                 let output = Output::F32 { out: &mut out, bias: Some(&bias), relu };
                 multiply(&a, &b, output, &stop);

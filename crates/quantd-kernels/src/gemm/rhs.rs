@@ -13,7 +13,7 @@ use super::tile::{Lanes, MAX_COLUMNS, STEP, Tile};
 
 /// Codes of the right operand and what they mean.
 #[derive(Clone, Copy, Debug)]
-pub struct Right<'a> {
+pub struct Rhs<'a> {
     /// `[k, n]`, row-major.
     pub codes: Codes<'a>,
     /// Rows.
@@ -31,7 +31,7 @@ pub struct Right<'a> {
 /// bytes each, that is as many consecutive `k` as the instruction sums at once.
 /// K and the last panel are filled up with zeros.
 #[derive(Debug)]
-pub struct PackedB {
+pub struct PackedRhs {
     isa: Isa,
     k: usize,
     n: usize,
@@ -44,15 +44,15 @@ pub struct PackedB {
     scales: Vec<f32>,
 }
 
-impl PackedB {
+impl PackedRhs {
     /// Packs for that instruction set, on the rayon pool it is called in; once `stop` is set it
     /// ends early, with a useless result.
     ///
     /// # Panics
     /// When the lengths do not fit one another.
     #[must_use]
-    pub fn new(isa: Isa, right: Right<'_>, stop: &AtomicBool) -> Self {
-        let Right { codes, k, n, zero_points, scales } = right;
+    pub fn new(isa: Isa, right: Rhs<'_>, stop: &AtomicBool) -> Self {
+        let Rhs { codes, k, n, zero_points, scales } = right;
         assert!(codes.len() == k * n, "codes have the shape of the operand");
         let tile = Tile::of(isa);
         let steps = tile.lanes.steps(k);
