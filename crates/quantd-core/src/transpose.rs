@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use bytemuck::Pod;
 use rayon::prelude::*;
 
 use super::Task;
@@ -13,7 +14,7 @@ const SQUARE: usize = 32;
 /// `[rows, columns]` as `[columns, rows]`; a single value stays what it is. On the rayon pool it
 /// is called in; once `task` is cancelled it ends early, with a useless result.
 #[must_use]
-pub fn transposed<'a, T: Copy + Send + Sync>(
+pub fn transposed<'a, T: Pod + Send + Sync>(
     values: &'a [T],
     [rows, columns]: [usize; 2],
     task: &Task,
@@ -21,7 +22,7 @@ pub fn transposed<'a, T: Copy + Send + Sync>(
     if values.len() <= 1 || rows == 1 || columns == 1 {
         return Cow::Borrowed(values);
     }
-    let mut out = values.to_vec();
+    let mut out: Vec<T> = bytemuck::zeroed_vec(values.len());
     out.par_chunks_mut(SQUARE * rows).enumerate().for_each(|(band, out)| {
         let left = band * SQUARE;
         for top in (0..rows).step_by(SQUARE) {

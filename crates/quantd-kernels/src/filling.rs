@@ -59,11 +59,14 @@ impl Filling {
         (self.buffer.elements_mut().par_chunks_mut(size), &self.written)
     }
 
-    /// What was written; nothing but zeros if that is not all.
+    /// What was written; other memory, of zeros, if that is not all: whoever was stopped has no
+    /// time to write them.
     #[must_use]
-    pub fn finish(mut self) -> Buffer {
-        if self.written.0.into_inner() < self.buffer.bytes().len() {
-            self.buffer.bytes_mut().fill(0);
+    pub fn finish(self) -> Buffer {
+        let len = self.len();
+        if self.written.0.into_inner() < len {
+            drop(self.buffer);
+            return Buffer::zeroed(len);
         }
         self.buffer
     }

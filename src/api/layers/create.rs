@@ -18,12 +18,15 @@ use crate::api::payload::{self, Format, Payload};
 use quantd_codec::json::{self, Member};
 use quantd_codec::{Within, npy, safetensors};
 use quantd_core::layer::{Activation, Conv, Definition, Geometry, Layer, Order, Weight};
+use quantd_core::layout::CHUNK;
 use quantd_core::matmul::Operand;
 use quantd_core::quantize::working_bytes;
 use quantd_core::scheme::{Granularity, Scheme};
 use quantd_core::tensor::{Buffer, DType, Reals, Tensor};
 use quantd_core::transpose::transposed;
 use quantd_core::{QuantError, Task, cost};
+use quantd_kernels::Filling;
+use rayon::prelude::*;
 
 use super::coding::{self, Calibrated};
 
@@ -272,7 +275,16 @@ fn real_weight(tensor: &Tensor, order: Order, weight: &Weight, task: &Task) -> O
         (Order::Columns, &[n, k]) => transposed(&float, [k, n], task),
         _ => Cow::Borrowed(&*float),
     };
-    Tensor::from_elements(DType::F32, weight.codes().shape().clone(), &float)
+    // Memory that was never used takes longer to be had than to be written: in parts, which end.
+    let mut filling = Filling::of::<f32>(float.len());
+    let (parts, written) = filling.parts::<f32>(CHUNK);
+    float.par_chunks(CHUNK).zip(parts).for_each(|(float, part)| {
+        if !task.is_cancelled() {
+            part.copy_from_slice(float);
+            written.whole(part);
+        }
+    });
+    Tensor::view(DType::F32, weight.codes().shape().clone(), Arc::new(filling.finish()), 0)
 }
 
 /// The elements in f32.
