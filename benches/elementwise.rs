@@ -19,14 +19,11 @@ use std::sync::Arc;
 use bytemuck::cast_slice;
 use half::{bf16, f16};
 use harness::{Call, Meter, Suite, reals};
-use quantd_codec::pack::pack;
 use quantd_core::Task;
-use quantd_core::codes::Stated;
-use quantd_core::dequantize::{Codes, dequantize};
+use quantd_core::format::{Coded, INTEGER};
 use quantd_core::layout::{CHUNK, Layout};
 use quantd_core::params::{Numerics, Profile};
-use quantd_core::quantize::quantize;
-use quantd_core::scheme::{Granularity, NanPolicy, RangeMethod, Scheme};
+use quantd_core::scheme::{Granularity, NanPolicy, Options, RangeMethod, Scheme};
 use quantd_core::tensor::{Buffer, DType, Shape, Tensor};
 use quantd_core::walk::Walk;
 use quantd_kernels::scalar::{Affine, Code, CodeRange, Extent, Params, Rounding};
@@ -226,34 +223,33 @@ fn whole(isa: Isa, op: &Op<'_>, count: usize) -> Result<Call, String> {
         }
         _ => return Err(format!("no operation {}", op.what)),
     };
-    let (numerics, packed) = (op.numerics, op.packed);
-    let scheme =
-        Scheme { numerics, granularity: op.granularity, range, nan: NanPolicy::Refuse, packed };
+    let numerics = op.numerics;
+    let packed = op.packed && op.what != "restore";
+    let scheme = Scheme {
+        format: &INTEGER,
+        numerics,
+        granularity: op.granularity,
+        range,
+        nan: NanPolicy::Refuse,
+        packed,
+    };
     let tensor = tensor(op, count)?;
-    let encode = move || quantize(&tensor, &scheme, false, &Task::new(isa));
-    let quantized = encode().map_err(|error| error.to_string())?.encoded;
-    assert_eq!(quantized.codes.shape().len(), count, "a code for each element");
+    let shape = Some(tensor.shape().clone());
+    let encode = move || scheme.quantize(&tensor, false, &Task::new(isa));
+    let parts = encode().map_err(|error| error.to_string())?.parts;
     if op.what == "restore" {
-        let granularity = op.granularity;
+        let options = Options {
+            bits: Some(numerics.bits),
+            signed: Some(numerics.signed),
+            ..Options::from(op.granularity)
+        };
+        let coded = Coded { parts, shape, options };
         return Ok(Box::new(move || {
-            let parts = Codes {
-                codes: &quantized.codes,
-                scale: &quantized.scale,
-                zero_point: Some(&quantized.zero_point),
-                granularity,
-                stated: Stated::default(),
-            };
-            drop(black_box(dequantize(&parts, DType::F32, &Task::new(isa))));
+            drop(black_box(coded.dequantize(DType::F32, &Task::new(isa))));
         }));
     }
-    let bits = numerics.bits;
     Ok(Box::new(move || {
-        if let Ok(quantized) = encode() {
-            if packed {
-                black_box(pack(quantized.encoded.codes.bytes(), bits));
-            }
-            black_box(quantized);
-        }
+        drop(black_box(encode()));
     }))
 }
 

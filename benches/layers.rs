@@ -11,6 +11,7 @@ use std::hint::black_box;
 
 use harness::{Call, Meter, Suite, reals};
 use quantd_core::Task;
+use quantd_core::format::INTEGER;
 use quantd_core::layer::{
     Activation, Definition, Geometry, Input, Layer, Order, Output, Parameters, Weight,
 };
@@ -64,8 +65,14 @@ impl Suite for Layers {
             None => Granularity::Channel { axis: 0 },
         };
         let (range, nan) = (RangeMethod::MinMax, NanPolicy::Refuse);
-        let scheme =
-            Scheme { numerics: numerics(bits, true), granularity, range, nan, packed: false };
+        let scheme = Scheme {
+            format: &INTEGER,
+            numerics: numerics(bits, true),
+            granularity,
+            range,
+            nan,
+            packed: false,
+        };
         let (weight, x) = (tensor(n, k)?, tensor(m, k)?);
         let operand = Operand::Real { tensor: &weight, scheme: &scheme };
         let (task, error) = (Task::new(isa), |error| format!("{error:?}"));

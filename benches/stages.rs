@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use quantd_core::Task;
+use quantd_core::format::INTEGER;
 use quantd_core::params::{Numerics, Profile};
-use quantd_core::quantize::quantize;
 use quantd_core::range;
 use quantd_core::scheme::{Granularity, NanPolicy, RangeMethod, Scheme};
 use quantd_core::tensor::{DType, Shape, Tensor};
+use quantd_core::word::Word;
 use quantd_kernels::scalar::{self, Affine, CodeRange, Params, Rounding};
 use quantd_kernels::sums::LaneSums;
 use quantd_kernels::table::Table;
@@ -47,7 +48,7 @@ fn scheme(range: RangeMethod, granularity: Granularity) -> Scheme {
         symmetric: true,
         restricted: true,
     };
-    Scheme { numerics, granularity, range, nan: NanPolicy::Refuse, packed: false }
+    Scheme { format: &INTEGER, numerics, granularity, range, nan: NanPolicy::Refuse, packed: false }
 }
 
 /// The kernels of every instruction set of the machine, one thread, on a chunk
@@ -152,7 +153,7 @@ fn ranges(criterion: &mut Criterion) {
         RangeMethod::EntropyTensorrt,
         RangeMethod::CrossEntropy { axis: -1 },
     ] {
-        group.bench_function(method.name(), |bencher| {
+        group.bench_function(method.word().name(), |bencher| {
             bencher.iter(|| {
                 range::find(&method, black_box(slice), &numerics, &Task::new(Isa::best()))
             });
@@ -201,7 +202,7 @@ fn tensors(criterion: &mut Criterion) {
         ("mse, group 128", scheme(RangeMethod::Mse, Granularity::Group { axis: 1, size: 128 })),
     ] {
         group.bench_function(name, |bencher| {
-            bencher.iter(|| black_box(quantize(&tensor, &scheme, false, &Task::new(Isa::best()))));
+            bencher.iter(|| black_box(scheme.quantize(&tensor, false, &Task::new(Isa::best()))));
         });
     }
     group.finish();

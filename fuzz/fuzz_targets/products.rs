@@ -4,7 +4,7 @@
 use arbitrary::{Arbitrary, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use quantd_core::Task;
-use quantd_core::codes::Stated;
+use quantd_core::format::integer::Stated;
 use quantd_core::matmul::{Form, Operand, Product, matmul};
 use quantd_core::scheme::Granularity;
 use quantd_core::tensor::{DType, Shape, Tensor};

@@ -1,5 +1,6 @@
 //! Answers: segments of bytes in one of the formats.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -9,27 +10,33 @@ use serde::Serialize;
 use quantd_codec::json::{Room, Text};
 use quantd_codec::safetensors::AnyTensor;
 use quantd_codec::{encoding, json, npy, safetensors};
+use quantd_core::format::CODES;
 use quantd_core::tensor::{DType, Reals, Tensor};
 
 use super::context::Context;
 use super::error::{Error, Kind};
+use super::formats;
 use super::payload::Format;
 
 pub use quantd_codec::encoding::Encoding;
 
-/// Every header of an answer that says what a bare tensor cannot.
-pub const FACTS: [&str; 10] = [
-    "quantd-dtype",
-    "quantd-shape",
-    "quantd-logical-shape",
-    "quantd-scheme",
-    "quantd-scale",
-    "quantd-zero-point",
-    "quantd-report",
-    "quantd-omitted",
-    "quantd-layer",
-    "quantd-layer-version",
-];
+/// What a bare tensor cannot say, for a header: its name and its text.
+pub type Fact = (Cow<'static, str>, String);
+
+/// The name of a fact about `what`.
+#[must_use]
+pub fn fact(what: &str) -> Cow<'static, str> {
+    format!("quantd-{}", what.replace('_', "-")).into()
+}
+
+/// The names of all facts.
+#[must_use]
+pub fn facts() -> Vec<Cow<'static, str>> {
+    let own = ["dtype", "shape", "logical_shape", "scheme", "report", "omitted"];
+    let layers = ["layer", "layer_version"];
+    let parts = formats::parts().into_iter().filter(|part| *part != CODES);
+    own.into_iter().chain(parts).chain(layers).map(fact).collect()
+}
 
 /// How the text of an answer leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,8 +61,8 @@ pub struct Answer {
     pub format: Format,
     /// Their content coding.
     pub encoding: Encoding,
-    /// Facts that a bare tensor cannot carry, for headers: name and text.
-    pub facts: Vec<(&'static str, String)>,
+    /// Facts that a bare tensor cannot carry, for headers.
+    pub facts: Vec<Fact>,
     /// Tensors in it that are as they came.
     pub passed: usize,
     /// Bytes of memory that the segments keep beside their own: they are views of larger pieces.
@@ -143,15 +150,15 @@ impl Answer {
 
     /// One tensor as npy or as bare elements, with facts about it.
     #[must_use]
-    pub fn tensor(tensor: Tensor, format: Format, facts: Vec<(&'static str, String)>) -> Self {
+    pub fn tensor(tensor: Tensor, format: Format, facts: Vec<Fact>) -> Self {
         let mut segments = Vec::with_capacity(2);
         let tensor = if format == Format::Npy { named_by_numpy(tensor) } else { tensor };
         if format == Format::Npy {
             segments.push(Bytes::from(npy::header(tensor.dtype(), tensor.shape())));
         }
         let mut all = vec![
-            ("quantd-dtype", tensor.dtype().name().to_owned()),
-            ("quantd-shape", dims_text(tensor.shape().dims())),
+            (fact("dtype"), tensor.dtype().name().to_owned()),
+            (fact("shape"), dims_text(tensor.shape().dims())),
         ];
         all.extend(facts);
         segments.push(Bytes::from_owner(tensor));

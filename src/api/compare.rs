@@ -5,11 +5,10 @@ use std::cmp::Ordering;
 use serde_json::Value;
 
 use quantd_core::compare::{compare, pareto_front};
-use quantd_core::cost;
-use quantd_core::quantize::working_bytes;
 use quantd_core::report::Report;
 use quantd_core::scheme::Scheme;
 use quantd_core::tensor::Tensor;
+use quantd_core::words;
 
 use super::answer::Answer;
 use super::context::Context;
@@ -26,7 +25,20 @@ const MAX_SCHEMES: usize = 256;
 /// Members of a JSON request.
 const MEMBERS: [&str; 9] =
     ["data", "data_b64", "shape", "dtype", "tensors", "schemes", "sort", "include", "exclude"];
-const SORTS: [&str; 4] = ["sqnr", "bits", "mse", "cosine"];
+
+words! {
+    /// Columns that the table is sorted by, best first.
+    pub enum Sort {
+        /// Signal over noise.
+        Sqnr = "sqnr",
+        /// Bits an element.
+        Bits = "bits",
+        /// Mean squared error.
+        Mse = "mse",
+        /// Cosine of the angle.
+        Cosine = "cosine",
+    }
+}
 
 /// Compares the schemes of the request, or a sweep of common ones, on its tensor.
 ///
@@ -36,7 +48,7 @@ pub fn run(payload: Payload, context: &mut Context<'_>) -> Result<Answer, Error>
     let rule = Rule::of(payload.format);
     let mut request = payload.decode_any(&MEMBERS, context)?;
     let fields = &mut request.fields;
-    let sort = fields.word("sort", &SORTS)?.unwrap_or("sqnr");
+    let sort = fields.word::<Sort>("sort")?.unwrap_or(Sort::Sqnr);
     let selection = Selection::take(fields)?;
     let Selected { chosen, passed } = selection.split(request.tensors, rule, context)?;
     let tensor = only_chosen(chosen)?;
@@ -47,12 +59,15 @@ pub fn run(payload: Payload, context: &mut Context<'_>) -> Result<Answer, Error>
     let place = |fields: &Fields, i: usize| fields.place_of_entry("schemes", i);
     let mut working = 0;
     for (i, scheme) in schemes.iter().enumerate() {
-        let bytes = working_bytes(&tensor, scheme)
+        let bytes = scheme
+            .format
+            .working_bytes(scheme, &tensor)
             .map_err(|error| Error::of_quant(error, |_| place(fields, i)))?;
         working = bytes.max(working);
     }
     context.reserve(working)?;
-    context.afford(schemes.iter().map(|scheme| cost::quantize(tensor.shape(), scheme)).sum())?;
+    context
+        .afford(schemes.iter().map(|scheme| scheme.format.cost(scheme, tensor.shape())).sum())?;
     let reports = compare(&tensor, &schemes, context.task).map_err(|(i, error)| {
         let field = error.field;
         let at = if field == "data" { fields.origin().place("data") } else { place(fields, i) };
@@ -79,15 +94,15 @@ pub fn run(payload: Payload, context: &mut Context<'_>) -> Result<Answer, Error>
 }
 
 /// Best first. No error at all (an infinite SQNR) is best of all.
-fn order(sort: &str, a: &Report, b: &Report) -> Ordering {
+fn order(sort: Sort, a: &Report, b: &Report) -> Ordering {
     let ascending = |a: Option<f64>, b: Option<f64>| {
         a.unwrap_or(f64::INFINITY).total_cmp(&b.unwrap_or(f64::INFINITY))
     };
     match sort {
-        "bits" => ascending(a.bits_per_element, b.bits_per_element),
-        "mse" => ascending(a.mse, b.mse),
-        "cosine" => ascending(b.cosine, a.cosine),
-        _ => {
+        Sort::Bits => ascending(a.bits_per_element, b.bits_per_element),
+        Sort::Mse => ascending(a.mse, b.mse),
+        Sort::Cosine => ascending(b.cosine, a.cosine),
+        Sort::Sqnr => {
             let sqnr = |report: &Report| match (report.sqnr_db, report.mse) {
                 (Some(sqnr), _) => sqnr,
                 (None, Some(0.0)) => f64::INFINITY,

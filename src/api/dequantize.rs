@@ -9,18 +9,23 @@ use quantd_codec::json::{self, Member, Room};
 use quantd_codec::safetensors::{self, AnyTensor};
 use quantd_codec::{Limits, Within, names, npy};
 use quantd_core::cost;
-use quantd_core::dequantize::{Codes, dequantize, working_bytes};
+use quantd_core::format::{CODES, Coded, PartType, Parts, Restoring};
+use quantd_core::scheme::Options;
 use quantd_core::tensor::{Buffer, DType, Shape, Tensor};
 
 use super::answer::Answer;
-use super::coded::{Coding, Item, coding, unpacked};
+use super::coded::{Item, missing, stated};
 use super::context::Context;
 use super::error::{Error, Kind};
 use super::fields::{Fields, Origin};
-use super::options::{Options, SCHEME_FIELDS, beside_scheme, options_of_value};
+use super::formats;
+use super::options::{self, SCHEME_FIELDS, beside_scheme, options_of_value};
 use super::passed::{self, Passed, several};
 use super::payload::{self, Format, Payload, pointer};
 use super::select::computable;
+
+/// Types that real numbers are answered in.
+pub const OUTPUTS: [DType; 4] = [DType::F32, DType::F64, DType::F16, DType::BF16];
 
 /// Restores every tensor of the request.
 ///
@@ -37,7 +42,7 @@ pub fn run(payload: Payload, format: Format, context: &mut Context<'_>) -> Resul
         Format::Safetensors => decode_safetensors(body, fields, context)?,
         Format::Npy | Format::Raw => {
             let dtype = output_dtype(&mut fields)?;
-            let items = vec![decode_bare(body, input, fields, context)?];
+            let items = vec![decode_bare(&body, input, fields, context)?];
             Decoded { items, passed: Vec::new(), dtype }
         }
     };
@@ -45,9 +50,8 @@ pub fn run(payload: Payload, format: Format, context: &mut Context<'_>) -> Resul
     let one = matches!(items.as_slice(), [item] if item.name.is_empty());
     let mut restored = Vec::with_capacity(items.len());
     for item in items {
-        let name = item.name.clone();
-        let tensor = restore(item, dtype, format, context)?;
-        restored.push((name, tensor));
+        let tensor = restore(&item, dtype, format, context)?;
+        restored.push((item.name, tensor));
     }
     // Taken as they were made, for the text that is written now.
     context.release(restored.iter().map(|(_, tensor)| text_bytes(tensor, format)).sum());
@@ -69,37 +73,24 @@ struct Decoded {
 /// # Errors
 /// [`Error`] names the field at fault.
 pub(super) fn restore(
-    item: Item,
+    item: &Item,
     dtype: Option<DType>,
     format: Format,
     context: &mut Context<'_>,
 ) -> Result<Tensor, Error> {
-    let granularity = item.granularity();
-    let Item { name, codes, scale, zero_point, stated, place, .. } = item;
-    let scale = scale.ok_or_else(|| {
-        Error::new(Kind::InvalidOption, "missing")
-            .at(place.place("scale"))
-            .cure("send what /v1/quantize answered")
-    })?;
-    let default = if scale.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
-    let output = dtype.unwrap_or(default);
-    let located = |error| {
-        let error = Error::of_quant(error, |field| place.place(field));
-        if name.is_empty() { error } else { error.about(&name) }
-    };
-    let zero_point = zero_point.as_ref();
-    let parts = Codes { codes: &codes, scale: &scale, zero_point, granularity, stated };
-    let elements = codes.shape().len();
-    let working = working_bytes(&parts, output).map_err(located)?;
+    item.check_parts()?;
+    let located = |error| item.located(error);
+    let restoring = item.coded.restoring(dtype).map_err(located)?;
+    let Restoring { elements, dtype, working_bytes, cost } = restoring;
     // NumPy has no name for bfloat16, which is widened.
-    let widened = if format == Format::Npy && output == DType::BF16 { 8 } else { 0 };
-    let text = if format == Format::Json { json::text_of_one(output) } else { 0 };
-    let answer = elements.saturating_mul(output.size() + widened + text);
-    context.reserve(working.saturating_add(answer))?;
+    let widened = if format == Format::Npy && dtype == DType::BF16 { 8 } else { 0 };
+    let text = if format == Format::Json { json::text_of_one(dtype) } else { 0 };
+    let answer = elements.saturating_mul(dtype.size() + widened + text);
+    context.reserve(working_bytes.saturating_add(answer))?;
     let numbers = if format == Format::Json { elements } else { 0 };
-    context.afford(cost::dequantize(elements, scale.shape().len()) + cost::text(numbers))?;
-    let restored = dequantize(&parts, output, context.task).map_err(located)?;
-    context.release(working);
+    context.afford(cost + cost::text(numbers))?;
+    let restored = item.coded.dequantize(dtype, context.task).map_err(located)?;
+    context.release(working_bytes);
     Ok(restored)
 }
 
@@ -144,21 +135,46 @@ fn write(
 }
 
 pub(super) fn output_dtype(fields: &mut Fields) -> Result<Option<DType>, Error> {
-    fields.dtype("output_dtype", &[DType::F32, DType::F64, DType::F16, DType::BF16])
+    fields.dtype("output_dtype", &OUTPUTS)
+}
+
+/// What a query may say beside the scheme of codes in bytes.
+const OWN: [&str; 4] = ["output_dtype", "dtype", "shape", "scale_dtype"];
+
+/// The option that names the type of a part.
+fn type_option(part: &PartType) -> String {
+    if part.name == CODES { "dtype".to_owned() } else { format!("{}_dtype", part.name) }
 }
 
 /// Members of one quantized tensor; of the report nothing is needed.
-const JSON_FIELDS: [&str; 9] = [
-    "codes",
-    "dtype",
-    "shape",
-    "scale",
-    "zero_point",
-    "scale_dtype",
-    "scheme",
-    "report",
-    "output_dtype",
-];
+fn members_of(types: &[PartType]) -> Vec<String> {
+    let others = types.iter().filter(|part| part.name != CODES);
+    let typed = others.clone().filter(|part| !part.types.is_empty()).map(type_option);
+    let own = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+    let mut members = own(&[CODES, "dtype", "shape"]);
+    members.extend(others.map(|part| part.name.to_owned()));
+    members.extend(typed);
+    members.extend(own(&["scheme", "report", "output_dtype"]));
+    members
+}
+
+/// The type of a part, as it is named or by default.
+fn type_of(part: &PartType, fields: &mut Fields) -> Result<DType, Error> {
+    let named = match part.types {
+        [] => None,
+        types => fields.dtype(&type_option(part), types)?,
+    };
+    Ok(named.unwrap_or(part.dtype))
+}
+
+/// Refuses a granularity whose fields contradict one another.
+fn check_granularity(options: &Options, origin: &Origin) -> Result<(), Error> {
+    if options.names_granularity() {
+        let at = |error| Error::of_quant(error, |field| origin.place(field));
+        options.resolve_granularity().map_err(at)?;
+    }
+    Ok(())
+}
 
 fn decode_json(
     text: &[u8],
@@ -215,20 +231,14 @@ pub(super) fn json_item(
     context: &mut Context<'_>,
 ) -> Result<Item, Error> {
     let origin = Origin::Body(base.to_owned());
-    let find = |key: &str| json::find(members, key).map(|member| member.value);
-    let missing = |key: &str| {
-        Error::new(Kind::InvalidOption, "missing")
-            .at(origin.place(key))
-            .cure("send what /v1/quantize answered")
-    };
     let mut fields = Fields::new(Map::new(), origin.clone());
-    for key in ["dtype", "shape", "scale_dtype", "scheme"] {
-        if let Some(value) = find(key) {
-            fields.insert(key, context.read_option(value, &pointer(base, key))?);
-        }
-    }
-    if let Some(other) = members.iter().find(|m| !JSON_FIELDS.contains(&m.key.as_ref())) {
-        return Err(payload::unknown_member(other, base, &JSON_FIELDS));
+    let is_option = |key: &str| {
+        ["dtype", "shape", "scheme"].contains(&key)
+            || (key.ends_with("_dtype") && key != "output_dtype")
+    };
+    for member in members.iter().filter(|member| is_option(&member.key)) {
+        let at = pointer(base, &member.key);
+        fields.insert(&member.key, context.read_option(member.value, &at)?);
     }
     fields.merge(query.clone())?;
     let scheme_pointer = pointer(base, "scheme");
@@ -236,93 +246,93 @@ pub(super) fn json_item(
         Some(scheme) => options_of_value(scheme, &scheme_pointer)?,
         None => Options::default(),
     };
-    let coding = coding(&options, &Origin::Body(scheme_pointer))?;
-    let dtype = payload::dtype(&mut fields, "dtype")?.unwrap_or(coding.dtype());
+    check_granularity(&options, &Origin::Body(scheme_pointer))?;
+    let types = options.format().types(&options);
+    let known = members_of(&types);
+    let known: Vec<&str> = known.iter().map(String::as_str).collect();
+    if let Some(other) = members.iter().find(|member| !known.contains(&&*member.key)) {
+        return Err(payload::unknown_member(other, base, &known));
+    }
     let limits = context.limits;
     let shape = payload::shape(&mut fields, limits)?;
-    let scale_dtype = scale_dtype(&mut fields)?;
-    fields.finish(&JSON_FIELDS).map_err(beside_scheme)?;
-    let mut read = |key: &str, dtype: DType, shape: Option<&Shape>| {
-        let text = find(key).ok_or_else(|| missing(key))?;
-        let within: Within<'_> = (limits, &mut |bytes| context.take(bytes));
-        json::read_tensor(text, dtype, shape, &pointer(base, key), within).map_err(Error::from)
-    };
-    // Packed codes are a flat list of bytes; the shape is that of the tensor.
-    let own_shape = if coding.packed.is_some() { None } else { shape.as_ref() };
-    let codes = read("codes", dtype, own_shape)?;
-    let zero_point = match find("zero_point") {
-        Some(_) => Some(read("zero_point", DType::I32, None)?),
-        None => options.zero_point.as_deref().and_then(zero_point_tensor),
-    };
-    let scale = match find("scale") {
-        Some(_) => Some(read("scale", scale_dtype, None)?),
-        None => options.scale.as_deref().and_then(|scale| scale_tensor(scale, scale_dtype)),
-    };
-    let codes = unpacked(codes, shape, &coding, &origin.place("codes"), context)?;
-    let Coding { granularity, stated, .. } = coding;
-    Ok(Item { name: String::new(), codes, scale, zero_point, granularity, stated, place: origin })
+    let mut parts = Parts::default();
+    for part in &types {
+        let dtype = type_of(part, &mut fields)?;
+        let tensor = match json::find(members, part.name) {
+            None => stated(&options, part, dtype),
+            Some(member) => {
+                // Others, such as packed codes, are nested as they are.
+                let shape = shape.as_ref().filter(|_| part.elementwise);
+                let within: Within<'_> = (limits, &mut |bytes| context.take(bytes));
+                let at = pointer(base, part.name);
+                Some(json::read_tensor(member.value, dtype, shape, &at, within)?)
+            }
+        };
+        match tensor {
+            Some(tensor) => parts.push(part.name, tensor),
+            None if part.name == CODES => return Err(missing(origin.place(CODES))),
+            None => {}
+        }
+    }
+    fields.finish(&known).map_err(beside_scheme)?;
+    let coded = Coded { parts, shape, options };
+    Ok(Item { name: String::new(), coded, place: origin })
 }
 
 /// Codes alone in the body; everything else stands in the query.
 fn decode_bare(
-    body: Arc<Buffer>,
+    body: &Arc<Buffer>,
     format: Format,
     mut fields: Fields,
     context: &mut Context<'_>,
 ) -> Result<Item, Error> {
     let limits = context.limits;
-    let dtype = payload::dtype(&mut fields, "dtype")?;
+    let options = options::take(&mut fields)?;
+    let types = options.format().types(&options);
     let shape = payload::shape(&mut fields, limits)?;
-    let scale_dtype = scale_dtype(&mut fields)?;
-    let options = Options::take(&mut fields)?;
-    let own = ["output_dtype", "dtype", "shape", "scale_dtype"];
-    let known: Vec<_> = own.into_iter().chain(SCHEME_FIELDS).collect();
-    fields.clone().finish(&known)?;
-    let coding = coding(&options, &Origin::Query)?;
-    let codes = match (format, &shape) {
-        (Format::Npy, _) => npy::read(body, (limits, &mut |bytes| context.take(bytes)))?,
-        (_, Some(shape)) if coding.packed.is_none() => {
-            payload::raw_view(body, dtype.unwrap_or(coding.dtype()), shape.clone(), &fields)?
+    check_granularity(&options, &Origin::Query)?;
+    let mut parts = Parts::default();
+    for part in &types {
+        let dtype = type_of(part, &mut fields)?;
+        if part.name == CODES {
+            let body = (Arc::clone(body), format);
+            parts.push(CODES, bare_codes(body, (part, dtype), shape.as_ref(), &fields, context)?);
+        } else if let Some(tensor) = stated(&options, part, dtype) {
+            parts.push(part.name, tensor);
+        } else if part.required {
+            let example = format!("for instance {}=0.1", part.name);
+            return Err(fields.error(part.name, "missing").cure(example));
+        }
+    }
+    let known: Vec<_> = OWN.into_iter().chain(SCHEME_FIELDS).chain(["scheme"]).collect();
+    fields.finish(&known)?;
+    let coded = Coded { parts, shape, options };
+    Ok(Item { name: String::new(), coded, place: Origin::Query })
+}
+
+/// The codes that are all of a body.
+fn bare_codes(
+    (body, format): (Arc<Buffer>, Format),
+    (part, dtype): (&PartType, DType),
+    shape: Option<&Shape>,
+    fields: &Fields,
+    context: &mut Context<'_>,
+) -> Result<Tensor, Error> {
+    match (format, shape) {
+        (Format::Npy, _) => {
+            Ok(npy::read(body, (context.limits, &mut |bytes| context.take(bytes)))?)
+        }
+        (_, Some(shape)) if part.elementwise => {
+            payload::raw_view(body, dtype, shape.clone(), fields)
         }
         (_, Some(_)) => {
-            let len = body.bytes().len();
-            let bytes = Shape::vector(len).ok();
+            let bytes = Shape::vector(body.bytes().len()).ok();
             bytes
                 .and_then(|shape| Tensor::view(DType::U8, shape, body, 0))
-                .ok_or_else(|| Error::new(Kind::TooLarge, "too many packed codes"))?
+                .ok_or_else(|| Error::new(Kind::TooLarge, "too many codes"))
         }
-        (_, None) => return Err(fields.error("shape", "missing").cure("for instance shape=2,3")),
-    };
-    let codes = unpacked(codes, shape, &coding, &Origin::Query.place("shape"), context)?;
-    let Some(scale) = options.scale.as_deref() else {
-        return Err(fields.error("scale", "missing").cure("for instance scale=0.1"));
-    };
-    let scale = scale_tensor(scale, scale_dtype)
-        .ok_or_else(|| Error::new(Kind::TooLarge, "too many scales"))?;
-    let zero_point = options.zero_point.as_deref().and_then(zero_point_tensor);
-    let (name, scale, place) = (String::new(), Some(scale), Origin::Query);
-    let Coding { granularity, stated, .. } = coding;
-    Ok(Item { name, codes, scale, zero_point, granularity, stated, place })
-}
-
-fn zero_point_tensor(zero_point: &[i64]) -> Option<Tensor> {
-    Tensor::from_elements(DType::I64, Shape::vector(zero_point.len()).ok()?, zero_point)
-}
-
-fn scale_tensor(scale: &[f64], dtype: DType) -> Option<Tensor> {
-    use quantd_kernels::real::Real;
-    let shape = Shape::vector(scale.len()).ok()?;
-    if dtype == DType::F64 {
-        return Tensor::from_elements(dtype, shape, scale);
+        (_, None) => Err(fields.error("shape", "missing").cure("for instance shape=2,3")),
     }
-    let scale: Vec<f32> = scale.iter().map(|&scale| <f32 as Real>::from_f64(scale)).collect();
-    Tensor::from_elements(DType::F32, shape, &scale)
-}
-
-/// Type of the scales that stand as numbers, and of the arithmetic.
-fn scale_dtype(fields: &mut Fields) -> Result<DType, Error> {
-    let dtype = fields.dtype("scale_dtype", &[DType::F32, DType::F64])?;
-    Ok(dtype.unwrap_or(DType::F32))
 }
 
 /// `codes`, `scale`, `zero_point` (or `w.codes`, ..) with the scheme in the
@@ -335,10 +345,12 @@ fn decode_safetensors(
 ) -> Result<Decoded, Error> {
     let dtype = output_dtype(&mut fields)?;
     // As many as a request of `quantize` may hold, each in its parts.
-    let max_tensors = context.limits.max_tensors.saturating_mul(names::PARTS.len());
+    let most = formats::all().map(|format| format.types(&Options::NONE).len()).max().unwrap_or(1);
+    let max_tensors = context.limits.max_tensors.saturating_mul(most);
     let document = safetensors::read_any(body, &Limits { max_tensors, ..*context.limits })?;
-    let query = Options::take(&mut fields)?;
-    fields.finish(&SCHEME_FIELDS)?;
+    let query = options::take(&mut fields)?;
+    let known: Vec<_> = SCHEME_FIELDS.into_iter().chain(["scheme"]).collect();
+    fields.finish(&known)?;
     let metadata = Metadata::read(&document.metadata, context)?;
     let names = passed_names(&document.metadata, context)?;
     let (passed, parts): (Vec<_>, Vec<_>) =
@@ -433,33 +445,33 @@ pub(super) fn safetensors_item(
     query: &Options,
     context: &mut Context<'_>,
 ) -> Result<Item, Error> {
-    let mut part = |part: &str| {
-        let key = if name.is_empty() { part.to_owned() } else { format!("{name}.{part}") };
-        parts.remove(&key)
-    };
-    let missing = || {
-        let detail = format!("no tensor {:?} beside the others", format!("{name}.codes"));
-        Error::new(Kind::MalformedBody, detail)
-    };
-    let codes = part("codes").ok_or_else(missing)?;
-    let scale = part("scale");
-    let zero_point = part("zero_point");
     let (scheme, shape) = (metadata.scheme(&name), own_entry(metadata.shape.as_ref(), &name));
     let pointer = "/__metadata__/scheme";
-    let origin = Origin::Body(pointer.to_owned());
     let options = match scheme {
         Some(scheme) => options_of_value(scheme, pointer)?,
         None => query.clone(),
     };
-    let coding = coding(&options, &origin)?;
+    check_granularity(&options, &Origin::Body(pointer.to_owned()))?;
+    let mut own = Parts::default();
+    for part in options.format().types(&options) {
+        let key =
+            if name.is_empty() { part.name.to_owned() } else { format!("{name}.{}", part.name) };
+        match parts.remove(&key) {
+            Some(tensor) => own.push(part.name, tensor),
+            None if part.name == CODES => {
+                let detail = format!("no tensor {key:?} beside the others");
+                return Err(Error::new(Kind::MalformedBody, detail));
+            }
+            None => {}
+        }
+    }
     let mut fields = Fields::new(Map::new(), Origin::Body("/__metadata__".to_owned()));
     if let Some(shape) = shape {
         fields.insert("shape", shape);
     }
     let shape = payload::shape(&mut fields, context.limits)?;
-    let codes = unpacked(codes, shape, &coding, &origin.place("shape"), context)?;
-    let (Coding { granularity, stated, .. }, place) = (coding, Origin::Body(String::new()));
-    Ok(Item { name, codes, scale, zero_point, granularity, stated, place })
+    let coded = Coded { parts: own, shape, options };
+    Ok(Item { name, coded, place: Origin::Body(String::new()) })
 }
 
 fn metadata_json(

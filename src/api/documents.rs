@@ -6,12 +6,16 @@ use utoipa::ToSchema;
 use quantd_core::inspect::Statistics;
 use quantd_core::matmul;
 use quantd_core::report::Report;
-use quantd_core::scheme::{Granularity, RangeMethod, Scheme};
+use quantd_core::scheme::{Granularity, Options, RangeMethod, Scheme};
+use quantd_core::word::Word;
 
 /// A scheme with every field as it was resolved; `null` where a field does not apply.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = ResolvedScheme)]
 pub struct SchemeDoc {
+    /// How the numbers are stored.
+    #[schema(example = "int")]
+    pub format: &'static str,
     /// Bits of a code.
     #[schema(example = 8)]
     pub bits: u32,
@@ -51,12 +55,7 @@ pub struct SchemeDoc {
 
 impl From<&Scheme> for SchemeDoc {
     fn from(scheme: &Scheme) -> Self {
-        let (axis, group_size, block_shape) = match scheme.granularity {
-            Granularity::Tensor | Granularity::Token => (None, None, None),
-            Granularity::Channel { axis } => (Some(axis), None, None),
-            Granularity::Group { axis, size } => (Some(axis), Some(size), None),
-            Granularity::Block { shape } => (None, None, Some(shape)),
-        };
+        let Options { axis, group_size, block_shape, .. } = scheme.granularity.into();
         let (mut softmax_axis, mut percentile, mut ends) = (None, None, None);
         match &scheme.range {
             RangeMethod::CrossEntropy { axis } if scheme.granularity == Granularity::Tensor => {
@@ -74,15 +73,16 @@ impl From<&Scheme> for SchemeDoc {
         }
         let (min, max) = ends.unzip();
         Self {
+            format: scheme.format.name(),
             bits: scheme.numerics.bits,
             signed: scheme.numerics.signed,
             symmetric: scheme.numerics.symmetric,
             restricted: scheme.numerics.restricted,
-            granularity: scheme.granularity.name(),
+            granularity: scheme.granularity.word().name(),
             axis: axis.or(softmax_axis),
             group_size,
             block_shape,
-            range: scheme.range.name(),
+            range: scheme.range.word().name(),
             percentile,
             min,
             max,

@@ -195,6 +195,7 @@ impl Error {
     pub fn of_quant(error: QuantError, place: impl FnOnce(&str) -> Place) -> Self {
         let kind = match error.kind {
             ErrorKind::Misfit => Kind::InvalidOption,
+            ErrorKind::Malformed => Kind::MalformedBody,
             ErrorKind::NonFinite => Kind::NonFinite,
             ErrorKind::NotLearnt | ErrorKind::NotKept => Kind::Conflict,
         };

@@ -13,7 +13,7 @@ use super::context::Context;
 use super::documents::{InspectDoc, StatisticsDoc};
 use super::error::{Error, Kind};
 use super::fields::Fields;
-use super::options::Options;
+use super::options::take_granularity;
 use super::payload::Payload;
 use super::select::{Rule, Selection};
 
@@ -54,13 +54,13 @@ pub fn run(payload: Payload, context: &mut Context<'_>) -> Result<Answer, Error>
     let percentiles = percentiles(fields)?;
     let origin = fields.origin().clone();
     let selection = Selection::take(fields)?;
-    let options = Options::take_granularity(fields)?;
-    let granularity = options.resolve_granularity(&origin)?;
+    let options = take_granularity(fields)?;
+    let place = |error: QuantError| Error::of_quant(error, |field| origin.place(field));
+    let granularity = options.resolve_granularity().map_err(place)?;
     request.fields.clone().finish(&FIELDS)?;
     let tensor = only_chosen(selection.split(request.tensors, Rule::All, context)?.chosen)?;
     let wanted = Wanted { bins, percentiles };
     let numbers = 2 * wanted.bins + wanted.percentiles.len() + 16;
-    let place = |error: QuantError| Error::of_quant(error, |field| origin.place(field));
     let layout = Layout::new(granularity, tensor.shape()).map_err(place)?;
     if layout.slices().saturating_mul(numbers) > MAX_NUMBERS {
         return Err(request

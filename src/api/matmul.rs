@@ -8,20 +8,20 @@ use serde_json::{Map, Value};
 use quantd_codec::json::{self, Member};
 use quantd_codec::safetensors;
 use quantd_core::cost::{self, Cost};
+use quantd_core::format::integer::Unpacked;
 use quantd_core::matmul::{
     Dims, Fault, Form, Multiplied, Operand, Product, Requantization, matmul,
 };
-use quantd_core::scheme::{Granularity, Scheme};
+use quantd_core::scheme::{Granularity, Options, Scheme};
 use quantd_core::tensor::{Buffer, DType, Tensor};
 
-use super::answer::{Answer, to_json_text};
-use super::coded::Item;
+use super::answer::{self, Answer, to_json_text};
 use super::context::Context;
 use super::dequantize::{Metadata, json_item, safetensors_item};
 use super::documents::{ProductReportDoc, SchemeDoc};
 use super::error::{Error, Kind, Place};
 use super::fields::{Fields, Origin, merge_schemes};
-use super::options::{Options, options_of_value};
+use super::options::{self, options_of_value};
 use super::payload::{self, Format, Payload};
 
 /// Options beside the operands.
@@ -40,24 +40,24 @@ const SCHEMES: [&str; 2] = ["a_scheme", "b_scheme"];
 /// Members of an operand of real numbers, and what others begin with.
 pub(super) const REAL: [&str; 6] = ["data", "data_b64", "shape", "dtype", "scheme", "codes"];
 /// Types of products.
-const PRODUCTS: [DType; 4] = [DType::I32, DType::F32, DType::U8, DType::I8];
+pub const PRODUCTS: [DType; 4] = [DType::I32, DType::F32, DType::U8, DType::I8];
 
 /// An operand as it came in.
 pub(super) enum Side {
     Real { tensor: Tensor, scheme: Box<Scheme> },
-    Coded(Box<Item>, Granularity),
+    Coded(Box<Unpacked>, Granularity),
 }
 
 impl Side {
     /// Codes. Where nothing else is named, several parameters are those of the rows of A and of the columns of B.
-    pub(super) fn coded(side: &str, item: Item, transpose_b: bool) -> Self {
-        let granularity = match (item.granularity, item.several(), side) {
+    pub(super) fn coded(side: &str, codes: Unpacked, transpose_b: bool) -> Self {
+        let granularity = match (codes.named, codes.has_several(), side) {
             (Some(granularity), ..) => granularity,
-            (None, None, _) => Granularity::Tensor,
-            (None, Some(_), "b") => columns(transpose_b),
-            (None, Some(_), _) => Granularity::Token,
+            (None, false, _) => Granularity::Tensor,
+            (None, true, "b") => columns(transpose_b),
+            (None, true, _) => Granularity::Token,
         };
-        Self::Coded(Box::new(item), granularity)
+        Self::Coded(Box::new(codes), granularity)
     }
 
     const fn operand(&self) -> Operand<'_> {
@@ -155,7 +155,7 @@ pub(super) fn multiply(
 fn cost(request: &Request, dims: &Dims, report: bool, format: Format) -> Cost {
     let side = |side: &Side| match side {
         Side::Real { tensor, scheme } => {
-            cost::quantize(tensor.shape(), scheme) + cost::pack(tensor.shape().len())
+            scheme.format.cost(scheme, tensor.shape()) + cost::pack(tensor.shape().len())
         }
         Side::Coded(item, _) => cost::pack(item.codes.shape().len()),
     };
@@ -224,9 +224,7 @@ fn codes_form(fields: &mut Fields, unsigned: bool, origin: &Origin) -> Result<Fo
     }
     let (min, max) = if unsigned { (0, 255) } else { (-128, 127) };
     let zero_point = fields.integer("output_zero_point", min, max)?.unwrap_or(0);
-    let names = Requantization::ALL.map(Requantization::name);
-    let name = fields.word("requantize", &names)?.unwrap_or("float_ort");
-    let requantization = Requantization::ALL.into_iter().find(|r| r.name() == name);
+    let requantization = fields.word::<Requantization>("requantize")?;
     Ok(Form::Codes {
         unsigned,
         scale,
@@ -249,12 +247,14 @@ pub(super) fn scheme_or_default(
     };
     let is_bare = given == Options::default();
     let origin = Origin::Body(pointer.to_owned());
-    let mut scheme = given.resolve(&origin)?;
+    let mut scheme = options::resolve(&given, &origin)?;
     if is_bare && side == "a" {
-        scheme = Options { signed: Some(false), ..given }.resolve(&origin)?;
+        scheme = options::resolve(&Options { signed: Some(false), ..given }, &origin)?;
     } else if is_bare {
         scheme.granularity = columns(transpose_b);
     }
+    let at = |error| Error::of_quant(error, |field| origin.place(field));
+    scheme.multiplied("products").map_err(at)?;
     Ok(scheme)
 }
 
@@ -309,7 +309,7 @@ fn json_side(
             fields.insert("scheme", scheme);
         }
         let item = json_item(&members, &base, &fields, context)?;
-        return Ok(Side::coded(side, item, transpose_b));
+        return Ok(Side::coded(side, item.integers(context)?, transpose_b));
     }
     let (tensor, rest) = payload::tensor_of_members(&members, &base, context)?;
     let mut scheme = None;
@@ -366,7 +366,7 @@ fn decode_safetensors(
                 };
                 let item =
                     safetensors_item(side.to_owned(), &mut parts, &metadata, &query, context)?;
-                Side::coded(side, item, transpose_b)
+                Side::coded(side, item.integers(context)?, transpose_b)
             }
             None => {
                 let detail = format!("no tensor called {side}, and none called {side}.codes");
@@ -431,7 +431,7 @@ fn write(
         }
         Format::Npy | Format::Raw => {
             let report = report.map(|report| to_json_text(&report)).transpose()?;
-            let facts = report.map(|report| ("quantd-report", report)).into_iter().collect();
+            let facts = report.map(|report| (answer::fact("report"), report)).into_iter().collect();
             Ok(Answer::tensor(result, format, facts))
         }
     }

@@ -6,20 +6,20 @@ use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use quantd_codec::safetensors::AnyTensor;
-use quantd_codec::{Limits, json, names, pack};
+use quantd_codec::{Limits, json};
+use quantd_core::format::{CODES, Part, PartShape, Parts};
 use quantd_core::layout::Layout;
-use quantd_core::quantize::{Encoded, Quantized, quantize, working_bytes};
 use quantd_core::report::Report;
-use quantd_core::scheme::Scheme;
-use quantd_core::tensor::{DType, Shape, Tensor};
+use quantd_core::scheme::{Options, Scheme};
+use quantd_core::tensor::Tensor;
 use quantd_core::{QuantError, cost};
 
-use super::answer::{Answer, ObjectWriter, dims_text, to_json_text};
+use super::answer::{self, Answer, Fact, ObjectWriter, dims_text, to_json_text};
 use super::context::Context;
 use super::documents::{ReportDoc, SchemeDoc};
 use super::error::{Error, Kind, Place};
 use super::fields::{Fields, Origin};
-use super::options::{Options, SCHEME_FIELDS, beside_scheme, scheme_at};
+use super::options::{self, SCHEME_FIELDS, beside_scheme, scheme_at};
 use super::passed::{Passed, several};
 use super::payload::{Format, Payload};
 use super::select::{self, Rule, Selected, Selection};
@@ -52,20 +52,21 @@ const MEMBERS: [&str; 10] = [
     "exclude",
 ];
 
-/// What `output` may name when the answer is one bare tensor.
-const OUTPUTS: [&str; 3] = ["codes", "scale", "zero_point"];
-
 /// One result, ready to be written.
 pub(super) struct Item {
     name: String,
     pub(super) shape: Vec<usize>,
-    pub(super) codes: Tensor,
-    pub(super) scale: Tensor,
-    pub(super) zero_point: Tensor,
+    pub(super) parts: Parts,
     scheme: SchemeDoc,
     pub(super) report: ReportDoc,
     /// Bytes that were taken for its text.
     pub(super) text: usize,
+}
+
+impl Item {
+    fn codes(&self) -> Option<&Tensor> {
+        self.parts.get(CODES)
+    }
 }
 
 /// Quantizes every tensor of the request.
@@ -77,15 +78,17 @@ pub fn run(payload: Payload, format: Format, context: &mut Context<'_>) -> Resul
     let mut request = payload.decode_any(&MEMBERS, context)?;
     let fields = &mut request.fields;
     let per_slice = fields.bool("per_slice")?.unwrap_or(false);
-    let output = fields.word("output", &OUTPUTS)?;
+    let output = fields.take("output");
     let (scheme, place) = scheme(fields)?;
+    let output = chosen_part(output, &scheme, fields)?;
     let selection = Selection::take(fields)?;
     let origin = request.fields.origin().clone();
     request.fields.finish(&known_fields(&origin)).map_err(beside_scheme)?;
     let Selected { chosen, passed } = selection.split(request.tensors, rule, context)?;
-    let passed = Passed::admit(passed, chosen.iter().flat_map(part_names), format, context)?;
+    let names = chosen.iter().flat_map(|(name, _)| part_names(name, &scheme));
+    let passed = Passed::admit(passed, names, format, context)?;
     let one = matches!(chosen.as_slice(), [(name, _)] if name.is_empty());
-    let cost = chosen.iter().map(|(_, tensor)| cost::quantize(tensor.shape(), &scheme));
+    let cost = chosen.iter().map(|(_, tensor)| scheme.format.cost(&scheme, tensor.shape()));
     context.afford(cost.sum())?;
     let mut items = Vec::with_capacity(chosen.len());
     for (name, tensor) in chosen {
@@ -113,14 +116,29 @@ pub fn run(payload: Payload, format: Format, context: &mut Context<'_>) -> Resul
     let answer = match format {
         Format::Json => write_json(&items, one, &passed, context),
         Format::Safetensors => write_safetensors(items, one, passed, context.limits),
-        Format::Npy | Format::Raw => write_tensor(items, format, output.unwrap_or("codes")),
+        Format::Npy | Format::Raw => write_tensor(items, format, output),
     };
     answer.map(|answer| Answer { passed: count, ..answer })
 }
 
 /// The names of what is answered for a tensor.
-fn part_names((name, _): &(String, Tensor)) -> [String; 3] {
-    names::PARTS.map(|part| format!("{name}.{part}"))
+fn part_names(name: &str, scheme: &Scheme) -> impl Iterator<Item = String> {
+    let parts = scheme.format.types(&Options::NONE).into_iter();
+    parts.map(move |part| format!("{name}.{}", part.name))
+}
+
+/// The part that an answer of one bare tensor holds.
+fn chosen_part(
+    output: Option<Value>,
+    scheme: &Scheme,
+    fields: &mut Fields,
+) -> Result<&'static str, Error> {
+    let types = scheme.format.types(&Options::NONE);
+    let names: Vec<_> = types.iter().map(|part| part.name).collect();
+    if let Some(output) = output {
+        fields.insert("output", output);
+    }
+    Ok(fields.one_of("output", &names)?.unwrap_or(CODES))
 }
 
 /// Quantizes one tensor for an answer of that format, having taken room for all it needs; `located`
@@ -137,19 +155,25 @@ pub(super) fn quantize_one(
 ) -> Result<Item, Error> {
     let layout = Layout::new(scheme.granularity, tensor.shape()).map_err(&located)?;
     let slices = layout.slices();
-    let working = working_bytes(&tensor, scheme).map_err(&located)?;
+    let working = scheme.format.working_bytes(scheme, &tensor).map_err(&located)?;
     context.reserve(working)?;
     let reports = if per_slice { slices.saturating_add(1) } else { 1 };
-    let scale = if tensor.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
-    let (bytes, text) = answer_bytes(tensor.shape().len(), scheme, (slices, scale), format);
+    let parts = scheme.format.parts(scheme, tensor.shape(), tensor.dtype()).map_err(&located)?;
+    let (bytes, text) = answer_bytes(&parts, tensor.shape().len(), format);
     context.reserve(bytes.saturating_add(reports.saturating_mul(REPORT)))?;
     let texts = if format == Format::Safetensors { REPEATED } else { 2 };
     let text = text.saturating_add(reports.saturating_mul(texts * REPORT_TEXT));
     context.reserve(text)?;
-    let result = quantize(&tensor, scheme, per_slice, context.task).map_err(&located)?;
+    let shape = tensor.shape().dims().to_vec();
+    let result = scheme.quantize(&tensor, per_slice, context.task).map_err(&located)?;
     drop(tensor);
     context.release(working);
-    Ok(Item { text, ..item(result, scheme, per_slice)? })
+    let mut report = ReportDoc::from(&result.report);
+    if per_slice {
+        report.slices = Some(result.slices.iter().map(ReportDoc::from).collect());
+    }
+    let (name, scheme) = (String::new(), SchemeDoc::from(scheme));
+    Ok(Item { name, shape, parts: result.parts, scheme, report, text })
 }
 
 /// The scheme of the request, and where its fields stand.
@@ -159,7 +183,7 @@ pub(super) fn quantize_one(
 pub fn scheme(fields: &mut Fields) -> Result<(Scheme, Origin), Error> {
     match fields.origin().clone() {
         Origin::Query => {
-            let scheme = Options::take(fields)?.resolve(&Origin::Query)?;
+            let scheme = options::resolve(&options::take(fields)?, &Origin::Query)?;
             Ok((scheme, Origin::Query))
         }
         Origin::Body(base) => {
@@ -177,7 +201,7 @@ fn known_fields(origin: &Origin) -> Vec<&'static str> {
     match origin {
         Origin::Query => {
             let own = ["per_slice", "output", "dtype", "shape"];
-            own.into_iter().chain(select::FIELDS).chain(SCHEME_FIELDS).collect()
+            own.into_iter().chain(select::FIELDS).chain(SCHEME_FIELDS).chain(["scheme"]).collect()
         }
         Origin::Body(_) => MEMBERS.to_vec(),
     }
@@ -186,8 +210,11 @@ fn known_fields(origin: &Origin) -> Vec<&'static str> {
 /// Where the caller wrote what the core calls `field`.
 fn locate(field: &str, tensor: &str, origin: &Origin, scheme: &Origin) -> Place {
     match (field, origin) {
-        ("data", Origin::Body(_)) if tensor.is_empty() => Place::Pointer("/data".to_owned()),
-        ("data", Origin::Body(_)) => {
+        // A shape that a format cannot hold is the tensor's.
+        ("data" | "shape", Origin::Body(_)) if tensor.is_empty() => {
+            Place::Pointer("/data".to_owned())
+        }
+        ("data" | "shape", Origin::Body(_)) => {
             let base = super::payload::pointer("/tensors", tensor);
             Place::Pointer(format!("{base}/data"))
         }
@@ -202,57 +229,22 @@ fn too_many_reports(slices: usize, origin: &Origin) -> Error {
         .cure("leave per_slice out")
 }
 
-/// Bytes of codes and parameters, and of the text they become as JSON.
-fn answer_bytes(
-    elements: usize,
-    scheme: &Scheme,
-    (slices, scale): (usize, DType),
-    format: Format,
-) -> (usize, usize) {
-    let code = scheme.numerics.code_type().dtype();
-    // Packed beside those that are not, and once more to become a tensor.
-    let packed = if scheme.packed { elements.div_ceil(2).saturating_mul(2) } else { 0 };
-    let codes = elements.saturating_mul(code.size()).saturating_add(packed);
-    // As they are found and as tensors.
-    let parameters = slices.saturating_mul(2 * (scale.size() + code.size()));
-    let text = if format == Format::Json {
-        let own = elements.saturating_mul(json::text_of_one(code));
-        let slice = json::text_of_one(scale) + json::text_of_one(code);
+/// Bytes of the parts of so many elements, and of the text they become as JSON.
+fn answer_bytes(parts: &[PartShape], elements: usize, format: Format) -> (usize, usize) {
+    let (mut bytes, mut text) = (0_usize, 0_usize);
+    for part in parts {
+        let own = part.len().saturating_mul(part.dtype.size());
+        // Codes as they are made; packed ones beside those, and once more to become a tensor; parameters as they
+        // are found and as tensors.
+        let once = part.name == CODES && part.len() == elements;
+        bytes = bytes.saturating_add(if once { own } else { own.saturating_mul(2) });
+        bytes = bytes.saturating_add(if part.name == CODES && !once { elements } else { 0 });
         // Rows of one element have brackets of their own.
-        own.saturating_add(slices.saturating_mul(slice + 3))
-    } else {
-        0
-    };
-    (codes.saturating_add(parameters), text)
-}
-
-fn item(result: Quantized, scheme: &Scheme, per_slice: bool) -> Result<Item, Error> {
-    let mut report = ReportDoc::from(&result.report);
-    if per_slice {
-        report.slices = Some(result.slices.iter().map(ReportDoc::from).collect());
+        let brackets = if part.name == CODES { 0 } else { 2 };
+        let number = json::text_of_one(part.dtype) + brackets;
+        text = text.saturating_add(part.len().saturating_mul(number));
     }
-    let Encoded { codes, scale, zero_point } = result.encoded;
-    let shape = codes.shape().dims().to_vec();
-    let codes = if scheme.packed {
-        let bytes = pack::pack(codes.bytes(), scheme.numerics.bits);
-        packed_tensor(&bytes).ok_or_else(|| Error::new(Kind::TooLarge, "too many codes"))?
-    } else {
-        codes
-    };
-    Ok(Item {
-        name: String::new(),
-        shape,
-        codes,
-        scale,
-        zero_point,
-        scheme: SchemeDoc::from(scheme),
-        report,
-        text: 0,
-    })
-}
-
-fn packed_tensor(bytes: &[u8]) -> Option<Tensor> {
-    Tensor::from_elements(DType::U8, Shape::vector(bytes.len()).ok()?, bytes)
+    (bytes, if format == Format::Json { text } else { 0 })
 }
 
 fn write_json(
@@ -262,12 +254,14 @@ fn write_json(
     context: &mut Context<'_>,
 ) -> Result<Answer, Error> {
     let write = |writer: &mut ObjectWriter<'_>, item: &Item| {
-        writer.value("dtype", &item.codes.dtype().name())?;
+        writer.value("dtype", &item.codes().map(|codes| codes.dtype().name()))?;
         writer.value("shape", &item.shape)?;
-        writer.tensor("codes", &item.codes)?;
-        writer.tensor("scale", &item.scale)?;
-        writer.tensor("zero_point", &item.zero_point)?;
-        writer.value("scale_dtype", &item.scale.dtype().name())?;
+        item.parts.iter().try_for_each(|part| writer.tensor(part.name, &part.tensor))?;
+        let real =
+            item.parts.iter().filter(|part| part.name != CODES && part.tensor.dtype().is_float());
+        real.into_iter().try_for_each(|Part { name, tensor }| {
+            writer.value(&format!("{name}_dtype"), &tensor.dtype().name())
+        })?;
         writer.value("scheme", &item.scheme)?;
         writer.value("report", &item.report)
     };
@@ -305,12 +299,12 @@ fn write_safetensors(
     if let Some(names) = passed.names()? {
         metadata.insert("passed".to_owned(), names);
     }
-    let mut tensors: Vec<(String, AnyTensor)> = Vec::with_capacity(3 * items.len() + passed.len());
-    for item in items {
-        let name = |part: &str| if one { part.to_owned() } else { format!("{}.{part}", item.name) };
-        tensors.push((name("codes"), item.codes.into()));
-        tensors.push((name("scale"), item.scale.into()));
-        tensors.push((name("zero_point"), item.zero_point.into()));
+    let mut tensors: Vec<(String, AnyTensor)> = Vec::new();
+    for Item { name, parts, .. } in items {
+        for Part { name: part, tensor } in parts {
+            let name = if one { part.to_owned() } else { format!("{name}.{part}") };
+            tensors.push((name, tensor.into()));
+        }
     }
     tensors.extend(passed.into_tensors());
     let answer = Answer::safetensors(tensors, &metadata);
@@ -348,27 +342,26 @@ const MAX_FACT: usize = 4096;
 
 /// What a bare tensor cannot carry, for headers. What is too long for one is named in a header of
 /// its own, so that nobody takes what is there for all there is.
-fn facts(item: &Item) -> Result<Vec<(&'static str, String)>, Error> {
+fn facts(item: &Item) -> Result<Vec<Fact>, Error> {
     let mut report = to_json_text(&item.report)?;
     let mut omitted = Vec::new();
     if report.len() > MAX_FACT && item.report.slices.is_some() {
         report = to_json_text(&ReportDoc { slices: None, ..item.report.clone() })?;
         omitted.push("report.slices");
     }
-    let mut facts = vec![("quantd-logical-shape", dims_text(&item.shape))];
-    for (name, what, text) in [
-        ("quantd-scheme", "scheme", Some(to_json_text(&item.scheme)?)),
-        ("quantd-report", "report", Some(report)),
-        ("quantd-scale", "scale", list_text(&item.scale)?),
-        ("quantd-zero-point", "zero_point", list_text(&item.zero_point)?),
-    ] {
+    let mut texts = vec![("scheme", Some(to_json_text(&item.scheme)?)), ("report", Some(report))];
+    for Part { name, tensor } in item.parts.iter().filter(|part| part.name != CODES) {
+        texts.push((name, list_text(tensor)?));
+    }
+    let mut facts = vec![(answer::fact("logical_shape"), dims_text(&item.shape))];
+    for (what, text) in texts {
         match text.filter(|text| text.len() <= MAX_FACT) {
-            Some(text) => facts.push((name, text)),
+            Some(text) => facts.push((answer::fact(what), text)),
             None => omitted.push(what),
         }
     }
     if !omitted.is_empty() {
-        facts.push(("quantd-omitted", omitted.join(",")));
+        facts.push((answer::fact("omitted"), omitted.join(",")));
     }
     Ok(facts)
 }
@@ -389,10 +382,7 @@ fn list_text(tensor: &Tensor) -> Result<Option<String>, Error> {
 fn write_tensor(items: Vec<Item>, format: Format, output: &str) -> Result<Answer, Error> {
     let [item] = <[Item; 1]>::try_from(items).map_err(|_| several())?;
     let facts = facts(&item)?;
-    let tensor = match output {
-        "scale" => item.scale,
-        "zero_point" => item.zero_point,
-        _ => item.codes,
-    };
+    let tensor = item.parts.get(output).cloned();
+    let tensor = tensor.ok_or_else(|| Error::new(Kind::Internal, "a part is missing"))?;
     Ok(Answer::tensor(tensor, format, facts))
 }

@@ -5,9 +5,12 @@
 //! only where it is not the default.
 
 use quantd_core::params::Profile;
-use quantd_core::scheme::{Granularity, NanPolicy, RangeMethod, Scheme};
+use quantd_core::scheme::{
+    Granularity, GranularityName, NanPolicy, Options, RangeMethod, RangeName, Scheme,
+};
+use quantd_core::word::Word;
 
-use super::options::{GRANULARITIES, Options, RANGES};
+use super::formats;
 
 /// Elements of a group where none are named.
 const GROUP: usize = 128;
@@ -20,36 +23,31 @@ const PERCENTILE: f64 = 99.9;
 pub fn name(scheme: &Scheme) -> String {
     let numerics = &scheme.numerics;
     let (signed, symmetric) = (numerics.signed, numerics.symmetric);
-    let sign = if signed { "" } else { "u" };
-    let mut words = vec![format!("{sign}int{}", numerics.bits)];
-    if symmetric != signed {
-        words.push(if symmetric { "symmetric" } else { "asymmetric" }.to_owned());
+    let default = Options { format: Some(scheme.format), ..Options::NONE }.resolve().ok();
+    // Of other formats only what is not their default.
+    let differs = |own: &dyn Fn(&Scheme) -> bool| {
+        scheme.format.is_integer() || default.as_ref().is_none_or(own)
+    };
+    let mut words = Vec::new();
+    if scheme.format.is_integer() {
+        words.push(format!("{}int{}", if signed { "" } else { "u" }, numerics.bits));
+        if symmetric != signed {
+            words.push(if symmetric { "symmetric" } else { "asymmetric" }.to_owned());
+        }
+    } else {
+        words.push(scheme.format.name().to_owned());
     }
-    words.push(match scheme.granularity {
-        Granularity::Channel { axis } if axis != 0 => format!("channel:{axis}"),
-        Granularity::Group { axis: -1, size: GROUP } => "group".to_owned(),
-        Granularity::Group { axis: -1, size } => format!("group:{size}"),
-        Granularity::Group { axis, size } => format!("group:{size}:{axis}"),
-        Granularity::Block { shape: [rows, columns] } => format!("block:{rows}x{columns}"),
-        Granularity::Channel { .. } | Granularity::Tensor | Granularity::Token => {
-            scheme.granularity.name().to_owned()
-        }
-    });
-    words.push(match (&scheme.range, scheme.granularity) {
-        (&RangeMethod::Percentile(percentile), _)
-            if percentile.to_bits() != PERCENTILE.to_bits() =>
-        {
-            format!("percentile:{percentile}")
-        }
-        (&RangeMethod::CrossEntropy { axis }, Granularity::Tensor) if axis != -1 => {
-            format!("cross_entropy:{axis}")
-        }
-        (range, _) => range.name().to_owned(),
-    });
+    if differs(&|default| default.granularity != scheme.granularity) {
+        words.push(granularity_word(scheme.granularity));
+    }
+    if differs(&|default| default.range != scheme.range) {
+        words.push(range_word(scheme));
+    }
     if numerics.profile != Profile::Onnx {
         words.push(numerics.profile.name().to_owned());
     }
-    if numerics.restricted != (signed && symmetric && numerics.profile.restricted_by_default()) {
+    let restricted = signed && symmetric && numerics.profile.restricted_by_default();
+    if scheme.format.is_integer() && numerics.restricted != restricted {
         words.push(if numerics.restricted { "restricted" } else { "unrestricted" }.to_owned());
     }
     if scheme.nan != NanPolicy::Refuse {
@@ -61,25 +59,60 @@ pub fn name(scheme: &Scheme) -> String {
     words.join(" ")
 }
 
+fn granularity_word(granularity: Granularity) -> String {
+    match granularity {
+        Granularity::Channel { axis } if axis != 0 => format!("channel:{axis}"),
+        Granularity::Group { axis: -1, size: GROUP } => "group".to_owned(),
+        Granularity::Group { axis: -1, size } => format!("group:{size}"),
+        Granularity::Group { axis, size } => format!("group:{size}:{axis}"),
+        Granularity::Block { shape: [rows, columns] } => format!("block:{rows}x{columns}"),
+        Granularity::Channel { .. } | Granularity::Tensor | Granularity::Token => {
+            granularity.word().name().to_owned()
+        }
+    }
+}
+
+fn range_word(scheme: &Scheme) -> String {
+    match (&scheme.range, scheme.granularity) {
+        (&RangeMethod::Percentile(percentile), _)
+            if percentile.to_bits() != PERCENTILE.to_bits() =>
+        {
+            format!("percentile:{percentile}")
+        }
+        (&RangeMethod::CrossEntropy { axis }, Granularity::Tensor) if axis != -1 => {
+            format!("cross_entropy:{axis}")
+        }
+        (range, _) => range.word().name().to_owned(),
+    }
+}
+
 /// The options that words stand for; `None` for other words, and for those of explicit ranges.
 #[must_use]
 pub fn parse(text: &str) -> Option<Options> {
     let mut words = text.split_whitespace().peekable();
-    let mut options = code(words.next()?)?;
+    let first = words.next()?;
+    let format = formats::find(first).filter(|format| !format.is_integer());
+    let mut options = match format {
+        Some(_) => Options { format, ..Options::NONE },
+        None => code(first)?,
+    };
     if let Some(word) = words.next_if(|word| ["symmetric", "asymmetric"].contains(word)) {
         options.symmetric = Some(word == "symmetric");
     }
-    granularity(words.next()?, &mut options)?;
-    range(words.next()?, &mut options)?;
+    if format.is_none() {
+        granularity(words.next()?, &mut options)?;
+        range(words.next()?, &mut options)?;
+    } else {
+        words.next_if(|word| granularity(word, &mut options).is_some());
+        words.next_if(|word| range(word, &mut options).is_some());
+    }
     for word in words {
         match word.split_once(':') {
             None if word == "packed" => options.packed = Some(true),
             None if word == "restricted" => options.restricted = Some(true),
             None if word == "unrestricted" => options.restricted = Some(false),
-            None => options.profile = Some(Profile::ALL.into_iter().find(|p| p.name() == word)?),
-            Some(("nan", policy)) => {
-                options.nan = Some(NanPolicy::ALL.into_iter().find(|p| p.name() == policy)?);
-            }
+            None => options.profile = Some(Profile::find(word)?),
+            Some(("nan", policy)) => options.nan = Some(NanPolicy::find(policy)?),
             Some(_) => return None,
         }
     }
@@ -93,30 +126,31 @@ fn code(word: &str) -> Option<Options> {
     };
     let bits: u32 = rest.strip_prefix("int")?.parse().ok()?;
     let is_one = matches!(bits, 2..=8 | 16);
-    is_one.then(|| Options { bits: Some(bits), signed: Some(signed), ..Options::default() })
+    is_one.then_some(Options { bits: Some(bits), signed: Some(signed), ..Options::NONE })
 }
 
 fn granularity(word: &str, options: &mut Options) -> Option<()> {
+    use GranularityName::{Block, Channel, Group, Tensor, Token};
     let mut parts = word.split(':');
-    let name = parts.next()?;
-    options.granularity = GRANULARITIES.into_iter().find(|one| *one == name);
+    let name = GranularityName::find(parts.next()?)?;
     let (first, second) = (parts.next(), parts.next());
-    match (options.granularity?, first) {
-        ("channel", axis) => options.axis = Some(axis.map_or(Some(0), |axis| axis.parse().ok())?),
-        ("group", size) => {
+    match (name, first) {
+        (Channel, axis) => options.axis = Some(axis.map_or(Some(0), |axis| axis.parse().ok())?),
+        (Group, size) => {
             options.group_size = Some(size.map_or(Some(GROUP), |size| size.parse().ok())?);
             options.axis = Some(second.map_or(Some(-1), |axis| axis.parse().ok())?);
         }
-        ("block", Some(shape)) => {
+        (Block, Some(shape)) => {
             let (rows, columns) = shape.split_once('x')?;
             options.block_shape = Some([rows.parse().ok()?, columns.parse().ok()?]);
         }
-        ("tensor" | "token", None) => {}
-        _ => return None,
+        (Tensor | Token, None) => {}
+        (Block, None) | (Tensor | Token, Some(_)) => return None,
     }
+    options.granularity = Some(name);
     let is_positive = options.group_size != Some(0)
         && options.block_shape.is_none_or(|shape| !shape.contains(&0));
-    let is_read = parts.next().is_none() && (second.is_none() || name == "group");
+    let is_read = parts.next().is_none() && (second.is_none() || name == Group);
     (is_positive && is_read).then_some(())
 }
 
@@ -125,47 +159,50 @@ fn range(word: &str, options: &mut Options) -> Option<()> {
         Some((name, detail)) => (name, Some(detail)),
         None => (word, None),
     };
-    options.range = RANGES.into_iter().find(|one| *one == name && name != "explicit");
-    match (options.range?, detail) {
-        ("percentile", detail) => {
+    let name = RangeName::find(name).filter(|&name| name != RangeName::Explicit)?;
+    match (name, detail) {
+        (RangeName::Percentile, detail) => {
             let percentile = detail.map_or(Some(PERCENTILE), |detail| detail.parse().ok())?;
-            options.percentile = (50.0..=100.0).contains(&percentile).then_some(percentile);
-            options.percentile.map(drop)
+            options.percentile =
+                Some(percentile).filter(|percentile| (50.0..=100.0).contains(percentile));
+            options.percentile?;
         }
-        ("cross_entropy", Some(axis)) if options.granularity == Some("tensor") => {
+        (RangeName::CrossEntropy, Some(axis))
+            if options.granularity == Some(GranularityName::Tensor) =>
+        {
             options.axis = Some(axis.parse().ok()?);
-            Some(())
         }
-        (_, None) => Some(()),
-        _ => None,
+        (_, None) => {}
+        (_, Some(_)) => return None,
     }
+    options.range = Some(name);
+    Some(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::fields::Origin;
 
     /// Every scheme that such options make is what its name says.
     #[test]
     fn names_go_back() {
         let ranges = [
-            ("min_max", None),
-            ("percentile", Some(99.9)),
-            ("percentile", Some(98.25)),
-            ("mse", None),
-            ("entropy_ort", None),
-            ("cross_entropy", None),
+            (RangeName::MinMax, None),
+            (RangeName::Percentile, Some(99.9)),
+            (RangeName::Percentile, Some(98.25)),
+            (RangeName::Mse, None),
+            (RangeName::EntropyOrt, None),
+            (RangeName::CrossEntropy, None),
         ];
         let granularities = [
-            ("tensor", None, None, None),
-            ("channel", Some(0), None, None),
-            ("channel", Some(-1), None, None),
-            ("group", Some(-1), Some(128), None),
-            ("group", Some(-1), Some(32), None),
-            ("group", Some(0), Some(32), None),
-            ("block", None, None, Some([128, 64])),
-            ("token", None, None, None),
+            (GranularityName::Tensor, None, None, None),
+            (GranularityName::Channel, Some(0), None, None),
+            (GranularityName::Channel, Some(-1), None, None),
+            (GranularityName::Group, Some(-1), Some(128), None),
+            (GranularityName::Group, Some(-1), Some(32), None),
+            (GranularityName::Group, Some(0), Some(32), None),
+            (GranularityName::Block, None, None, Some([128, 64])),
+            (GranularityName::Token, None, None, None),
         ];
         let mut names = std::collections::BTreeSet::new();
         for (range, percentile) in ranges {
@@ -187,10 +224,10 @@ mod tests {
                         percentile,
                         ..Options::default()
                     };
-                    let Ok(scheme) = given.resolve(&Origin::Query) else { continue };
+                    let Ok(scheme) = given.resolve() else { continue };
                     let name = name(&scheme);
                     let parsed = parse(&name).unwrap_or_else(|| panic!("{name}"));
-                    let again = parsed.resolve(&Origin::Query).unwrap();
+                    let again = parsed.resolve().unwrap();
                     assert_eq!(format!("{again:?}"), format!("{scheme:?}"), "{name}");
                     names.insert(name);
                 }

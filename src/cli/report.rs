@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::api::answer::Answer;
+use crate::api::answer::{self, Answer};
 use crate::api::payload::Format;
 use quantd_codec::json;
 
@@ -111,7 +111,8 @@ fn passed(count: usize) -> String {
 fn reports(answer: &Answer) -> Result<Vec<(String, Value)>, Failure> {
     match answer.format {
         Format::Npy | Format::Raw => {
-            let fact = answer.facts.iter().find(|(name, _)| *name == "quantd-report");
+            let report = answer::fact("report");
+            let fact = answer.facts.iter().find(|(name, _)| *name == report);
             let report = fact.map(|(_, text)| parse(text.as_bytes())).transpose()?;
             Ok(report.into_iter().map(|report| (String::new(), report)).collect())
         }

@@ -81,8 +81,8 @@ pub(super) fn isa() -> impl TypedValueParser<Value = Isa> {
 
 /// The name of a preset.
 pub(super) fn preset() -> PossibleValuesParser {
-    let named = |preset: Preset| PossibleValue::new(preset.name).help(preset.summary);
-    PossibleValuesParser::new(PRESETS.map(named))
+    let named = |preset: &Preset| PossibleValue::new(preset.name).help(preset.summary);
+    PossibleValuesParser::new(PRESETS.iter().map(named))
 }
 
 /// The name of a sample.

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::Response;
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -279,7 +279,8 @@ pub(super) fn respond(name: &str, outcome: Outcome, waited: Duration) -> Respons
         headers.insert(header::CONTENT_DISPOSITION, value);
     }
     for (name, value) in answer.facts {
-        if let Ok(value) = HeaderValue::from_str(&value) {
+        let name = HeaderName::from_bytes(name.as_bytes());
+        if let (Ok(name), Ok(value)) = (name, HeaderValue::from_str(&value)) {
             headers.insert(name, value);
         }
     }

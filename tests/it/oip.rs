@@ -34,7 +34,7 @@ async fn binary(client: &Client, header: &Value, tail: &[u8]) -> Answer {
 async fn models_answer_what_v1_answers() {
     let client = Client::new();
     let data = json!([0.1, -2.0, 3.3, 0.0, 1.5, -0.25, 100.0, 7.0]);
-    for preset in quantd::api::presets::PRESETS {
+    for preset in quantd::api::presets::PRESETS.iter() {
         let request = json!({"inputs": [input("x", "FP32", &[2, 4], &data)]});
         let answer =
             client.post(&format!("/v2/models/quantize_{}/infer", preset.name), &request).await;

@@ -47,7 +47,6 @@ pub mod multipart;
 pub mod names;
 pub mod npy;
 pub mod oip;
-pub mod pack;
 pub mod safetensors;
 pub mod sniff;
 

@@ -7,10 +7,10 @@ use super::CodecError;
 
 /// Longest key of an object or a file: keys end up in messages and logs.
 pub const MAX_KEY_BYTES: usize = 512;
-/// The parts of a quantized tensor, whose names are the tensor's, a dot and this.
-pub const PARTS: [&str; 3] = ["codes", "scale", "zero_point"];
-/// Longest name of a tensor: with the longest of those endings it is a key.
-pub const MAX_NAME_BYTES: usize = MAX_KEY_BYTES - (1 + PARTS[2].len());
+/// Longest name of a part of a quantized tensor, which stands behind the tensor's and a dot.
+pub const MAX_PART_BYTES: usize = "zero_point".len();
+/// Longest name of a tensor: with the name of a part it is a key.
+pub const MAX_NAME_BYTES: usize = MAX_KEY_BYTES - (1 + MAX_PART_BYTES);
 
 /// Whether a text can stand in messages and logs as it is.
 #[must_use]
@@ -47,6 +47,8 @@ pub fn check<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> Result<(), Co
 #[cfg(test)]
 mod tests {
     use super::*;
+    use quantd_core::format::FORMATS;
+    use quantd_core::scheme::Options;
 
     #[test]
     fn one_rule() {
@@ -57,7 +59,7 @@ mod tests {
         {
             assert!(!ok(wrong), "{wrong:?}");
         }
-        let longest_part = PARTS.iter().map(|part| part.len()).max().unwrap();
-        assert_eq!(MAX_NAME_BYTES + 1 + longest_part, MAX_KEY_BYTES);
+        let types = FORMATS.iter().flat_map(|format| format.types(&Options::NONE));
+        assert_eq!(types.map(|part| part.name.len()).max(), Some(MAX_PART_BYTES));
     }
 }

@@ -1,16 +1,13 @@
 //! One tensor under many schemes.
 
 use crate::tensor::Tensor;
-use quantd_kernels::real::Real;
 
-use super::quantize::Prepared;
 use super::report::Report;
 use super::scheme::Scheme;
-use super::source::{Source, Sources};
 use super::{QuantError, Task};
 
-/// Reports on each scheme, in the order given. The extents of the slices are
-/// found once for each granularity, not once a scheme.
+/// Reports on each scheme, in the order given; none once the task is cancelled. Schemes of one format share what
+/// they have in common.
 ///
 /// # Errors
 /// The index of the first scheme that does not fit the tensor, and why.
@@ -19,35 +16,21 @@ pub fn compare(
     schemes: &[Scheme],
     task: &Task,
 ) -> Result<Vec<Report>, (usize, QuantError)> {
-    match &Sources::of(tensor, task.isa()) {
-        Sources::F32(x) => compare_reals(x, tensor, schemes, task),
-        Sources::F64(x) => compare_reals(x, tensor, schemes, task),
-    }
-}
-
-fn compare_reals<T: Real>(
-    x: &Source<'_, T>,
-    tensor: &Tensor,
-    schemes: &[Scheme],
-    task: &Task,
-) -> Result<Vec<Report>, (usize, QuantError)> {
     let mut reports: Vec<Option<Report>> = vec![None; schemes.len()];
-    // One granularity after the other, so that one table of slices is held at a time.
     for first in 0..schemes.len() {
         if reports[first].is_some() {
             continue;
         }
-        let granularity = schemes[first].granularity;
-        let prepared =
-            Prepared::new(x, tensor, granularity, task).map_err(|error| (first, error))?;
-        for i in first..schemes.len() {
-            if schemes[i].granularity == granularity {
-                let report = prepared.measure(&schemes[i], task).map_err(|error| (i, error))?;
-                reports[i] = Some(report);
-            }
-            if task.is_cancelled() {
-                return Ok(Vec::new());
-            }
+        let format = schemes[first].format;
+        let same: Vec<usize> =
+            (first..schemes.len()).filter(|&i| schemes[i].format == format).collect();
+        let own: Vec<&Scheme> = same.iter().map(|&i| &schemes[i]).collect();
+        let made = format.measure(tensor, &own, task).map_err(|(i, error)| (same[i], error))?;
+        if task.is_cancelled() {
+            return Ok(Vec::new());
+        }
+        for (i, report) in same.into_iter().zip(made) {
+            reports[i] = Some(report);
         }
     }
     Ok(reports.into_iter().flatten().collect())

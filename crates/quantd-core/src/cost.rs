@@ -222,11 +222,13 @@ pub fn resolve(plan: &Plan, slices: usize, elements: u64, numerics: &Numerics) -
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::INTEGER;
     use crate::params::Profile;
     use crate::scheme::{Granularity, NanPolicy};
 
     fn scheme(range: RangeMethod, size: usize) -> Scheme {
         Scheme {
+            format: &INTEGER,
             numerics: Numerics {
                 profile: Profile::Onnx,
                 bits: 8,

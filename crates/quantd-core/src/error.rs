@@ -8,6 +8,8 @@ use std::fmt;
 pub enum ErrorKind {
     /// An option, a shape or parameters do not fit: change them.
     Misfit,
+    /// Stored parts are not what their format says: send them as they were made.
+    Malformed,
     /// The data has NaN, which the scheme refuses: choose what becomes of it.
     NonFinite,
     /// Nothing was learnt yet that could be answered: feed batches first.

@@ -5,50 +5,26 @@
 //! result for any number of them. Work that may be long takes a [`Task`].
 //!
 //! ```
-//! use quantd_core::codes::Stated;
-//! use quantd_core::dequantize::{Codes, dequantize};
-//! use quantd_core::params::{Numerics, Profile};
-//! use quantd_core::quantize::quantize;
-//! use quantd_core::scheme::{Granularity, NanPolicy, RangeMethod, Scheme};
+//! use quantd_core::format::{CODES, Coded};
+//! use quantd_core::scheme::{GranularityName, Options};
 //! use quantd_core::tensor::{DType, Shape, Tensor};
 //! use quantd_core::{QuantError, Task};
 //! use quantd_kernels::Isa;
 //!
-//! let int8 = Numerics {
-//!     profile: Profile::Onnx,
-//!     bits: 8,
-//!     signed: true,
-//!     symmetric: true,
-//!     restricted: true,
-//! };
-//! let scheme = Scheme {
-//!     numerics: int8,
-//!     granularity: Granularity::Channel { axis: 0 },
-//!     range: RangeMethod::MinMax,
-//!     nan: NanPolicy::Refuse,
-//!     packed: false,
-//! };
+//! // What is not said is as in the preset int8: symmetric codes from -127 to 127.
+//! let options = Options { granularity: Some(GranularityName::Channel), ..Options::default() };
+//! let scheme = options.resolve()?;
 //! let shape = Shape::new(vec![2, 2]).expect("a small shape");
 //! let x = Tensor::from_elements(DType::F32, shape, &[1.27_f32, -0.5, 2.54, 0.021]).expect("4 numbers");
 //! let task = Task::new(Isa::best());
 //!
-//! let quantized = quantize(&x, &scheme, false, &task)?;
-//! let parts = &quantized.encoded;
-//! assert_eq!(*parts.codes.elements::<i8>(), [127, -50, 127, 1]);
-//! assert_eq!(*parts.scale.elements::<f32>(), [0.01, 0.02]);
+//! let quantized = scheme.quantize(&x, false, &task)?;
+//! let part = |name| quantized.parts.get(name).expect("a part of integers");
+//! assert_eq!(*part(CODES).elements::<i8>(), [127, -50, 127, 1]);
+//! assert_eq!(*part("scale").elements::<f32>(), [0.01, 0.02]);
 //! assert!(quantized.report.sqnr_db.is_some_and(|db| db > 60.0));
 //!
-//! let restored = dequantize(
-//!     &Codes {
-//!         codes: &parts.codes,
-//!         scale: &parts.scale,
-//!         zero_point: None,
-//!         granularity: scheme.granularity,
-//!         stated: Stated::default(),
-//!     },
-//!     DType::F32,
-//!     &task,
-//! )?;
+//! let restored = Coded { parts: quantized.parts, shape: None, options }.dequantize(DType::F32, &task)?;
 //! assert_eq!(*restored.elements::<f32>(), [1.27, -0.5, 2.54, 0.02]);
 //! # Ok::<(), QuantError>(())
 //! ```
@@ -56,19 +32,17 @@
 #![forbid(unsafe_code)]
 
 pub mod calibrate;
-pub mod codes;
 pub mod compare;
 pub mod cost;
-pub mod dequantize;
 mod error;
 mod extent;
+pub mod format;
 mod gather;
 pub mod inspect;
 pub mod layer;
 pub mod layout;
 pub mod matmul;
 pub mod params;
-pub mod quantize;
 pub mod range;
 pub mod report;
 pub mod scheme;
@@ -77,6 +51,7 @@ mod task;
 pub mod tensor;
 pub mod transpose;
 pub mod walk;
+pub mod word;
 
 use rayon::prelude::*;
 

@@ -4,38 +4,26 @@
 //! sources are listed in docs/NUMERICS.md.
 
 use crate::tensor::DType;
+use crate::words;
 use quantd_kernels::How;
 use quantd_kernels::real::Real;
 use quantd_kernels::scalar::{Affine, CodeRange, Rounding};
 
-/// Whose numerics are followed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Profile {
-    /// ONNX `DynamicQuantizeLinear` where there are its codes, else the ONNX Runtime quantization tool.
-    Onnx,
-    /// PyTorch observers and `quantize_per_tensor` / `_per_channel`.
-    Torch,
-    /// The compressed-tensors checkpoints that serving engines load.
-    CompressedTensors,
-    /// TFLite / LiteRT.
-    Tflite,
+words! {
+    /// Whose numerics are followed.
+    pub enum Profile {
+        /// ONNX `DynamicQuantizeLinear` where there are its codes, else the ONNX Runtime quantization tool.
+        Onnx = "onnx",
+        /// PyTorch observers and `quantize_per_tensor` / `_per_channel`.
+        Torch = "torch",
+        /// The compressed-tensors checkpoints that serving engines load.
+        CompressedTensors = "compressed-tensors",
+        /// TFLite / LiteRT.
+        Tflite = "tflite",
+    }
 }
 
 impl Profile {
-    /// Every profile, in the order in which messages list them.
-    pub const ALL: [Self; 4] = [Self::Onnx, Self::Torch, Self::CompressedTensors, Self::Tflite];
-
-    /// Name in requests and answers.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Onnx => "onnx",
-            Self::Torch => "torch",
-            Self::CompressedTensors => "compressed-tensors",
-            Self::Tflite => "tflite",
-        }
-    }
-
     /// Whether symmetric signed codes leave out the most negative one by default.
     #[must_use]
     pub const fn restricted_by_default(self) -> bool {
@@ -312,6 +300,7 @@ fn finite_or_max<T: Real>(scale: T) -> T {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::word::Word;
 
     fn numerics(profile: Profile, bits: u32, kind: &str) -> Numerics {
         Numerics {
@@ -385,7 +374,7 @@ mod tests {
 
     #[test]
     fn extreme_ranges_keep_a_usable_scale() {
-        for profile in Profile::ALL {
+        for &profile in Profile::ALL {
             for kind in ["signed symmetric", "unsigned", "signed", "signed symmetric restricted"] {
                 let numerics = numerics(profile, 8, kind);
                 let codes = numerics.code_range();

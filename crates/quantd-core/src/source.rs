@@ -21,7 +21,7 @@ const PART: usize = 1 << 12;
 
 /// The elements of a tensor in their compute type.
 #[derive(Clone, Debug)]
-pub enum Source<'a, T: Real> {
+pub(crate) enum Source<'a, T: Real> {
     /// They are there.
     Here(Cow<'a, [T]>),
     /// They are made when they are asked for.
@@ -39,7 +39,7 @@ pub(super) enum Sources<'a> {
 
 /// Elements of another type and how they are converted.
 #[derive(Clone, Copy, Debug)]
-pub struct Made<'a, T> {
+pub(crate) struct Made<'a, T> {
     tensor: &'a Tensor,
     isa: Isa,
     part: fn(Isa, &[u8], &mut [T]),
@@ -77,7 +77,7 @@ impl<'a, T: Real> From<&'a [T]> for Source<'a, T> {
 impl<T: Real> Source<'_, T> {
     /// Number of elements.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         match self {
             Self::Here(x) => x.len(),
             Self::Made(made) => made.tensor.shape().len(),
@@ -86,18 +86,18 @@ impl<T: Real> Source<'_, T> {
 
     /// Whether there are none.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// Number of chunks, the last of which may be shorter than [`CHUNK`].
     #[must_use]
-    pub fn chunks(&self) -> usize {
+    pub(crate) fn chunks(&self) -> usize {
         self.len().div_ceil(CHUNK)
     }
 
     /// Hands out the elements of chunk `i` with their places in it: all at once where they are there.
-    pub fn parts_of_chunk(
+    pub(crate) fn parts_of_chunk(
         &self,
         i: usize,
         room: &mut Vec<T>,
@@ -116,7 +116,7 @@ impl<T: Real> Source<'_, T> {
     }
 
     /// `len` elements from `start` on, in `room` if they have to be made.
-    pub fn part<'s>(&'s self, start: usize, len: usize, room: &'s mut Vec<T>) -> &'s [T] {
+    pub(crate) fn part<'s>(&'s self, start: usize, len: usize, room: &'s mut Vec<T>) -> &'s [T] {
         match self {
             Self::Here(x) => &x[start..start + len],
             Self::Made(made) => {
@@ -131,7 +131,7 @@ impl<T: Real> Source<'_, T> {
 
     /// The elements of slice `slice` in memory order: borrowed where they lie side by side.
     #[must_use]
-    pub fn slice(&self, layout: &Layout, slice: usize) -> Cow<'_, [T]> {
+    pub(crate) fn slice(&self, layout: &Layout, slice: usize) -> Cow<'_, [T]> {
         match self {
             Self::Here(x) => gather::slice(x, layout, slice),
             Self::Made(made) => Cow::Owned((made.slice)(made.isa, made.tensor, layout, slice)),
@@ -140,7 +140,7 @@ impl<T: Real> Source<'_, T> {
 
     /// Index of the first element that is NaN.
     #[must_use]
-    pub fn first_nan(&self) -> Option<usize> {
+    pub(crate) fn first_nan(&self) -> Option<usize> {
         let in_chunk = |i| {
             let (mut room, mut found) = (Vec::new(), None);
             self.parts_of_chunk(i, &mut room, |places, x| {
@@ -155,7 +155,7 @@ impl<T: Real> Source<'_, T> {
 
 impl<T> Made<'_, T> {
     /// Makes the elements from `start` on.
-    pub fn fill(&self, start: usize, to: &mut [T]) {
+    pub(crate) fn fill(&self, start: usize, to: &mut [T]) {
         let size = self.tensor.dtype().size();
         (self.part)(self.isa, &self.tensor.bytes()[start * size..(start + to.len()) * size], to);
     }
@@ -189,8 +189,8 @@ mod tests {
 
     use super::*;
     use crate::Task;
+    use crate::format::{Format, INTEGER};
     use crate::params::{Numerics, Profile};
-    use crate::quantize::{quantize, working_bytes};
     use crate::scheme::{Granularity, NanPolicy, RangeMethod, Scheme};
     use crate::tensor::{Buffer, Shape};
 
@@ -211,7 +211,14 @@ mod tests {
             symmetric: true,
             restricted: false,
         };
-        Scheme { numerics, granularity, range, nan: NanPolicy::Refuse, packed: false }
+        Scheme {
+            format: &INTEGER,
+            numerics,
+            granularity,
+            range,
+            nan: NanPolicy::Refuse,
+            packed: false,
+        }
     }
 
     /// Numbers of that type, from an address that is no multiple of its size if `odd`.
@@ -247,13 +254,10 @@ mod tests {
                 for granularity in GRANULARITIES {
                     let scheme = scheme(granularity, RangeMethod::MinMax);
                     let [made, there] = [&tensor, &reals]
-                        .map(|tensor| quantize(tensor, &scheme, true, &task).unwrap());
+                        .map(|tensor| scheme.quantize(tensor, true, &task).unwrap());
                     let at = format!("{dtype} {dims:?} {granularity:?}");
-                    for [a, b] in [
-                        [&made.encoded.codes, &there.encoded.codes],
-                        [&made.encoded.scale, &there.encoded.scale],
-                    ] {
-                        assert!(a.bytes() == b.bytes(), "{at}");
+                    for (a, b) in made.parts.iter().zip(there.parts.iter()) {
+                        assert!(a.tensor.bytes() == b.tensor.bytes(), "{at} {}", a.name);
                     }
                     let sums = |report: &crate::report::Report| {
                         let mut report = report.clone();
@@ -276,8 +280,9 @@ mod tests {
         for granularity in GRANULARITIES {
             let scheme = scheme(granularity, RangeMethod::Mse);
             let [made, there] = [&tensor, &reals]
-                .map(|tensor| quantize(tensor, &scheme, false, &Task::default()).unwrap());
-            assert_eq!(made.encoded.scale.bytes(), there.encoded.scale.bytes());
+                .map(|tensor| scheme.quantize(tensor, false, &Task::default()).unwrap());
+            let scale = |made: &crate::format::Quantized| made.parts.get("scale").unwrap().clone();
+            assert_eq!(scale(&made).bytes(), scale(&there).bytes());
         }
     }
 
@@ -289,7 +294,7 @@ mod tests {
             let shape = Shape::vector(x.len()).unwrap();
             let tensor = Tensor::from_elements(DType::F16, shape, &x).unwrap();
             let scheme = scheme(Granularity::Tensor, RangeMethod::MinMax);
-            let error = quantize(&tensor, &scheme, false, &Task::default()).unwrap_err();
+            let error = scheme.quantize(&tensor, false, &Task::default()).unwrap_err();
             assert_eq!(error.to_string(), format!("data: element {first} is NaN"));
         }
     }
@@ -297,7 +302,8 @@ mod tests {
     #[test]
     fn only_a_search_needs_a_copy_of_the_elements() {
         let tensor = tensor(DType::F16, [1, 1000], false);
-        let bytes = |range| working_bytes(&tensor, &scheme(Granularity::Tensor, range)).unwrap();
+        let bytes =
+            |range| INTEGER.working_bytes(&scheme(Granularity::Tensor, range), &tensor).unwrap();
         assert!(bytes(RangeMethod::MinMax) < 200);
         assert!(bytes(RangeMethod::Mse) >= 4 * 1000);
     }

@@ -4,8 +4,8 @@ use crate::tensor::{DType, Shape, Tensor};
 
 use super::Task;
 use super::compare::compare;
+use super::format::{INTEGER, Quantized};
 use super::params::{Numerics, Profile};
-use super::quantize::{Quantized, quantize};
 use super::scheme::{Granularity, NanPolicy, RangeMethod, Scheme};
 
 const METHODS: [RangeMethod; 7] = [
@@ -23,7 +23,7 @@ fn numerics(profile: Profile, bits: u32, signed: bool) -> Numerics {
 }
 
 fn scheme(numerics: Numerics, granularity: Granularity, range: RangeMethod) -> Scheme {
-    Scheme { numerics, granularity, range, nan: NanPolicy::Refuse, packed: false }
+    Scheme { format: &INTEGER, numerics, granularity, range, nan: NanPolicy::Refuse, packed: false }
 }
 
 fn tensor(dims: &[usize], x: &[f32]) -> Tensor {
@@ -36,18 +36,18 @@ fn numbers(len: usize, seed: usize) -> Vec<f32> {
 }
 
 fn run(tensor: &Tensor, scheme: &Scheme) -> Quantized {
-    quantize(tensor, scheme, true, &Task::default()).unwrap()
+    scheme.quantize(tensor, true, &Task::default()).unwrap()
+}
+
+fn part<'a>(made: &'a Quantized, name: &str) -> &'a Tensor {
+    made.parts.get(name).unwrap()
 }
 
 /// The first slices of `many` are the slices of `one`.
 fn check_prefix(one: &Quantized, many: &Quantized, at: &str) {
-    let pairs = [
-        (&one.encoded.scale, &many.encoded.scale),
-        (&one.encoded.zero_point, &many.encoded.zero_point),
-        (&one.encoded.codes, &many.encoded.codes),
-    ];
-    for (one, many) in pairs {
-        assert_eq!(one.bytes(), &many.bytes()[..one.bytes().len()], "{at}");
+    for (one, many) in one.parts.iter().zip(many.parts.iter()) {
+        let (one, many) = (one.tensor.bytes(), many.tensor.bytes());
+        assert_eq!(one, &many[..one.len()], "{at}");
     }
     assert_eq!(one.slices, many.slices[..one.slices.len()], "{at}");
 }
@@ -84,9 +84,9 @@ fn a_slice_has_the_result_that_it_has_among_others() {
                 let others = numbers(one.len(), 3);
                 let more: Vec<f32> = one.iter().chain(&others).copied().collect();
                 let alone = run(&tensor(&dims, &one), &scheme);
-                assert_eq!(alone.encoded.scale.shape().len(), 1, "{at}");
+                assert_eq!(part(&alone, "scale").shape().len(), 1, "{at}");
                 let among = run(&tensor(&[2, dims[1], dims[2]], &more), &scheme);
-                assert_eq!(among.encoded.scale.shape().len(), 2, "{at}");
+                assert_eq!(part(&among, "scale").shape().len(), 2, "{at}");
                 check_prefix(&alone, &among, &at);
             }
         }
@@ -114,8 +114,8 @@ fn the_only_channel_is_one_line_of_a_softmax() {
     let softmax = || RangeMethod::CrossEntropy { axis: 0 };
     let found = |dims: &[usize], granularity| {
         let made = run(&tensor(dims, &x), &scheme(unsigned, granularity, softmax()));
-        let zero_point = made.encoded.zero_point.elements::<u8>()[0];
-        (made.encoded.scale.elements::<f32>()[0], zero_point)
+        let zero_point = part(&made, "zero_point").elements::<u8>()[0];
+        (part(&made, "scale").elements::<f32>()[0], zero_point)
     };
     let one_line = (0.103_676_47, 72);
     assert_eq!(found(&[1, 3, 3], Granularity::Channel { axis: 0 }), one_line);
@@ -131,7 +131,7 @@ fn a_softmax_along_an_axis_that_is_none_is_refused() {
         let range = RangeMethod::CrossEntropy { axis };
         scheme(numerics(Profile::Onnx, 8, true), Granularity::Tensor, range)
     };
-    let run = |tensor, axis| quantize(tensor, &scheme(axis), false, &Task::default());
+    let run = |tensor, axis| scheme(axis).quantize(tensor, false, &Task::default());
     let matrix = tensor(&[2, 2], &[1.0, 2.0, 3.0, 4.0]);
     let error = run(&matrix, 2).unwrap_err();
     assert_eq!(error.to_string(), "axis: not an axis of a tensor with 2 dimensions");

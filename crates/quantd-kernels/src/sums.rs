@@ -54,6 +54,19 @@ impl ErrorSums {
         self.restored + self.cross
     }
 
+    /// The sums over elements and what they were restored to, by a format in which no code is saturated.
+    #[must_use]
+    pub fn of<T: Real>(x: &[T], restored: &[T]) -> Self {
+        let (mut lanes, mut block) = (LaneSums::default(), Block::default());
+        for (x, restored) in x.chunks(BLOCK).zip(restored.chunks(BLOCK)) {
+            for (i, (&x, &restored)) in x.iter().zip(restored).enumerate() {
+                block.set(i, x, restored, false);
+            }
+            lanes.add(&mut block, x.len());
+        }
+        lanes.total()
+    }
+
     /// Adds `other`, which covers the elements after those of `self`.
     pub fn merge(&mut self, other: &Self) {
         self.restored += other.restored;

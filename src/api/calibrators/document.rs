@@ -152,7 +152,7 @@ pub(super) fn read(text: &[u8], context: &mut Context<'_>) -> Result<Import, Err
             None => fields.insert(key, context.read_option(member.value, &place)?),
         }
     }
-    fields.word("format", &[FORMAT])?.ok_or_else(|| {
+    fields.one_of("format", &[FORMAT])?.ok_or_else(|| {
         fields.error("format", "missing").cure("send a document exactly as it was exported")
     })?;
     if fields.integer("version", VERSION, VERSION)?.is_none() {

@@ -13,6 +13,7 @@ use quantd_core::calibrate::{Calibration, Method, Parts, Plan};
 use quantd_core::params::{Numerics, Range};
 use quantd_core::scheme::Granularity;
 use quantd_core::tensor::{DType, Shape, Tensor};
+use quantd_core::word::Word;
 use quantd_kernels::real::Real;
 use quantd_kernels::scalar::Affine;
 
@@ -25,7 +26,7 @@ use super::payload::pointer;
 
 pub use document::export;
 pub use ranges::Ranges;
-pub use request::{Merger, read_batch, read_creation, read_merger, read_query};
+pub use request::{Merger, NanLearnt, read_batch, read_creation, read_merger, read_query};
 
 /// What a calibrator was created with.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -161,13 +162,13 @@ impl From<&Setup> for SetupDoc {
             softmax
         };
         Self {
-            range: method.name(),
+            range: method.word().name(),
             percentile: if let Method::Percentile(p) = method { Some(p) } else { None },
             decay: if let Method::MovingAverage { decay } = method { Some(decay) } else { None },
-            granularity: plan.granularity().name(),
+            granularity: plan.granularity().word().name(),
             axis,
             bins: method.takes_bins().then_some(plan.bins()),
-            nan: if plan.ignores_nan() { "ignore" } else { "refuse" },
+            nan: if plan.ignores_nan() { NanLearnt::Ignore } else { NanLearnt::Refuse }.name(),
             scheme: numerics.into(),
         }
     }

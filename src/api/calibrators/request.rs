@@ -7,26 +7,30 @@ use crate::api::context::Context;
 use crate::api::error::{Error, Kind, Place};
 use crate::api::fields::{Fields, Origin};
 use crate::api::name::Name;
-use crate::api::options::{Options, SCHEME_FIELDS, beside_scheme, scheme_of_value};
+use crate::api::options::{self, SCHEME_FIELDS, beside_scheme, scheme_of_value};
 use crate::api::payload::{Format, Payload, TENSOR, pointer};
 use quantd_codec::json;
-use quantd_core::calibrate::{Method, Parts, Plan};
+use quantd_core::QuantError;
+use quantd_core::calibrate::{Method, MethodName, Parts, Plan};
 use quantd_core::params::Numerics;
+use quantd_core::scheme::{GranularityName, RangeName, Scheme};
 use quantd_core::tensor::DType;
+use quantd_core::word::Word;
+use quantd_core::words;
 
 use super::document;
 use super::{Batch, Creation, Import, Setup, Wanted};
 
-const RANGES: [&str; 8] = [
-    "min_max",
-    "moving_average",
-    "percentile",
-    "mse",
-    "entropy_ort",
-    "entropy_tensorrt",
-    "entropy_modelopt",
-    "cross_entropy",
-];
+words! {
+    /// What calibrators make of NaN.
+    pub enum NanLearnt {
+        /// The batch is refused.
+        Refuse = "refuse",
+        /// They are left out and counted.
+        Ignore = "ignore",
+    }
+}
+
 /// What a new calibrator is asked for with.
 const CREATION: [&str; 12] = [
     "name",
@@ -117,62 +121,62 @@ fn name(fields: &mut Fields, field: &str) -> Result<Option<Name>, Error> {
 /// How a calibrator learns, from the members that say so.
 pub(super) fn take_setup(fields: &mut Fields) -> Result<Setup, Error> {
     let origin = fields.origin().clone();
-    let mut options = Options::take_granularity(fields)?;
+    let mut options = options::take_granularity(fields)?;
     let method = take_method(fields, options.axis)?;
     if let Method::CrossEntropy { .. } = method {
-        options.range = Some(method.name());
+        options.range = Some(RangeName::CrossEntropy);
     }
     // Whatever their sizes, these are refused below.
     match options.granularity {
-        Some("group") => _ = options.group_size.get_or_insert(1),
-        Some("block") => _ = options.block_shape.get_or_insert([1, 1]),
+        Some(GranularityName::Group) => _ = options.group_size.get_or_insert(1),
+        Some(GranularityName::Block) => _ = options.block_shape.get_or_insert([1, 1]),
         _ => {}
     }
-    let granularity = options.resolve_granularity(&origin)?;
+    let at = |error: QuantError| Error::of_quant(error, |field| origin.place(field));
+    let granularity = options.resolve_granularity().map_err(at)?;
     let bins = fields.integer("bins", 1, 1 << 24)?.and_then(|bins| usize::try_from(bins).ok());
-    let ignore_nan = fields.word("nan", &["refuse", "ignore"])? == Some("ignore");
+    let ignore_nan = fields.word::<NanLearnt>("nan")? == Some(NanLearnt::Ignore);
     let scheme = fields.take("scheme").unwrap_or(Value::Null);
     let pointer = match &origin {
         Origin::Body(base) => pointer(base, "scheme"),
         Origin::Query => "/scheme".to_owned(),
     };
     let numerics = numerics_of_value(scheme, &pointer)?;
-    let plan = Plan::new(method, granularity, bins, ignore_nan)
-        .map_err(|error| Error::of_quant(error, |field| origin.place(field)))?;
+    let plan = Plan::new(method, granularity, bins, ignore_nan).map_err(at)?;
     Ok(Setup { plan, numerics })
 }
 
 fn take_method(fields: &mut Fields, axis: Option<i64>) -> Result<Method, Error> {
-    let range = fields.word("range", &RANGES)?;
+    let range = fields.word::<MethodName>("range")?;
     let percentile = fields.number("percentile", 50.0, 100.0)?;
     let decay = fields.number("decay", 0.0, 1.0)?;
     let range = range.unwrap_or(match (percentile, decay) {
-        (Some(_), _) => "percentile",
-        (None, Some(_)) => "moving_average",
-        (None, None) => "min_max",
+        (Some(_), _) => MethodName::Percentile,
+        (None, Some(_)) => MethodName::MovingAverage,
+        (None, None) => MethodName::MinMax,
     });
     for (field, given, needs) in [
-        ("percentile", percentile.is_some(), "percentile"),
-        ("decay", decay.is_some(), "moving_average"),
+        ("percentile", percentile.is_some(), MethodName::Percentile),
+        ("decay", decay.is_some(), MethodName::MovingAverage),
     ] {
         if given && range != needs {
             return Err(fields
-                .error(field, format!("does not go with range {range}"))
-                .cure(format!("use range {needs}, or leave {field} out")));
+                .error(field, format!("does not go with range {}", range.name()))
+                .cure(format!("use range {}, or leave {field} out", needs.name())));
         }
     }
     Ok(match range {
-        "moving_average" => Method::MovingAverage { decay: decay.unwrap_or(DECAY) },
-        "percentile" => match percentile {
+        MethodName::MinMax => Method::MinMax,
+        MethodName::MovingAverage => Method::MovingAverage { decay: decay.unwrap_or(DECAY) },
+        MethodName::Percentile => match percentile {
             Some(p) => Method::Percentile(p),
             None => return Err(fields.error("percentile", "missing").cure("for instance 99.9")),
         },
-        "mse" => Method::Mse,
-        "entropy_ort" => Method::EntropyOrt,
-        "entropy_tensorrt" => Method::EntropyTensorrt,
-        "entropy_modelopt" => Method::EntropyModelopt,
-        "cross_entropy" => Method::CrossEntropy { axis: axis.unwrap_or(-1) },
-        _ => Method::MinMax,
+        MethodName::Mse => Method::Mse,
+        MethodName::EntropyOrt => Method::EntropyOrt,
+        MethodName::EntropyTensorrt => Method::EntropyTensorrt,
+        MethodName::EntropyModelopt => Method::EntropyModelopt,
+        MethodName::CrossEntropy => Method::CrossEntropy { axis: axis.unwrap_or(-1) },
     })
 }
 
@@ -187,7 +191,16 @@ fn numerics_of_value(value: Value, at: &str) -> Result<Numerics, Error> {
                 .cure("a calibrator's range, granularity and nan stand beside its scheme"));
         }
     }
-    Ok(scheme_of_value(value, at)?.numerics)
+    integers(&scheme_of_value(value, at)?, &Origin::Body(at.to_owned()))
+}
+
+/// Codes and formulas of a scheme of integers, which calibrators are for.
+fn integers(scheme: &Scheme, origin: &Origin) -> Result<Numerics, Error> {
+    if scheme.format.is_integer() {
+        return Ok(scheme.numerics);
+    }
+    let detail = format!("calibrators are for integers, not for {}", scheme.format.name());
+    Err(Error::new(Kind::InvalidOption, detail).at(origin.place("format")))
 }
 
 /// One batch in any format.
@@ -224,7 +237,10 @@ pub fn read_query(query: &str) -> Result<Wanted, Error> {
     let known: Vec<&str> = NUMERICS.into_iter().chain(["resolve", "scale_dtype"]).collect();
     fields.finish(&known)?;
     let numerics = match is_named {
-        true => Some(Options::take(&mut codes)?.resolve(&Origin::Query)?.numerics),
+        true => {
+            let scheme = options::resolve(&options::take(&mut codes)?, &Origin::Query)?;
+            Some(integers(&scheme, &Origin::Query)?)
+        }
         false => None,
     };
     Ok(Wanted { numerics, wide, resolve: Some(resolve) })

@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value};
 
 use quantd_core::tensor::DType;
+use quantd_core::word::Word;
 
 use super::error::{Error, Kind, Place};
 use super::guess::hint;
@@ -183,11 +184,19 @@ impl Fields {
         }
     }
 
+    /// A word of a closed set.
+    ///
+    /// # Errors
+    /// [`Kind::InvalidOption`] for any other value; the cure lists the words.
+    pub fn word<W: Word>(&mut self, name: &str) -> Result<Option<W>, Error> {
+        Ok(self.one_of(name, &W::names())?.and_then(W::find))
+    }
+
     /// One of the given words.
     ///
     /// # Errors
     /// [`Kind::InvalidOption`] for any other value; the cure lists the words.
-    pub fn word(
+    pub fn one_of(
         &mut self,
         name: &str,
         allowed: &[&'static str],
@@ -215,7 +224,7 @@ impl Fields {
             return Ok(Some(dtype));
         }
         let names: Vec<_> = allowed.iter().map(|dtype| dtype.name()).collect();
-        Ok(self.word(name, &names)?.and_then(DType::from_name))
+        Ok(self.one_of(name, &names)?.and_then(DType::from_name))
     }
 
     /// An integer between the bounds, both included.
@@ -404,11 +413,11 @@ mod tests {
             Some(Place::Pointer("/scheme/bits".into()))
         );
         assert_eq!(
-            text(query("range=foo").word("range", &["a", "b"]).unwrap_err()),
+            text(query("range=foo").one_of("range", &["a", "b"]).unwrap_err()),
             "range: not one of the allowed values; use one of: a, b"
         );
         assert_eq!(
-            text(query("range=minmax").word("range", &["mse", "min_max"]).unwrap_err()),
+            text(query("range=minmax").one_of("range", &["mse", "min_max"]).unwrap_err()),
             "range: not one of the allowed values; did you mean min_max? use one of: mse, min_max"
         );
     }

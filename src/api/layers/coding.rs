@@ -6,11 +6,11 @@ use crate::api::context::Context;
 use crate::api::error::{Error, Kind, Place};
 use crate::api::fields::{Fields, Origin};
 use crate::api::name::Name;
-use crate::api::options::{Options, options_of_value};
+use crate::api::options::{self, options_of_value};
 use quantd_core::layer::{Input, Output, Parameters};
 use quantd_core::matmul::Requantization;
 use quantd_core::params::Numerics;
-use quantd_core::scheme::{Granularity, Scheme};
+use quantd_core::scheme::{Granularity, GranularityName, Options, Scheme};
 use quantd_kernels::scalar::Affine;
 
 /// Finds the parameters that a calibrator has learnt, for codes of a kind, or of
@@ -25,7 +25,7 @@ pub type Calibrated<'a> = &'a dyn Fn(
 pub(super) type Find<'a, 'c> = (Calibrated<'a>, &'a mut Context<'c>);
 
 /// The options of an input or output, and the name of a calibrator among them.
-fn options(value: Value, pointer: &str) -> Result<(Options, Option<Name>), Error> {
+fn options_of(value: Value, pointer: &str) -> Result<(Options, Option<Name>), Error> {
     let Value::Object(mut map) = value else {
         return Ok((options_of_value(value, pointer)?, None));
     };
@@ -49,7 +49,7 @@ fn learnt(
         let error = Error::new(Kind::InvalidOption, "given beside a range");
         return Err(error.at(place("calibrator")).cure("leave one of them out"));
     }
-    let scheme = options.resolve(&Origin::Body(pointer.to_owned()))?;
+    let scheme = options::resolve(options, &Origin::Body(pointer.to_owned()))?;
     if scheme.granularity != Granularity::Tensor {
         let error = Error::new(Kind::InvalidOption, "static parameters are for all rows");
         return Err(error.at(place("granularity")).cure("use tensor, or leave calibrator out"));
@@ -67,10 +67,10 @@ pub(super) fn input(value: Option<Value>, find: Find<'_, '_>) -> Result<Input, E
     let pointer = "/input";
     let origin = Origin::Body(pointer.to_owned());
     let at = |error| Error::of_quant(error, |field| origin.place(field));
-    let said = value.map(|value| options(value, pointer)).transpose()?;
+    let said = value.map(|value| options_of(value, pointer)).transpose()?;
     let (mut options, name) = said.unwrap_or_default();
     if name.is_none() && options == Options::default() {
-        (options.signed, options.granularity) = (Some(false), Some("token"));
+        (options.signed, options.granularity) = (Some(false), Some(GranularityName::Token));
     }
     match name {
         Some(name) => {
@@ -78,7 +78,7 @@ pub(super) fn input(value: Option<Value>, find: Find<'_, '_>) -> Result<Input, E
             let input = Input::new(&scheme).map_err(at)?;
             Ok(Input { parameters: Parameters::Static(affine), ..input })
         }
-        None => Input::new(&options.resolve(&origin)?).map_err(at),
+        None => Input::new(&options::resolve(&options, &origin)?).map_err(at),
     }
 }
 
@@ -97,12 +97,9 @@ pub(super) fn output(value: Option<Value>, find: Find<'_, '_>) -> Result<Output,
     {
         let mut fields = Fields::new(Map::new(), origin.clone());
         fields.insert("requantize", word);
-        let names = Requantization::ALL.map(Requantization::name);
-        let word = fields.word("requantize", &names)?;
-        requantization =
-            word.and_then(|word| Requantization::ALL.into_iter().find(|one| one.name() == word));
+        requantization = fields.word::<Requantization>("requantize")?;
     }
-    let (options, name) = options(value, pointer)?;
+    let (options, name) = options_of(value, pointer)?;
     let at = |error| Error::of_quant(error, |field| origin.place(field));
     match name {
         None if requantization.is_none() && options == Options::default() => Ok(Output::F32),
@@ -110,6 +107,6 @@ pub(super) fn output(value: Option<Value>, find: Find<'_, '_>) -> Result<Output,
             let (scheme, affine) = learnt(&options, &name, pointer, find)?;
             Ok(Output::Codes { numerics: scheme.numerics, affine, requantization })
         }
-        None => Output::codes(&options.resolve(&origin)?, requantization).map_err(at),
+        None => Output::codes(&options::resolve(&options, &origin)?, requantization).map_err(at),
     }
 }

@@ -6,24 +6,25 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use crate::api::coded::Item;
 use crate::api::context::Context;
 use crate::api::dequantize::{Metadata, json_item, safetensors_item};
 use crate::api::error::{Error, Kind, Place};
 use crate::api::fields::{Fields, Origin, merge_schemes};
 use crate::api::matmul::REAL;
 use crate::api::name::Name;
-use crate::api::options::{Options, SCHEME_FIELDS, options_of_value};
+use crate::api::options::{self, SCHEME_FIELDS, options_of_value};
 use crate::api::payload::{self, Format, Payload};
 use quantd_codec::json::{self, Member};
 use quantd_codec::{Within, npy, safetensors};
+use quantd_core::format::integer::Unpacked;
 use quantd_core::layer::{Activation, Conv, Definition, Geometry, Layer, Order, Weight};
 use quantd_core::layout::CHUNK;
 use quantd_core::matmul::Operand;
-use quantd_core::quantize::working_bytes;
-use quantd_core::scheme::{Granularity, Scheme};
+use quantd_core::scheme::{Granularity, Options, Scheme};
 use quantd_core::tensor::{Buffer, DType, Reals, Tensor};
 use quantd_core::transpose::transposed;
+use quantd_core::word::Word;
+use quantd_core::words;
 use quantd_core::{QuantError, Task, cost};
 use quantd_kernels::Filling;
 use rayon::prelude::*;
@@ -55,6 +56,18 @@ const MAX_STEP: usize = 1 << 15;
 /// Layers of one chain.
 const MAX_LINKS: usize = 256;
 
+words! {
+    /// Kinds of layers.
+    pub enum LayerKind {
+        /// `x W^T`.
+        Linear = "linear",
+        /// A convolution over height and width.
+        Conv2d = "conv2d",
+        /// Layers that follow one another.
+        Chain = "chain",
+    }
+}
+
 /// A layer, or the names of a chain.
 #[derive(Debug)]
 pub enum Made {
@@ -68,7 +81,7 @@ pub enum Made {
 #[derive(Debug)]
 enum Given {
     Real(Tensor, Option<Value>),
-    Coded(Box<Item>),
+    Coded(Box<Unpacked>),
 }
 
 /// A request, decoded.
@@ -140,12 +153,12 @@ fn chain(fields: &mut Fields) -> Result<Option<Vec<Name>>, Error> {
     let place = fields.place("chain");
     let kind = fields.clone().take("kind");
     let Some(value) = fields.take("chain") else {
-        if kind.is_some_and(|kind| kind == "chain") {
+        if kind.is_some_and(|kind| kind == LayerKind::Chain.name()) {
             return Err(fields.error("chain", "missing").cure("for instance [\"fc1\", \"fc2\"]"));
         }
         return Ok(None);
     };
-    if fields.word("kind", &["chain"])?.is_none() && kind.is_some() {
+    if fields.one_of("kind", &[LayerKind::Chain.name()])?.is_none() && kind.is_some() {
         return Err(fields.error("chain", "given beside another kind"));
     }
     let items = match value {
@@ -173,11 +186,11 @@ fn layer(
         return Err(if error.cure.is_empty() { error.cure(cure) } else { error });
     };
     let origin = fields.origin().clone();
-    let kind = fields.word("kind", &["linear", "conv2d"])?.unwrap_or("linear");
+    let kind = fields.word::<LayerKind>("kind")?.unwrap_or(LayerKind::Linear);
     let transpose = fields.bool("transpose")?.unwrap_or(false);
     let (geometry, order) = match (kind, transpose) {
-        ("conv2d", false) => (Geometry::Conv(conv(&mut fields)?), Order::Kernels),
-        ("conv2d", true) => {
+        (LayerKind::Conv2d, false) => (Geometry::Conv(conv(&mut fields)?), Order::Kernels),
+        (LayerKind::Conv2d, true) => {
             return Err(fields.error("transpose", "does not apply to kernels"));
         }
         (_, false) => (Geometry::Linear, Order::Rows),
@@ -185,20 +198,18 @@ fn layer(
     };
     let input = coding::input(fields.take("input"), (calibrated, context))?;
     let output = coding::output(fields.take("output"), (calibrated, context))?;
-    let names = Activation::ALL.map(Activation::name);
-    let activation = fields.word("activation", &names)?.unwrap_or("none");
-    let activation = Activation::ALL.into_iter().find(|one| one.name() == activation);
+    let activation = fields.word::<Activation>("activation")?.unwrap_or(Activation::None);
     let keep_float = fields.bool("keep_float")?.unwrap_or(true);
     fields.finish(&OPTIONS)?;
     let elements = match &given {
         Given::Real(tensor, _) => tensor.shape().len(),
-        Given::Coded(item) => item.codes.shape().len(),
+        Given::Coded(coded) => coded.codes.shape().len(),
     };
     // Codes, the same in another order, packed as words in panels, and real numbers, as they come, in another order
     // and as they are kept; what is stored of codes and numbers.
     let dims = match &given {
         Given::Real(tensor, _) => tensor.shape().dims(),
-        Given::Coded(item) => item.codes.shape().dims(),
+        Given::Coded(coded) => coded.codes.shape().dims(),
     };
     let outputs = dims.get(usize::from(order == Order::Columns)).copied().unwrap_or(1);
     let panel = (elements / outputs.max(1)).saturating_mul(PANEL);
@@ -206,7 +217,6 @@ fn layer(
     context.afford(cost::pack(elements))?;
     let (weight, float) = weights(&given, order, keep_float, context)?;
     let bias = bias.map(|bias| real(&bias).into_owned());
-    let activation = activation.unwrap_or(Activation::None);
     let definition = Definition { geometry, weight, bias, float, input, output, activation };
     let layer = Layer::new(&definition, context.task).map_err(|error| located(error, &origin))?;
     context.take(0)?;
@@ -240,9 +250,9 @@ fn weights(
     match given {
         Given::Real(tensor, scheme) => {
             let scheme = weight_scheme(scheme.clone(), order)?;
-            context.afford(cost::quantize(tensor.shape(), &scheme))?;
+            context.afford(scheme.format.cost(&scheme, tensor.shape()))?;
             let operand = Operand::Real { tensor, scheme: &scheme };
-            context.reserve(working_bytes(tensor, &scheme).map_err(at)?)?;
+            context.reserve(scheme.format.working_bytes(&scheme, tensor).map_err(at)?)?;
             let weight = Weight::new(&operand, order, context.task).map_err(at)?;
             context.take(0)?;
             let float =
@@ -250,13 +260,13 @@ fn weights(
             context.take(0)?;
             Ok((weight, float))
         }
-        Given::Coded(item) => {
+        Given::Coded(coded) => {
             let operand = Operand::Coded {
-                codes: &item.codes,
-                scale: item.scale.as_ref(),
-                zero_point: item.zero_point.as_ref(),
-                granularity: coded_granularity(item, order),
-                stated: item.stated,
+                codes: &coded.codes,
+                scale: coded.scale.as_ref(),
+                zero_point: coded.zero_point.as_ref(),
+                granularity: coded_granularity(coded, order),
+                stated: coded.stated,
             };
             let weight = Weight::new(&operand, order, context.task).map_err(at)?;
             context.take(0)?;
@@ -302,9 +312,9 @@ const fn outputs(order: Order) -> Granularity {
 }
 
 /// Which codes share parameters: several of them are those of outputs where nothing else is named.
-fn coded_granularity(item: &Item, order: Order) -> Granularity {
-    let unnamed = if item.several().is_some() { outputs(order) } else { Granularity::Tensor };
-    item.granularity.unwrap_or(unnamed)
+fn coded_granularity(coded: &Unpacked, order: Order) -> Granularity {
+    let unnamed = if coded.has_several() { outputs(order) } else { Granularity::Tensor };
+    coded.named.unwrap_or(unnamed)
 }
 
 /// How weights are quantized: with 8 bits and one scale an output, unless something else is named.
@@ -314,15 +324,13 @@ fn weight_scheme(scheme: Option<Value>, order: Order) -> Result<Scheme, Error> {
         Some(scheme) => options_of_value(scheme, pointer)?,
         None => Options::default(),
     };
-    let mut scheme = options.resolve(&Origin::Body(pointer.to_owned()))?;
+    let origin = Origin::Body(pointer.to_owned());
+    let mut scheme = options::resolve(&options, &origin)?;
     if !options.names_granularity() {
         scheme.granularity = outputs(order);
     }
-    if scheme.numerics.bits > 8 {
-        return Err(Error::new(Kind::InvalidOption, "layers have weights of up to 8 bits")
-            .at(Place::Pointer(format!("{pointer}/bits")))
-            .cure("use bits 2 to 8"));
-    }
+    let at = |error| Error::of_quant(error, |field| origin.place(field));
+    scheme.multiplied("weights of layers").map_err(at)?;
     Ok(scheme)
 }
 
@@ -393,7 +401,8 @@ fn json_weight(
         if let Some(scheme) = query {
             fields.insert("scheme", scheme);
         }
-        return Ok(Given::Coded(Box::new(json_item(&members, base, &fields, context)?)));
+        let item = json_item(&members, base, &fields, context)?;
+        return Ok(Given::Coded(Box::new(item.integers(context)?)));
     }
     let scheme = json::find(&members, "scheme");
     let scheme = scheme.map(|m| context.read_option(m.value, "/weight/scheme")).transpose()?;
@@ -428,7 +437,7 @@ fn decode_safetensors(
                 None => Options::default(),
             };
             let item = safetensors_item(name.to_owned(), &mut parts, &metadata, &query, context)?;
-            Some(Given::Coded(Box::new(item)))
+            Some(Given::Coded(Box::new(item.integers(context)?)))
         }
         (None, None) => None,
     };

@@ -5,6 +5,9 @@ use utoipa::ToSchema;
 
 use crate::api::documents::ProductReportDoc;
 use quantd_core::layer::{Definition, Geometry, Layer, Output};
+use quantd_core::word::Word;
+
+use super::create::LayerKind;
 use quantd_kernels::scalar::Affine;
 
 /// Codes of weights.
@@ -225,17 +228,20 @@ impl LayerDoc {
         let (own_scale, own_zero_point) = parts(layer.output().affine());
         let requantize = layer.requantization().map(|definition| definition.name());
         let (kind, convolution) = match layer.geometry() {
-            Geometry::Linear => ("linear", None),
+            Geometry::Linear => (LayerKind::Linear, None),
             Geometry::Conv(conv) => {
                 let (stride, padding, dilation) = (conv.stride, conv.padding, conv.dilation);
-                ("conv2d", Some(ConvDoc { stride, padding, dilation, groups: conv.groups }))
+                (
+                    LayerKind::Conv2d,
+                    Some(ConvDoc { stride, padding, dilation, groups: conv.groups }),
+                )
             }
         };
         let requantize = requantize.filter(|_| matches!(layer.output(), Output::Codes { .. }));
         Self {
             name: String::new(),
             version: 0,
-            kind,
+            kind: kind.name(),
             loaded: true,
             weight: Some(WeightDoc {
                 shape: layer.weight_dims().to_vec(),
@@ -273,7 +279,7 @@ impl LayerDoc {
         Self {
             name: String::new(),
             version: 0,
-            kind: "chain",
+            kind: LayerKind::Chain.name(),
             loaded: true,
             weight: None,
             bias: None,

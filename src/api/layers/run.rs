@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::api::answer::Answer;
+use crate::api::answer::{Answer, fact};
 use crate::api::compare::only;
 use crate::api::context::Context;
 use crate::api::documents::ProductReportDoc;
@@ -95,12 +95,12 @@ pub fn answer(
     let affine = hosted.links().last().and_then(|link| link.layer.output().affine());
     let version = hosted.version.to_string();
     let mut facts = vec![
-        ("quantd-layer", hosted.name.as_str().to_owned()),
-        ("quantd-layer-version", version.clone()),
+        (fact("layer"), hosted.name.as_str().to_owned()),
+        (fact("layer_version"), version.clone()),
     ];
     if let Some(affine) = affine {
-        facts.push(("quantd-scale", affine.scale.to_string()));
-        facts.push(("quantd-zero-point", affine.zero_point.to_string()));
+        facts.push((fact("scale"), affine.scale.to_string()));
+        facts.push((fact("zero_point"), affine.zero_point.to_string()));
     }
     match format {
         Format::Json => Answer::object(&mut |bytes| context.take(bytes), |writer| {

@@ -12,7 +12,7 @@ use crate::api::error::Place;
 use crate::api::name::Name;
 use quantd_codec::{Limits, safetensors};
 use quantd_core::Task;
-use quantd_core::codes::Stated;
+use quantd_core::format::integer::Stated;
 use quantd_core::layer::{
     Activation, Conv, Definition, Geometry, Input, Layer, Order, Output, Parameters, Weight,
 };
@@ -20,6 +20,7 @@ use quantd_core::matmul::{Operand, Requantization};
 use quantd_core::params::{Numerics, Profile};
 use quantd_core::scheme::{Granularity, NanPolicy};
 use quantd_core::tensor::{Buffer, DType, Reals, Shape, Tensor};
+use quantd_core::word::Word;
 use quantd_kernels::scalar::Affine;
 
 use super::documents::LayerDoc;
@@ -122,7 +123,7 @@ impl Coding {
     }
 
     fn numerics(&self) -> Option<Numerics> {
-        let profile = Profile::ALL.into_iter().find(|one| one.name() == self.profile)?;
+        let profile = Profile::find(&self.profile)?;
         let Self { bits, signed, symmetric, restricted, .. } = *self;
         (2..=8).contains(&bits).then_some(Numerics { profile, bits, signed, symmetric, restricted })
     }
@@ -144,7 +145,7 @@ impl Coding {
     }
 
     fn input(&self) -> Option<Input> {
-        let nan = NanPolicy::ALL.into_iter().find(|one| one.name() == self.nan)?;
+        let nan = NanPolicy::find(&self.nan)?;
         let parameters = match (self.affine()?, self.per_token) {
             (Some(affine), _) => Parameters::Static(affine),
             (None, true) => Parameters::Token,
@@ -159,9 +160,7 @@ impl Kind {
         let Some(coding) = &self.output else { return Some(Output::F32) };
         let requantization = match &self.requantize {
             None => None,
-            Some(name) => {
-                Some(Requantization::ALL.into_iter().find(|one| one.name() == name.as_str())?)
-            }
+            Some(name) => Some(Requantization::find(name.as_str())?),
         };
         Some(Output::Codes {
             numerics: coding.numerics()?,
@@ -376,7 +375,7 @@ fn definition(
     let float = float.and_then(|float| {
         Tensor::from_elements(DType::F32, float.shape().clone(), &float.elements::<f32>())
     });
-    let activation = Activation::ALL.into_iter().find(|one| one.name() == kind.activation)?;
+    let activation = Activation::find(&kind.activation)?;
     let input = kind.input.input()?;
     Some(Ok(Definition { geometry, weight, bias, float, input, output, activation }))
 }

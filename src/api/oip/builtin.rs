@@ -2,25 +2,38 @@
 
 use serde_json::Value;
 
-use crate::api::coded::{Item, coding, unpacked};
+use crate::api::coded::Item;
 use crate::api::context::Context;
 use crate::api::dequantize::{self, output_dtype};
 use crate::api::documents::ReportDoc;
 use crate::api::error::{Error, Kind, Place};
-use crate::api::fields::Origin;
 use crate::api::matmul::{self, Request, Side};
-use crate::api::options::{Options, SCHEME_FIELDS};
+use crate::api::options::{self, SCHEME_FIELDS};
 use crate::api::payload;
 use crate::api::quantize;
 use quantd_codec::Limits;
 use quantd_codec::oip::{Input, Output};
-use quantd_core::codes::Stated;
-use quantd_core::cost;
+use quantd_core::format::integer::{Unpacked, ZERO_POINT};
+use quantd_core::format::{CODES, Coded, Parts};
 use quantd_core::matmul::Report as ProductReport;
+use quantd_core::scheme::{Options, Scheme};
 use quantd_core::tensor::{DType, Reals, Shape, Tensor};
 
 use super::exchange::Call;
 use super::models::{Model, Operation};
+
+/// What models call codes.
+const Q: &str = "q";
+
+/// What models call a part.
+pub(super) fn input_name(part: &'static str) -> &'static str {
+    if part == CODES { Q } else { part }
+}
+
+/// The fields of schemes that models take: their names say the preset.
+fn fields_of_models() -> &'static [&'static str] {
+    SCHEME_FIELDS.split_first().map_or(&[], |(_, fields)| fields)
+}
 
 /// Carries a request to a built-in model out; gives all its outputs.
 ///
@@ -56,7 +69,7 @@ fn internal() -> Error {
 }
 
 /// The scheme fields among the parameters, over those of the preset.
-fn options(preset: &str, call: &mut Call) -> Result<Options, Error> {
+fn options_over(preset: &str, call: &mut Call) -> Result<Options, Error> {
     for name in ["preset", "scheme"] {
         if call.fields.take(name).is_some() {
             return Err(call
@@ -66,7 +79,7 @@ fn options(preset: &str, call: &mut Call) -> Result<Options, Error> {
         }
     }
     call.fields.insert("preset", Value::String(preset.to_owned()));
-    Options::take(&mut call.fields)
+    options::take(&mut call.fields)
 }
 
 fn run_quantize(
@@ -76,8 +89,8 @@ fn run_quantize(
 ) -> Result<Vec<Output>, Error> {
     let known = ["x"];
     let origin = call.fields.origin().clone();
-    let scheme = options(preset, call)?.resolve(&origin)?;
-    call.fields.clone().finish(&SCHEME_FIELDS[1..18])?;
+    let scheme = options::resolve(&options_over(preset, call)?, &origin)?;
+    call.fields.clone().finish(fields_of_models())?;
     let Input { tensor, .. } = call.require("x", &known)?;
     call.finish_inputs(&known)?;
     let located = |error| {
@@ -86,26 +99,34 @@ fn run_quantize(
             field => origin.place(field),
         })
     };
-    context.afford(cost::quantize(tensor.shape(), &scheme))?;
+    context.afford(scheme.format.cost(&scheme, tensor.shape()))?;
     let format = (call.format(), &mut *context);
     let made = quantize::quantize_one(tensor, &scheme, false, format, located)?;
     context.release(made.text);
-    let mut q = output("q", made.codes);
-    if scheme.packed {
-        let letter = if scheme.numerics.signed { 'I' } else { 'U' };
-        let dims: Vec<_> = made.shape.iter().map(usize::to_string).collect();
-        q.parameters = vec![
-            ("quantd_dtype", format!("{letter}{}", scheme.numerics.bits)),
-            ("quantd_packing", format!("int{}_lo_hi", scheme.numerics.bits)),
-            ("quantd_shape", format!("[{}]", dims.join(","))),
-        ];
+    let mut outputs = Vec::new();
+    for part in made.parts {
+        outputs.push(match part.name {
+            CODES => Output { parameters: packing(&scheme, &made.shape), ..output(Q, part.tensor) },
+            ZERO_POINT => output(ZERO_POINT, vector(widened(&part.tensor).ok_or_else(internal)?)),
+            name => output(name, vector(part.tensor)),
+        });
     }
-    Ok(vec![
-        q,
-        output("scale", vector(made.scale)),
-        output("zero_point", vector(widened(&made.zero_point).ok_or_else(internal)?)),
-        metrics(&figures(&made.report)).ok_or_else(internal)?,
-    ])
+    outputs.push(metrics(&figures(&made.report)).ok_or_else(internal)?);
+    Ok(outputs)
+}
+
+/// What packed codes are, which the protocol has no types for.
+fn packing(scheme: &Scheme, shape: &[usize]) -> Vec<(&'static str, String)> {
+    if !scheme.packed {
+        return Vec::new();
+    }
+    let letter = if scheme.numerics.signed { 'I' } else { 'U' };
+    let dims: Vec<_> = shape.iter().map(usize::to_string).collect();
+    vec![
+        ("quantd_dtype", format!("{letter}{}", scheme.numerics.bits)),
+        ("quantd_packing", format!("int{}_lo_hi", scheme.numerics.bits)),
+        ("quantd_shape", format!("[{}]", dims.join(","))),
+    ]
 }
 
 /// Zero points as I32, whatever the type of the codes.
@@ -159,37 +180,34 @@ fn run_dequantize(
     call: &mut Call,
     context: &mut Context<'_>,
 ) -> Result<Vec<Output>, Error> {
-    let known = ["q", "scale", "zero_point"];
     let dtype = output_dtype(&mut call.fields)?;
-    let shape = payload::shape(&mut call.fields, context.limits)?;
-    let mut options = options(preset, call)?;
+    let mut shape = payload::shape(&mut call.fields, context.limits)?;
+    let mut options = options_over(preset, call)?;
     let own = ["output_dtype", "shape"];
-    let known_fields: Vec<_> = own.into_iter().chain(SCHEME_FIELDS[1..18].to_vec()).collect();
+    let known_fields: Vec<_> = own.iter().chain(fields_of_models()).copied().collect();
     call.fields.clone().finish(&known_fields)?;
-    let q = call.require("q", &known)?;
-    let scale = call.require("scale", &known)?;
-    let zero_point = call.take("zero_point").map(|input| input.tensor);
-    call.finish_inputs(&known)?;
+    let types = options.format().types(&options);
+    let names: Vec<_> = types.iter().map(|part| input_name(part.name)).collect();
     let place = Place::Pointer("/inputs/0".to_owned());
-    let shape = match shape_of(&q, &place, context.limits)? {
-        Some(packed) => {
+    let mut parts = Parts::default();
+    for (part, name) in types.iter().zip(&names) {
+        let input = match part.required {
+            true => Some(call.require(name, &names)?),
+            false => call.take(name),
+        };
+        let Some(input) = input else { continue };
+        if part.name == CODES
+            && let Some(packed) = shape_of(&input, &place, context.limits)?
+        {
             options.packed = Some(true);
-            Some(packed)
+            shape = Some(packed);
         }
-        None => shape,
-    };
-    let coding = coding(&options, call.fields.origin())?;
-    let codes = unpacked(q.tensor, shape, &coding, &place, context)?;
-    let item = Item {
-        name: String::new(),
-        codes,
-        scale: Some(scale.tensor),
-        zero_point,
-        granularity: coding.granularity,
-        stated: coding.stated,
-        place: call.fields.origin().clone(),
-    };
-    let restored = dequantize::restore(item, dtype, call.format(), context)?;
+        parts.push(part.name, input.tensor);
+    }
+    call.finish_inputs(&names)?;
+    let coded = Coded { parts, shape, options };
+    let item = Item { name: String::new(), coded, place: call.fields.origin().clone() };
+    let restored = dequantize::restore(&item, dtype, call.format(), context)?;
     context.release(dequantize::text_bytes(&restored, call.format()));
     Ok(vec![output("x", restored)])
 }
@@ -243,14 +261,5 @@ fn side(name: &str, call: &mut Call, transposed: bool, known: &[&str]) -> Result
     }
     let scale = call.take(&format!("{name}_scale")).map(|input| input.tensor);
     let zero_point = call.take(&format!("{name}_zero_point")).map(|input| input.tensor);
-    let item = Item {
-        name: String::new(),
-        codes: tensor,
-        scale,
-        zero_point,
-        granularity: None,
-        stated: Stated::default(),
-        place: Origin::Body(format!("/{name}")),
-    };
-    Ok(Side::coded(name, item, transposed))
+    Ok(Side::coded(name, Unpacked::bare(tensor, scale, zero_point), transposed))
 }

@@ -2,10 +2,13 @@
 
 use std::sync::LazyLock;
 
-use crate::api::fields::Origin;
 use crate::api::presets::{self, PRESETS};
+use quantd_core::format::PartShape;
+use quantd_core::format::integer::ZERO_POINT;
 use quantd_core::scheme::{Granularity, Scheme};
-use quantd_core::tensor::DType;
+use quantd_core::tensor::{DType, Shape};
+
+use super::builtin::input_name;
 
 /// The version of every built-in model.
 pub const VERSION: u64 = 1;
@@ -48,12 +51,12 @@ pub struct Model {
 /// Every built-in model.
 pub static CATALOG: LazyLock<Vec<Model>> = LazyLock::new(|| {
     let schemes = PRESETS.iter().filter_map(|preset| {
-        let scheme = presets::find(preset.name)?.resolve(&Origin::Query).ok()?;
+        let scheme = presets::find(preset.name)?.resolve().ok()?;
         Some((preset.name, scheme))
     });
     let schemes: Vec<_> = schemes.collect();
-    let quantize = schemes.iter().map(|(name, scheme)| quantize(name, scheme));
-    let dequantize = schemes.iter().map(|(name, scheme)| dequantize(name, scheme));
+    let quantize = schemes.iter().filter_map(|(name, scheme)| quantize(name, scheme));
+    let dequantize = schemes.iter().filter_map(|(name, scheme)| dequantize(name, scheme));
     quantize.chain(dequantize).chain([matmul()]).collect()
 });
 
@@ -67,45 +70,47 @@ fn spec(name: &'static str, dtype: DType, dims: &[i64]) -> Spec {
     Spec { name, dtype, dims: dims.to_vec() }
 }
 
-/// Dimensions of the tensor and of its scales. Tensors of any rank are taken:
-/// these are those of the usual one.
-const fn dims(granularity: Granularity) -> (&'static [i64], &'static [i64]) {
+/// Dimensions of the usual tensor: those of any rank are taken.
+const fn dims(granularity: Granularity) -> &'static [i64] {
     match granularity {
-        Granularity::Tensor => (&[-1], &[1]),
-        Granularity::Channel { .. } => (&[-1, -1], &[-1]),
-        Granularity::Group { .. } | Granularity::Block { .. } | Granularity::Token => {
-            (&[-1, -1], &[-1, -1])
-        }
+        Granularity::Tensor => &[-1],
+        Granularity::Channel { .. }
+        | Granularity::Group { .. }
+        | Granularity::Block { .. }
+        | Granularity::Token => &[-1, -1],
     }
 }
 
-fn quantize(preset: &'static str, scheme: &Scheme) -> Model {
-    let (tensor, scale) = dims(scheme.granularity);
-    Model {
-        name: format!("quantize_{preset}"),
-        operation: Operation::Quantize(preset),
-        inputs: vec![spec("x", DType::F32, tensor)],
-        outputs: vec![
-            spec("q", scheme.numerics.code_type().dtype(), tensor),
-            spec("scale", DType::F32, scale),
-            spec("zero_point", DType::I32, scale),
-            spec("metrics", DType::F64, &[-1]),
-        ],
-    }
+/// The parts of a tensor as models name them.
+fn parts(scheme: &Scheme, tensor: &[i64]) -> Option<Vec<Spec>> {
+    /// A shape that every format can hold.
+    const SIZE: usize = 256;
+    let shape = Shape::new(vec![SIZE; tensor.len()]).ok()?;
+    let parts = scheme.format.parts(scheme, &shape, DType::F32).ok()?;
+    let part = |part: PartShape| Spec {
+        name: input_name(part.name),
+        dtype: if part.name == ZERO_POINT { DType::I32 } else { part.dtype },
+        // One number is a vector, as the protocol's clients expect.
+        dims: if part.dims.is_empty() { vec![1] } else { vec![-1; part.dims.len()] },
+    };
+    Some(parts.into_iter().map(part).collect())
 }
 
-fn dequantize(preset: &'static str, scheme: &Scheme) -> Model {
-    let (tensor, scale) = dims(scheme.granularity);
-    Model {
-        name: format!("dequantize_{preset}"),
-        operation: Operation::Dequantize(preset),
-        inputs: vec![
-            spec("q", scheme.numerics.code_type().dtype(), tensor),
-            spec("scale", DType::F32, scale),
-            spec("zero_point", DType::I32, scale),
-        ],
-        outputs: vec![spec("x", DType::F32, tensor)],
-    }
+fn quantize(preset: &'static str, scheme: &Scheme) -> Option<Model> {
+    let tensor = dims(scheme.granularity);
+    let mut outputs = parts(scheme, tensor)?;
+    outputs.push(spec("metrics", DType::F64, &[-1]));
+    let name = format!("quantize_{preset}");
+    let inputs = vec![spec("x", DType::F32, tensor)];
+    Some(Model { name, operation: Operation::Quantize(preset), inputs, outputs })
+}
+
+fn dequantize(preset: &'static str, scheme: &Scheme) -> Option<Model> {
+    let tensor = dims(scheme.granularity);
+    let inputs = parts(scheme, tensor)?;
+    let name = format!("dequantize_{preset}");
+    let outputs = vec![spec("x", DType::F32, tensor)];
+    Some(Model { name, operation: Operation::Dequantize(preset), inputs, outputs })
 }
 
 fn matmul() -> Model {

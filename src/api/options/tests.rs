@@ -1,4 +1,6 @@
 use super::*;
+use quantd_core::params::Numerics;
+use quantd_core::scheme::{Granularity, RangeMethod};
 use serde_json::json;
 
 #[track_caller]

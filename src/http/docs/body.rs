@@ -11,7 +11,7 @@ use utoipa::{PartialSchema, ToSchema};
 use crate::api::documents::{ProductReportDoc, ReportDoc, SchemeDoc};
 
 use super::query::SchemeQuery;
-use super::words::{
+use crate::api::words::{
     Dtype, GranularityName, PresetName, ProductDtype, RealDtype, RequantizeName, ScaleDtype,
     SortName,
 };

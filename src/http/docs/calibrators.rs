@@ -5,37 +5,9 @@ use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
 
 use super::body::{Numbers, OneOrMore, TensorBody};
-use super::words::{PresetName, ProfileName, ScaleDtype};
-
-/// Names of the ways in which calibrators find ranges.
-#[derive(Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub(in crate::http) enum LearntRange {
-    MinMax,
-    MovingAverage,
-    Percentile,
-    Mse,
-    EntropyOrt,
-    EntropyTensorrt,
-    EntropyModelopt,
-    CrossEntropy,
-}
-
-/// Names of the granularities that calibrators have.
-#[derive(Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub(in crate::http) enum LearntGranularity {
-    Tensor,
-    Channel,
-}
-
-/// What calibrators make of NaN.
-#[derive(Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub(in crate::http) enum LearntNan {
-    Refuse,
-    Ignore,
-}
+use crate::api::words::{
+    LearntGranularity, LearntNan, LearntRange, PresetName, ProfileName, ScaleDtype,
+};
 
 /// The name of a calibrator.
 #[derive(IntoParams)]

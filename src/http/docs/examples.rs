@@ -54,7 +54,7 @@ pub(in crate::http) fn quantize_answer_example() -> Value {
         "zero_point": 0,
         "scale_dtype": "F32",
         "scheme": {
-            "bits": 8, "signed": true, "symmetric": true, "restricted": true,
+            "format": "int", "bits": 8, "signed": true, "symmetric": true, "restricted": true,
             "granularity": "tensor", "axis": null, "group_size": null, "block_shape": null,
             "range": "min_max", "percentile": null, "min": null, "max": null,
             "profile": "onnx", "nan": "refuse", "packed": false

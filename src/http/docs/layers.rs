@@ -7,7 +7,7 @@ use utoipa::openapi::{RefOr, Schema};
 use utoipa::{IntoParams, PartialSchema, ToSchema};
 
 use super::body::{Numbers, NumbersOrTensor, OperandBody, TensorBody};
-use super::words::{Dtype, PresetName, RequantizeName};
+use crate::api::words::{ActivationName, Dtype, LayerKind, PresetName, RequantizeName};
 
 /// The name in the path.
 #[derive(IntoParams)]
@@ -35,25 +35,6 @@ pub(in crate::http) struct RunRequest {
     /// Whether the request may be run together with others, which changes no byte of the answer.
     /// Default true.
     batch: Option<bool>,
-}
-
-/// Kinds of layers.
-#[derive(Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub(in crate::http) enum LayerKind {
-    Linear,
-    Conv2d,
-    Chain,
-}
-
-/// Functions applied to results.
-#[derive(Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub(in crate::http) enum ActivationName {
-    None,
-    Relu,
-    Gelu,
-    GeluTanh,
 }
 
 /// One size for all sides, or one for each.

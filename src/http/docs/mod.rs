@@ -8,7 +8,6 @@ mod calibrators;
 mod examples;
 mod layers;
 mod query;
-mod words;
 
 use utoipa::IntoResponses;
 

@@ -4,9 +4,9 @@ use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
 use super::body::OneOrMore;
-use super::words::{
-    Dtype, GranularityName, NanName, OutputName, PresetName, ProductDtype, ProfileName, RangeName,
-    RealDtype, RequantizeName, SampleName, ScaleDtype, SortName,
+use crate::api::words::{
+    Dtype, FormatName, GranularityName, NanName, OutputName, PresetName, ProductDtype, ProfileName,
+    RangeName, RealDtype, RequantizeName, SampleName, ScaleDtype, SortName,
 };
 
 /// How to quantize. Every field may be left out; what is given is checked
@@ -18,6 +18,8 @@ use super::words::{
 pub(in crate::http) struct SchemeQuery {
     /// A common scheme to start from; other fields override it.
     preset: Option<PresetName>,
+    /// How numbers are stored. Default int.
+    format: Option<FormatName>,
     /// Bits of a code: 2 to 8, or 16. Default 8.
     #[schema(minimum = 2, maximum = 16)]
     #[param(minimum = 2, maximum = 16)]

@@ -316,7 +316,7 @@ impl Calibrators {
             Mutex::new(State { learnt: Arc::clone(&learnt), found: Found::default(), room });
         let calibrator = Arc::new(Calibrator { name: name.clone(), setup: import.setup, state });
         let mut answer = calibrator.describe(&learnt, &Wanted::default(), context)?;
-        answer.facts.push(("location", format!("/v1/calibrators/{name}")));
+        answer.facts.push(("location".into(), format!("/v1/calibrators/{name}")));
         self.insert(name, calibrator, replace)?;
         Ok(answer)
     }

@@ -74,7 +74,7 @@ impl Service {
             answer = answer.laid_out(&mut |bytes| permit.grow_by(bytes))?;
         }
         if is_new {
-            answer.facts.push(("location", format!("/v1/layers/{}", doc.name)));
+            answer.facts.push(("location".into(), format!("/v1/layers/{}", doc.name)));
         }
         permit.shrink(answer.len());
         crate::telemetry::computed("make_layer", compute);

@@ -4,6 +4,8 @@ use crate::QuantError;
 use crate::layout::Layout;
 use crate::scheme::Granularity;
 use crate::tensor::Shape;
+use crate::word::Word;
+use crate::words;
 
 use super::{Slice, distinct, sample};
 
@@ -42,19 +44,41 @@ pub enum Method {
     },
 }
 
+words! {
+    /// The words for the ways in which calibrators find ranges.
+    pub enum MethodName {
+        /// From the smallest to the largest finite element.
+        MinMax = "min_max",
+        /// Averages of the ends of each batch.
+        MovingAverage = "moving_average",
+        /// Between two percentiles.
+        Percentile = "percentile",
+        /// Least squared error.
+        Mse = "mse",
+        /// Least KL divergence as ONNX Runtime computes it.
+        EntropyOrt = "entropy_ort",
+        /// Least KL divergence by the search of TensorRT.
+        EntropyTensorrt = "entropy_tensorrt",
+        /// The same as NVIDIA Model-Optimizer has it.
+        EntropyModelopt = "entropy_modelopt",
+        /// Least cross-entropy of softmax.
+        CrossEntropy = "cross_entropy",
+    }
+}
+
 impl Method {
-    /// Name in requests and answers.
+    /// The word for it.
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub const fn word(self) -> MethodName {
         match self {
-            Self::MinMax => "min_max",
-            Self::MovingAverage { .. } => "moving_average",
-            Self::Percentile(_) => "percentile",
-            Self::Mse => "mse",
-            Self::EntropyOrt => "entropy_ort",
-            Self::EntropyTensorrt => "entropy_tensorrt",
-            Self::EntropyModelopt => "entropy_modelopt",
-            Self::CrossEntropy { .. } => "cross_entropy",
+            Self::MinMax => MethodName::MinMax,
+            Self::MovingAverage { .. } => MethodName::MovingAverage,
+            Self::Percentile(_) => MethodName::Percentile,
+            Self::Mse => MethodName::Mse,
+            Self::EntropyOrt => MethodName::EntropyOrt,
+            Self::EntropyTensorrt => MethodName::EntropyTensorrt,
+            Self::EntropyModelopt => MethodName::EntropyModelopt,
+            Self::CrossEntropy { .. } => MethodName::CrossEntropy,
         }
     }
 
@@ -132,7 +156,7 @@ impl Plan {
         }
         if let Some(bins) = bins {
             if !method.takes_bins() {
-                let text = format!("does not go with range {}", method.name());
+                let text = format!("does not go with range {}", method.word().name());
                 return Err(QuantError::field("bins", text)
                     .cure("use range percentile or mse, or leave bins out"));
             }
@@ -171,10 +195,10 @@ impl Plan {
     /// The first part, by name, in which another plan keeps something else.
     #[must_use]
     pub fn difference(&self, other: &Self) -> Option<&'static str> {
-        if self.method.name() != other.method.name() {
+        if self.method.word() != other.method.word() {
             return Some("range");
         }
-        if self.granularity.name() != other.granularity.name() {
+        if self.granularity.word() != other.granularity.word() {
             return Some("granularity");
         }
         if self.granularity != other.granularity {

@@ -6,12 +6,12 @@
 
 use crate::tensor::{DType, Shape, Tensor};
 
-use super::super::codes::Stated;
 use super::super::cost::Cost;
-use super::super::dequantize::{Codes, dequantize};
 use super::super::scheme::Granularity;
 use super::super::{QuantError, Task};
 use super::{Geometry, Layer, Price};
+use crate::format::integer::Stated;
+use crate::format::integer::{Codes, dequantize};
 
 /// A layer of a chain that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]

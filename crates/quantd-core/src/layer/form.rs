@@ -1,6 +1,7 @@
 //! What goes into a layer and what comes out of it.
 
 use crate::tensor::DType;
+use crate::words;
 use quantd_kernels::real::Real;
 use quantd_kernels::scalar::{Affine, CodeRange};
 use quantd_kernels::{How, Isa};
@@ -61,34 +62,21 @@ pub enum Output {
     },
 }
 
-/// What is applied to the result.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Activation {
-    /// Nothing.
-    None,
-    /// The larger of it and 0.
-    Relu,
-    /// `x (1 + erf(x / sqrt 2)) / 2`.
-    Gelu,
-    /// `x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2`.
-    GeluTanh,
+words! {
+    /// What is applied to the real result.
+    pub enum Activation {
+        /// Nothing.
+        None = "none",
+        /// The larger of it and 0.
+        Relu = "relu",
+        /// `x (1 + erf(x / sqrt 2)) / 2`.
+        Gelu = "gelu",
+        /// `x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2`.
+        GeluTanh = "gelu_tanh",
+    }
 }
 
 impl Activation {
-    /// Every one, in the order in which messages list them.
-    pub const ALL: [Self; 4] = [Self::None, Self::Relu, Self::Gelu, Self::GeluTanh];
-
-    /// Name in requests and answers.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Relu => "relu",
-            Self::Gelu => "gelu",
-            Self::GeluTanh => "gelu_tanh",
-        }
-    }
-
     /// Replaces each number by the function of it; NaN stays NaN.
     pub(super) fn apply(self, isa: Isa, x: &mut [f32]) {
         match self {
@@ -117,7 +105,7 @@ impl Input {
     /// # Errors
     /// [`QuantError`] names the field that does not fit.
     pub fn new(scheme: &Scheme) -> Result<Self, QuantError> {
-        check_bits(&scheme.numerics)?;
+        scheme.multiplied("products")?;
         let parameters = match (fixed(scheme)?, scheme.granularity) {
             (Some(affine), Granularity::Tensor) => Parameters::Static(affine),
             (None, Granularity::Tensor) => Parameters::Tensor,
@@ -177,7 +165,7 @@ impl Output {
         scheme: &Scheme,
         requantization: Option<Requantization>,
     ) -> Result<Self, QuantError> {
-        check_bits(&scheme.numerics)?;
+        scheme.multiplied("products")?;
         if scheme.granularity != Granularity::Tensor {
             return Err(QuantError::field("granularity", "an output has one scale")
                 .cure("use tensor, or leave it out"));
@@ -206,14 +194,6 @@ impl Output {
             Self::Codes { affine, .. } => Some(*affine),
         }
     }
-}
-
-fn check_bits(numerics: &Numerics) -> Result<(), QuantError> {
-    if numerics.bits > 8 {
-        return Err(QuantError::field("bits", "products are of codes of up to 8 bits")
-            .cure("use bits 2 to 8"));
-    }
-    Ok(())
 }
 
 /// The parameters that a scheme gives ahead.

@@ -16,7 +16,6 @@ use quantd_kernels::real::Real;
 use quantd_kernels::scalar::{Affine, CodeRange, Extent};
 use quantd_kernels::table::Table;
 
-use super::super::codes::first_outside;
 use super::super::extent::extents;
 use super::super::layout::{CHUNK, Layout};
 use super::super::matmul::Requantization;
@@ -27,6 +26,7 @@ use super::super::{QuantError, Task};
 use super::conv::Plan;
 use super::weight::Packed;
 use super::{Activation, Geometry, Layer, Output, Parameters};
+use crate::format::integer::first_outside;
 
 /// What a caller sent.
 enum Source<'a> {

@@ -1,7 +1,8 @@
 use super::*;
 
 use crate::Task;
-use crate::codes::Stated;
+use crate::format::INTEGER;
+use crate::format::integer::Stated;
 use crate::matmul::Operand;
 use crate::params::{Numerics, Profile};
 use crate::scheme::{Granularity, NanPolicy, RangeMethod, Scheme};
@@ -32,7 +33,7 @@ fn numerics(bits: u32, signed: bool, symmetric: bool) -> Numerics {
 
 fn scheme(numerics: Numerics, granularity: Granularity) -> Scheme {
     let (range, nan) = (RangeMethod::MinMax, NanPolicy::Refuse);
-    Scheme { numerics, granularity, range, nan, packed: false }
+    Scheme { format: &INTEGER, numerics, granularity, range, nan, packed: false }
 }
 
 fn weight(order: Order, w: &Tensor, scheme: &Scheme) -> Weight {

@@ -5,13 +5,13 @@ use bytemuck::Pod;
 use crate::tensor::{DType, Shape, Tensor};
 use quantd_kernels::gemm::{Codes, GroupedRhs, PackedInt4, PackedRhs, Rhs};
 
-use super::super::codes::Stated;
-use super::super::dequantize::dequantize;
 use super::super::layout::resolve_axis;
 use super::super::matmul::{Coded, ColumnParameters, Operand};
 use super::super::scheme::Granularity;
 use super::super::transpose::transposed;
 use super::super::{QuantError, Task};
+use crate::format::integer::Stated;
+use crate::format::integer::dequantize;
 
 /// How weights lie in the tensor that was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -254,7 +254,7 @@ impl Weight {
         };
         let scale = vector(DType::F32, &self.scales)?;
         let zero_point = vector(DType::I32, &self.zero_points)?;
-        let parts = super::super::dequantize::Codes {
+        let parts = crate::format::integer::Codes {
             codes: &self.codes,
             scale: &scale,
             zero_point: Some(&zero_point),

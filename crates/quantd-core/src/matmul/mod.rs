@@ -8,6 +8,7 @@ mod run;
 use std::sync::Arc;
 
 use crate::tensor::{Buffer, DType, Shape, Tensor};
+use crate::words;
 
 use super::{QuantError, Task};
 use operand::RowParameters;
@@ -32,32 +33,17 @@ impl From<QuantError> for Fault {
     }
 }
 
-/// Definitions of requantization.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Requantization {
-    /// ONNX Runtime, in f32.
-    FloatOrt,
-    /// The reference of ONNX, in f64.
-    FloatOnnx,
-    /// gemmlowp and TFLite, rounding twice.
-    Gemmlowp,
-    /// TFLite, rounding once.
-    SingleRound,
-}
-
-impl Requantization {
-    /// Every definition, in the order in which messages list them.
-    pub const ALL: [Self; 4] = [Self::FloatOrt, Self::FloatOnnx, Self::Gemmlowp, Self::SingleRound];
-
-    /// Name in requests.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::FloatOrt => "float_ort",
-            Self::FloatOnnx => "float_onnx",
-            Self::Gemmlowp => "gemmlowp",
-            Self::SingleRound => "single_round",
-        }
+words! {
+    /// Whose definition of requantization.
+    pub enum Requantization {
+        /// ONNX Runtime, in f32.
+        FloatOrt = "float_ort",
+        /// The reference of ONNX, in f64.
+        FloatOnnx = "float_onnx",
+        /// gemmlowp and TFLite, rounding twice.
+        Gemmlowp = "gemmlowp",
+        /// TFLite, rounding once.
+        SingleRound = "single_round",
     }
 }
 
@@ -242,7 +228,7 @@ impl Batch {
 ///
 /// ```
 /// use quantd_core::Task;
-/// use quantd_core::codes::Stated;
+/// use quantd_core::format::integer::Stated;
 /// use quantd_core::matmul::{Fault, Form, Operand, Product, matmul};
 /// use quantd_core::scheme::Granularity;
 /// use quantd_core::tensor::{DType, Shape, Tensor};

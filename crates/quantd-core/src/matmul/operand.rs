@@ -5,12 +5,12 @@ use crate::tensor::{DType, Reals, Tensor};
 use quantd_kernels::gemm::Codes;
 use quantd_kernels::real::Real;
 
-use super::super::codes::Stated;
 use super::super::layout::{Layout, resolve_axis};
-use super::super::quantize::{encode, working_bytes};
 use super::super::scheme::{Granularity, Scheme};
 use super::super::{QuantError, Task};
 use super::Fault;
+use crate::format::integer::Stated;
+use crate::format::integer::encode;
 
 /// What a caller multiplies.
 #[derive(Debug)]
@@ -69,7 +69,7 @@ impl Operand<'_> {
         let (elements, slices, own) = match self {
             Self::Real { tensor, scheme } => {
                 let layout = Layout::new(scheme.granularity, tensor.shape())?;
-                let found = working_bytes(tensor, scheme)?;
+                let found = scheme.format.working_bytes(scheme, tensor)?;
                 let elements = tensor.shape().len();
                 (elements, layout.slices(), found.saturating_add(elements))
             }
@@ -106,10 +106,7 @@ impl Coded {
         let fault = |error| Fault { side, error };
         match operand {
             Operand::Real { tensor, scheme } => {
-                if scheme.numerics.bits > 8 {
-                    let error = QuantError::field("bits", "products are of codes of up to 8 bits");
-                    return Err(fault(error.cure("use bits 2 to 8")));
-                }
+                scheme.multiplied("products").map_err(fault)?;
                 let made = encode(tensor, scheme, task).map_err(fault)?;
                 let zero_points = integers(&made.zero_point).unwrap_or_default();
                 let scales = Some(reals(&made.scale));

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::params::Profile;
+use crate::word::Word;
 use quantd_kernels::scalar::extent;
 
 fn check<T: Real>(values: &[T], line: usize, weights: &[u64], numerics: &Numerics) {
@@ -23,7 +24,13 @@ fn schemes() -> Vec<Numerics> {
     let kinds = kinds.into_iter().chain([(false, false, false)]);
     let of = |(signed, symmetric, restricted)| {
         [2, 3, 4, 5, 6, 7, 8, 16].into_iter().flat_map(move |bits| {
-            Profile::ALL.map(|profile| Numerics { profile, bits, signed, symmetric, restricted })
+            Profile::ALL.iter().map(move |&profile| Numerics {
+                profile,
+                bits,
+                signed,
+                symmetric,
+                restricted,
+            })
         })
     };
     kinds.flat_map(of).collect()

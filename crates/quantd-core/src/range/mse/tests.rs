@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::bounds::{Bounds, Summary};
 use super::*;
 use crate::params::Profile;
+use crate::word::Word;
 use quantd_kernels::scalar::extent;
 
 /// The first of the candidates with the least sum.
@@ -131,7 +132,13 @@ fn schemes() -> Vec<Numerics> {
     let of = |(signed, symmetric, restricted)| {
         let bits = [2, 3, 4, 5, 6, 7, 8, 16].into_iter();
         bits.flat_map(move |bits| {
-            Profile::ALL.map(|profile| Numerics { profile, bits, signed, symmetric, restricted })
+            Profile::ALL.iter().map(move |&profile| Numerics {
+                profile,
+                bits,
+                signed,
+                symmetric,
+                restricted,
+            })
         })
     };
     kinds.flat_map(of).collect()

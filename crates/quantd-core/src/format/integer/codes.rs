@@ -5,8 +5,8 @@ use rayon::prelude::*;
 use crate::tensor::{DType, Tensor};
 use quantd_kernels::scalar::CodeRange;
 
-use super::QuantError;
-use super::layout::CHUNK;
+use crate::QuantError;
+use crate::layout::CHUNK;
 
 /// What a caller says of codes beside their type.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -80,7 +80,7 @@ const fn range(signed: bool, bits: u32) -> CodeRange {
     clippy::cast_sign_loss,
     reason = "the low bits of numbers that the type holds"
 )]
-pub(super) fn first_outside(codes: &Tensor, range: CodeRange) -> Option<usize> {
+pub(crate) fn first_outside(codes: &Tensor, range: CodeRange) -> Option<usize> {
     let (low, span) = (range.min as u32, range.max.wrapping_sub(range.min) as u32);
     // Less the smallest code and without a sign, exactly those outside are above all others.
     match codes.dtype().size() {

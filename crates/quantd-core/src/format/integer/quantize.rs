@@ -5,21 +5,19 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use crate::tensor::{Buffer, DType, Shape, Tensor};
+use crate::tensor::{DType, Shape, Tensor};
 use quantd_kernels::real::Real;
-use quantd_kernels::scalar::{Affine, Code, Extent, Params};
-use quantd_kernels::sums::{ErrorSums, LaneSums};
-use quantd_kernels::table::{Spread, Table};
-use quantd_kernels::{Filling, How, Stores};
+use quantd_kernels::scalar::{Affine, Code, Extent};
+use quantd_kernels::sums::ErrorSums;
+use quantd_kernels::table::Table;
 
-use super::layout::{CHUNK, Layout};
-use super::params::{CodeType, Numerics, Range};
-use super::range;
-use super::report::{Report, Size};
-use super::scheme::{Granularity, NanPolicy, RangeMethod, Scheme};
-use super::source::{Source, Sources};
-use super::walk::Walk;
-use super::{QuantError, Task};
+use super::work::Work;
+use crate::layout::Layout;
+use crate::params::{CodeType, Numerics, Range};
+use crate::report::{Report, Size};
+use crate::scheme::{Granularity, NanPolicy, RangeMethod, Scheme};
+use crate::source::{Source, Sources};
+use crate::{QuantError, Task, extent, gather, layout, range};
 
 /// Codes and parameters of one tensor.
 #[derive(Clone, Debug)]
@@ -32,37 +30,29 @@ pub struct Encoded {
     pub zero_point: Tensor,
 }
 
-/// Codes, parameters and report of one tensor.
-#[derive(Clone, Debug)]
-pub struct Quantized {
-    /// Codes and parameters.
-    pub encoded: Encoded,
-    /// What was lost, over the whole tensor.
-    pub report: Report,
-    /// What was lost slice by slice, where that was asked for.
-    pub slices: Vec<Report>,
-}
-
 /// Slices that are worth handing to another thread where little is done to each.
 const PART: usize = 1 << 12;
 
 /// A tensor's elements with what several schemes of one granularity share.
 #[derive(Debug)]
-pub struct Prepared<'a, T: Real> {
-    x: &'a Source<'a, T>,
+pub(super) struct Prepared<'a, T: Real> {
+    pub(super) x: &'a Source<'a, T>,
     dims: &'a [usize],
     granularity: Granularity,
-    layout: Layout,
-    extents: Vec<Extent<T>>,
-    total: Extent<T>,
+    pub(super) layout: Layout,
+    pub(super) extents: Vec<Extent<T>>,
+    pub(super) total: Extent<T>,
     source_bits: usize,
 }
+
+/// What it makes of a tensor, what was lost over the whole of it, and slice by slice where that was asked for.
+type Quantized = (Encoded, Report, Vec<Report>);
 
 /// Quantizes `tensor`; with `per_slice` also reports on each slice.
 ///
 /// # Errors
 /// [`QuantError`] when the scheme does not fit the tensor, or NaN is refused.
-pub fn quantize(
+pub(super) fn quantize(
     tensor: &Tensor,
     scheme: &Scheme,
     per_slice: bool,
@@ -102,11 +92,44 @@ pub fn encode(tensor: &Tensor, scheme: &Scheme, task: &Task) -> Result<Encoded, 
     }
 }
 
+/// The reports of schemes on one tensor. The extents of the slices are found once for each granularity, not once a
+/// scheme.
+///
+/// # Errors
+/// The index of the first scheme that does not fit the tensor, and why.
+pub(super) fn measure<T: Real>(
+    x: &Source<'_, T>,
+    tensor: &Tensor,
+    schemes: &[&Scheme],
+    task: &Task,
+) -> Result<Vec<Report>, (usize, QuantError)> {
+    let mut reports: Vec<Option<Report>> = vec![None; schemes.len()];
+    // One granularity after the other, so that one table of slices is held at a time.
+    for first in 0..schemes.len() {
+        if reports[first].is_some() {
+            continue;
+        }
+        let granularity = schemes[first].granularity;
+        let prepared =
+            Prepared::new(x, tensor, granularity, task).map_err(|error| (first, error))?;
+        for i in first..schemes.len() {
+            if schemes[i].granularity == granularity {
+                let report = prepared.measure(schemes[i], task).map_err(|error| (i, error))?;
+                reports[i] = Some(report);
+            }
+            if task.is_cancelled() {
+                return Ok(Vec::new());
+            }
+        }
+    }
+    Ok(reports.into_iter().flatten().collect())
+}
+
 /// Bytes beside a tensor and its codes that a scheme works with: what a search looks at, and the table of slices.
 ///
 /// # Errors
 /// [`QuantError`] when the granularity does not fit the shape.
-pub fn working_bytes(tensor: &Tensor, scheme: &Scheme) -> Result<usize, QuantError> {
+pub(super) fn working_bytes(tensor: &Tensor, scheme: &Scheme) -> Result<usize, QuantError> {
     const SLICE: usize = size_of::<Extent<f64>>() + 2 * size_of::<Affine<f64>>() + 8;
     let (elements, dtype) = (tensor.shape().len(), tensor.dtype());
     let compute = if dtype == DType::F64 { 8 } else { 4 };
@@ -133,14 +156,14 @@ impl<'a, T: Real> Prepared<'a, T> {
     ///
     /// # Errors
     /// [`QuantError`] when the granularity does not fit the shape.
-    pub fn new(
+    pub(super) fn new(
         x: &'a Source<'a, T>,
         tensor: &'a Tensor,
         granularity: Granularity,
         task: &Task,
     ) -> Result<Self, QuantError> {
         let layout = Layout::new(granularity, tensor.shape())?;
-        let extents = super::extent::extents(x, &layout, task);
+        let extents = extent::extents(x, &layout, task);
         let total =
             extents.par_iter().with_min_len(PART).copied().reduce(Extent::default, Extent::join);
         let source_bits = 8 * tensor.dtype().size();
@@ -159,7 +182,7 @@ impl<'a, T: Real> Prepared<'a, T> {
         let (encoded, sums) = self.encode(scheme, &table, scale_dtype, true, task)?;
         let work = Work { prepared: self, table: &table, scheme, task };
         let slices = if per_slice { work.slice_reports() } else { Vec::new() };
-        Ok(Quantized { encoded, report: self.report(&sums, scheme), slices })
+        Ok((encoded, self.report(&sums, scheme), slices))
     }
 
     /// Codes and parameters and, `with_sums`, what the codes lose.
@@ -197,7 +220,7 @@ impl<'a, T: Real> Prepared<'a, T> {
     ///
     /// # Errors
     /// [`QuantError`] when the scheme does not fit the tensor, or NaN is refused.
-    pub fn measure(&self, scheme: &Scheme, task: &Task) -> Result<Report, QuantError> {
+    pub(super) fn measure(&self, scheme: &Scheme, task: &Task) -> Result<Report, QuantError> {
         let table = Table::new(&self.affines(scheme, task)?);
         let sums = Work { prepared: self, table: &table, scheme, task }.measure();
         Ok(self.report(&sums, scheme))
@@ -208,7 +231,7 @@ impl<'a, T: Real> Prepared<'a, T> {
         Report::new(sums, self.total.nan, self.total.inf, size)
     }
 
-    fn size(&self, scheme: &Scheme, elements: usize, slices: usize) -> Size {
+    pub(super) fn size(&self, scheme: &Scheme, elements: usize, slices: usize) -> Size {
         let bits = scheme.numerics.bits;
         let zero_point = if scheme.numerics.symmetric { 0 } else { bits };
         let bits =
@@ -272,7 +295,7 @@ impl<'a, T: Real> Prepared<'a, T> {
     fn softmax_axis(&self, method: &RangeMethod) -> Result<Option<usize>, QuantError> {
         match (method, self.granularity, self.dims) {
             (RangeMethod::CrossEntropy { axis }, Granularity::Tensor, &[_, ..]) => {
-                super::layout::resolve_axis(*axis, self.dims.len()).map(Some)
+                layout::resolve_axis(*axis, self.dims.len()).map(Some)
             }
             _ => Ok(None),
         }
@@ -291,7 +314,7 @@ impl<'a, T: Real> Prepared<'a, T> {
         }
         let values = self.x.slice(&self.layout, slice);
         let (values, line) = match axis {
-            Some(axis) => (super::gather::lines(&values, self.dims, axis), self.dims[axis]),
+            Some(axis) => (gather::lines(&values, self.dims, axis), self.dims[axis]),
             None => (Cow::Borrowed(&*values), values.len()),
         };
         range::find(method, range::Slice { values: &values, extent, line }, numerics, task)
@@ -353,144 +376,4 @@ fn zero_points(code_type: CodeType, shape: Shape, zero_points: &[i32]) -> Option
         CodeType::I16 => collect::<i16>(dtype, shape, zero_points),
         CodeType::U16 => collect::<u16>(dtype, shape, zero_points),
     }
-}
-
-/// What a thread works in.
-struct Rooms<T> {
-    elements: Vec<T>,
-    spread: Spread<T>,
-}
-
-impl<T: Real> Default for Rooms<T> {
-    fn default() -> Self {
-        Self { elements: Vec::new(), spread: Spread::default() }
-    }
-}
-
-/// The walk over a tensor once the parameters of its slices are known.
-struct Work<'a, T: Real> {
-    prepared: &'a Prepared<'a, T>,
-    table: &'a Table<T>,
-    scheme: &'a Scheme,
-    task: &'a Task,
-}
-
-impl<T: Real> Work<'_, T> {
-    /// Writes all codes and, `with_sums`, measures what they lose, in one pass.
-    fn encode<C: Code>(&self, with_sums: bool) -> (Buffer, ErrorSums) {
-        let mut filling = Filling::of::<C>(self.prepared.x.len());
-        let (parts, written) = filling.parts::<C>(CHUNK);
-        let sums = sum(parts.enumerate().map_init(
-            Rooms::default,
-            |Rooms { elements, spread }, (i, codes)| {
-                let mut lanes = LaneSums::default();
-                if !self.task.is_cancelled() {
-                    self.prepared.x.parts_of_chunk(i, elements, |part, x| {
-                        let (start, codes) = (i * CHUNK + part.start, &mut codes[part]);
-                        let lanes = with_sums.then_some(&mut lanes);
-                        self.encode_part(start, (x, codes), spread, lanes);
-                    });
-                    written.whole(codes);
-                }
-                lanes.total()
-            },
-        ));
-        (filling.finish(), sums)
-    }
-
-    fn encode_part<C: Code>(
-        &self,
-        start: usize,
-        (x, codes): (&[T], &mut [C]),
-        spread: &mut Spread<T>,
-        mut lanes: Option<&mut LaneSums>,
-    ) {
-        let stores = Stores::of(size_of::<C>() * self.prepared.x.len());
-        let (walk, how) = (self.walk(), How { stores, ..self.how() });
-        let with_sums = lanes.is_some();
-        let visit = |[from, to]: [usize; 2], params: Params<'_, T>| {
-            let (x, codes) = (&x[from..to], &mut codes[from..to]);
-            match &mut lanes {
-                Some(lanes) => walk.isa.encode(x, params, how, codes, lanes),
-                None => walk.isa.quantize(x, params, how, codes),
-            }
-            if self.prepared.total.nan > 0 {
-                let nan = x.iter().zip(codes).enumerate().filter(|(_, (x, _))| x.is_nan());
-                nan.for_each(|(i, (_, code))| *code = C::from_code(self.nan_code(&params, i)));
-            }
-        };
-        if with_sums {
-            walk.pieces([start, start + x.len()], spread, visit);
-        } else {
-            walk.areas([start, start + x.len()], spread, visit);
-        }
-    }
-
-    fn measure(&self) -> ErrorSums {
-        let chunks = (0..self.prepared.x.chunks()).into_par_iter();
-        let (walk, how) = (self.walk(), self.how());
-        sum(chunks.map_init(Rooms::default, |Rooms { elements, spread }, i| {
-            let mut lanes = LaneSums::default();
-            if !self.task.is_cancelled() {
-                self.prepared.x.parts_of_chunk(i, elements, |part, x| {
-                    let (start, end) = (i * CHUNK + part.start, i * CHUNK + part.end);
-                    walk.pieces([start, end], spread, |[from, to], params| {
-                        walk.isa.measure(&x[from..to], params, how, &mut lanes);
-                    });
-                });
-            }
-            lanes.total()
-        }))
-    }
-
-    fn walk(&self) -> Walk<'_, T> {
-        Walk { isa: self.task.isa(), layout: &self.prepared.layout, table: self.table }
-    }
-
-    fn how(&self) -> How {
-        self.scheme.numerics.how()
-    }
-
-    fn nan_code(&self, params: &Params<'_, T>, i: usize) -> i32 {
-        let codes = self.scheme.numerics.code_range();
-        match self.scheme.nan {
-            NanPolicy::Refuse | NanPolicy::Min => codes.min,
-            NanPolicy::Zero => params.zero_point(i),
-            NanPolicy::Max => codes.max,
-        }
-    }
-
-    fn slice_reports(&self) -> Vec<Report> {
-        let (isa, how) = (self.task.isa(), self.how());
-        (0..self.table.len())
-            .into_par_iter()
-            .map_init(Vec::new, |elements, slice| {
-                let Prepared { x, layout, .. } = self.prepared;
-                let (pieces, params) =
-                    (layout.pieces(slice), Params::Same(self.table.affine(slice)));
-                let mut lanes = LaneSums::default();
-                if pieces.count == 1 {
-                    for at in (0..pieces.len).step_by(CHUNK) {
-                        let len = CHUNK.min(pieces.len - at);
-                        let x = x.part(pieces.start + at, len, elements);
-                        isa.measure(x, params, how, &mut lanes);
-                    }
-                } else {
-                    isa.measure(&x.slice(layout, slice), params, how, &mut lanes);
-                }
-                let extent = self.prepared.extents[slice];
-                let size = self.prepared.size(self.scheme, pieces.elements(), 1);
-                Report::new(&lanes.total(), extent.nan, extent.inf, size)
-            })
-            .collect()
-    }
-}
-
-/// Adds the sums of chunks in their order, whichever thread made them.
-fn sum(chunks: impl IndexedParallelIterator<Item = ErrorSums>) -> ErrorSums {
-    let parts: Vec<ErrorSums> = chunks.collect();
-    parts.iter().fold(ErrorSums::default(), |mut total, part| {
-        total.merge(part);
-        total
-    })
 }

@@ -6,7 +6,9 @@
 //! padded with zero bits. The stream carries neither count nor width: whoever
 //! unpacks must know both.
 
-use super::CodecError;
+use std::borrow::Cow;
+
+use crate::{ErrorKind, QuantError};
 
 /// Codes of one group: eight codes of `n` bits fill exactly `n` bytes, so that
 /// every group but the last starts and ends at a byte.
@@ -82,7 +84,7 @@ fn low(bits: u32) -> u64 {
 /// Bytes of `count` packed codes, or `None` when that overflows or `bits` is
 /// not in `1..=8`.
 #[must_use]
-pub fn packed_len(count: usize, bits: u32) -> Option<usize> {
+pub(super) fn packed_len(count: usize, bits: u32) -> Option<usize> {
     if !(1..=8).contains(&bits) {
         return None;
     }
@@ -93,21 +95,35 @@ pub fn packed_len(count: usize, bits: u32) -> Option<usize> {
     whole.checked_add(rest)
 }
 
+/// Refuses another number of bytes than so many packed codes take.
+///
+/// # Errors
+/// Says how many they take.
+pub(super) fn check_len(packed: &[u8], bits: u32, count: usize) -> Result<(), QuantError> {
+    let Some(expected) = packed_len(count, bits) else {
+        return Err(malformed("the width of packed codes must be 1 to 8 bits"));
+    };
+    if packed.len() != expected {
+        return Err(malformed(format!(
+            "{} bytes of packed codes where {count} codes of {bits} bits take {expected}",
+            packed.len()
+        )));
+    }
+    Ok(())
+}
+
 /// Unpacks `count` codes to one a byte, sign-extended to `i8` patterns when
 /// `signed`.
 ///
 /// # Errors
 /// The length is not exactly [`packed_len`], or a padding bit is set.
-pub fn unpack(packed: &[u8], bits: u32, signed: bool, count: usize) -> Result<Vec<u8>, CodecError> {
-    let Some(expected) = packed_len(count, bits) else {
-        return Err(CodecError::unsupported("the width of packed codes must be 1 to 8 bits"));
-    };
-    if packed.len() != expected {
-        return Err(CodecError::malformed(format!(
-            "{} bytes of packed codes where {count} codes of {bits} bits take {expected}",
-            packed.len()
-        )));
-    }
+pub(super) fn unpack(
+    packed: &[u8],
+    bits: u32,
+    signed: bool,
+    count: usize,
+) -> Result<Vec<u8>, QuantError> {
+    check_len(packed, bits, count)?;
     let width = usize::try_from(bits).unwrap_or(GROUP);
     let mut out = vec![0; count];
     let mut padding = 0;
@@ -123,10 +139,14 @@ pub fn unpack(packed: &[u8], bits: u32, signed: bool, count: usize) -> Result<Ve
         out.iter_mut().for_each(|code| *code = extend(*code, bits));
     }
     if padding != 0 {
-        return Err(CodecError::malformed("the padding bits of the last packed byte are not zero")
+        return Err(malformed("the padding bits of the last packed byte are not zero")
             .cure("zero the bits behind the last code"));
     }
     Ok(out)
+}
+
+fn malformed(detail: impl Into<Cow<'static, str>>) -> QuantError {
+    QuantError::of(ErrorKind::Malformed, "shape", detail)
 }
 
 /// Repeats the sign bit of a two's complement code of `bits` bits.

@@ -6,19 +6,20 @@ use bytemuck::Pod;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use crate::tensor::{Buffer, DType, Reals, Tensor};
+use crate::tensor::{Buffer, DType, Reals, Shape, Tensor};
 use quantd_kernels::real::Real;
 use quantd_kernels::scalar::{Affine, Code};
 use quantd_kernels::table::{Spread, Table};
 use quantd_kernels::{Filling, Stores};
 
-use super::codes::Stated;
-use super::layout::{CHUNK, Layout};
-use super::scheme::Granularity;
-use super::walk::Walk;
-use super::{QuantError, Task};
+use crate::layout::{CHUNK, Layout};
+use crate::scheme::Granularity;
+use crate::walk::Walk;
+use crate::{QuantError, Task};
 
-/// What was quantized, as an answer of [`quantize`](super::quantize::quantize) holds it.
+use super::codes::Stated;
+
+/// Codes one an element, and what they mean.
 #[derive(Debug)]
 pub struct Codes<'a> {
     /// Codes in the shape of the tensor: I8, U8, I16 or U16, or I32 for biases.
@@ -66,12 +67,17 @@ pub fn dequantize(parts: &Codes<'_>, dtype: DType, task: &Task) -> Result<Tensor
 ///
 /// # Errors
 /// [`QuantError`] when the granularity does not fit the shape.
-pub fn working_bytes(parts: &Codes<'_>, dtype: DType) -> Result<usize, QuantError> {
-    let computed = if parts.scale.dtype() == DType::F64 { 8 } else { 4 };
+pub(super) fn working_bytes(
+    shape: &Shape,
+    granularity: Granularity,
+    scale: DType,
+    dtype: DType,
+) -> Result<usize, QuantError> {
+    let computed = if scale == DType::F64 { 8 } else { 4 };
     // A scale in its type, a zero point in three, both as one and as columns with the reciprocal.
     let slice = 4 * computed + 4 * size_of::<i64>();
-    let slices = Layout::new(parts.granularity, parts.codes.shape())?.slices();
-    let elements = if dtype.size() == computed { 0 } else { parts.codes.shape().len() };
+    let slices = Layout::new(granularity, shape)?.slices();
+    let elements = if dtype.size() == computed { 0 } else { shape.len() };
     Ok(slices.saturating_mul(slice).saturating_add(elements.saturating_mul(computed)))
 }
 
