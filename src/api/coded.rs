@@ -1,15 +1,26 @@
 //! Tensors that come quantized: their parts by name, and what is said beside them.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use quantd_codec::json::{self, Member};
+use quantd_codec::{Within, npy};
 use quantd_core::format::integer::{SCALE, Unpacked, ZERO_POINT, unpacked, unpacking_bytes};
-use quantd_core::format::{Coded, PartType};
+use quantd_core::format::{CODES, Coded, PartType, Parts};
 use quantd_core::scheme::Options;
-use quantd_core::tensor::{DType, Shape, Tensor};
+use quantd_core::tensor::{Buffer, DType, Shape, Tensor};
 use quantd_core::{ErrorKind, QuantError};
 use quantd_kernels::real::Real;
 
 use super::context::Context;
 use super::error::{Error, Kind, Place};
-use super::fields::Origin;
+use super::fields::field::{Component, Field, Types};
+use super::fields::{Fields, Origin};
+use super::options::{self, beside_scheme, options_of_value};
+use super::payload::{self, Format, pointer};
+use super::schemas;
 
 /// One quantized tensor as it came in.
 #[derive(Debug)]
@@ -83,4 +94,236 @@ pub(super) fn stated(options: &Options, part: &PartType, dtype: DType) -> Option
         }
         _ => None,
     }
+}
+
+/// Type of the scale.
+pub(super) const SCALE_DTYPE: Field<Types> = Field {
+    name: "scale_dtype",
+    summary: "Type of the scale, and of the arithmetic. Default F32, of a calibrator F64 where F32 does not hold its \
+              range.",
+    kind: Types {
+        types: &[DType::F32, DType::F64],
+        component: Component::of::<schemas::ScaleDtype>(),
+    },
+};
+
+/// The option that names the type of a part.
+fn type_option(part: &PartType) -> String {
+    if part.name == CODES { "dtype".to_owned() } else { format!("{}_dtype", part.name) }
+}
+
+/// Members of one quantized tensor; of the report nothing is needed.
+fn members_of(types: &[PartType]) -> Vec<String> {
+    let others = types.iter().filter(|part| part.name != CODES);
+    let typed = others.clone().filter(|part| !part.types.is_empty()).map(type_option);
+    let own = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+    let mut members = own(&[CODES, "dtype", "shape"]);
+    members.extend(others.map(|part| part.name.to_owned()));
+    members.extend(typed);
+    members.extend(own(&["scheme", "report", "output_dtype"]));
+    members
+}
+
+/// The type of a part, as it is named or by default.
+fn type_of(part: &PartType, fields: &mut Fields) -> Result<DType, Error> {
+    let named = match part.types {
+        [] => None,
+        types => fields.dtype(&type_option(part), types)?,
+    };
+    Ok(named.unwrap_or(part.dtype))
+}
+
+/// Refuses a granularity whose fields contradict one another.
+fn check_granularity(options: &Options, origin: &Origin) -> Result<(), Error> {
+    if options.names_granularity() {
+        let at = |error| Error::of_quant(error, |field| origin.place(field));
+        options.resolve_granularity().map_err(at)?;
+    }
+    Ok(())
+}
+
+/// Reads one quantized tensor as `quantize` answers it; what it does not say, `query` may.
+pub(super) fn json_item(
+    members: &[Member<'_>],
+    base: &str,
+    query: &Fields,
+    context: &mut Context<'_>,
+) -> Result<Item, Error> {
+    let origin = Origin::Body(base.to_owned());
+    let mut fields = Fields::new(Map::new(), origin.clone());
+    let is_option = |key: &str| {
+        ["dtype", "shape", "scheme"].contains(&key)
+            || (key.ends_with("_dtype") && key != "output_dtype")
+    };
+    for member in members.iter().filter(|member| is_option(&member.key)) {
+        let at = pointer(base, &member.key);
+        fields.insert(&member.key, context.read_option(member.value, &at)?);
+    }
+    fields.merge(query.clone())?;
+    let scheme_pointer = pointer(base, "scheme");
+    let options = match fields.take("scheme") {
+        Some(scheme) => options_of_value(scheme, &scheme_pointer)?,
+        None => Options::default(),
+    };
+    check_granularity(&options, &Origin::Body(scheme_pointer))?;
+    let types = options.format().types(&options);
+    let known = members_of(&types);
+    let known: Vec<&str> = known.iter().map(String::as_str).collect();
+    if let Some(other) = members.iter().find(|member| !known.contains(&&*member.key)) {
+        return Err(payload::unknown_member(other, base, &known));
+    }
+    let limits = context.limits;
+    let shape = payload::shape(&mut fields, limits)?;
+    let mut parts = Parts::default();
+    for part in &types {
+        let dtype = type_of(part, &mut fields)?;
+        let tensor = match json::find(members, part.name) {
+            None => stated(&options, part, dtype),
+            Some(member) => {
+                // Others, such as packed codes, are nested as they are.
+                let shape = shape.as_ref().filter(|_| part.elementwise);
+                let within: Within<'_> = (limits, &mut |bytes| context.take(bytes));
+                let at = pointer(base, part.name);
+                Some(json::read_tensor(member.value, dtype, shape, &at, within)?)
+            }
+        };
+        match tensor {
+            Some(tensor) => parts.push(part.name, tensor),
+            None if part.name == CODES => return Err(missing(origin.place(CODES))),
+            None => {}
+        }
+    }
+    fields.finish(&known).map_err(beside_scheme)?;
+    let coded = Coded { parts, shape, options };
+    Ok(Item { name: String::new(), coded, place: origin })
+}
+
+/// Codes alone in the body; everything else stands in the query.
+pub(super) fn bare_item(
+    body: &Arc<Buffer>,
+    format: Format,
+    fields: &mut Fields,
+    context: &mut Context<'_>,
+) -> Result<Item, Error> {
+    let limits = context.limits;
+    let options = options::take(fields)?;
+    let types = options.format().types(&options);
+    let shape = payload::shape(fields, limits)?;
+    check_granularity(&options, &Origin::Query)?;
+    let mut parts = Parts::default();
+    for part in &types {
+        let dtype = type_of(part, fields)?;
+        if part.name == CODES {
+            let body = (Arc::clone(body), format);
+            parts.push(CODES, bare_codes(body, (part, dtype), shape.as_ref(), fields, context)?);
+        } else if let Some(tensor) = stated(&options, part, dtype) {
+            parts.push(part.name, tensor);
+        } else if part.required {
+            let example = format!("for instance {}=0.1", part.name);
+            return Err(fields.error(part.name, "missing").cure(example));
+        }
+    }
+    let coded = Coded { parts, shape, options };
+    Ok(Item { name: String::new(), coded, place: Origin::Query })
+}
+
+/// The codes that are all of a body.
+fn bare_codes(
+    (body, format): (Arc<Buffer>, Format),
+    (part, dtype): (&PartType, DType),
+    shape: Option<&Shape>,
+    fields: &Fields,
+    context: &mut Context<'_>,
+) -> Result<Tensor, Error> {
+    match (format, shape) {
+        (Format::Npy, _) => {
+            Ok(npy::read(body, (context.limits, &mut |bytes| context.take(bytes)))?)
+        }
+        (_, Some(shape)) if part.elementwise => {
+            payload::raw_view(body, dtype, shape.clone(), fields)
+        }
+        (_, Some(_)) => {
+            let bytes = Shape::vector(body.bytes().len()).ok();
+            bytes
+                .and_then(|shape| Tensor::view(DType::U8, shape, body, 0))
+                .ok_or_else(|| Error::new(Kind::TooLarge, "too many codes"))
+        }
+        (_, None) => Err(fields.error("shape", "missing").cure("for instance shape=2,3")),
+    }
+}
+
+/// What a metadata entry says about the tensor `name`: all of it for the only tensor.
+fn own_entry(value: Option<&Value>, name: &str) -> Option<Value> {
+    match value {
+        Some(Value::Object(map)) if !name.is_empty() => map.get(name).cloned(),
+        other => other.cloned(),
+    }
+}
+
+/// What the metadata of a file says about its tensors.
+pub(super) struct Metadata {
+    scheme: Option<Value>,
+    shape: Option<Value>,
+}
+
+impl Metadata {
+    /// Reads the entries that matter.
+    pub(super) fn read(
+        metadata: &BTreeMap<String, String>,
+        context: &mut Context<'_>,
+    ) -> Result<Self, Error> {
+        let scheme = metadata_json(metadata, "scheme", context)?;
+        Ok(Self { scheme, shape: metadata_json(metadata, "shape", context)? })
+    }
+
+    /// The scheme of the tensor of that name.
+    pub(super) fn scheme(&self, name: &str) -> Option<Value> {
+        own_entry(self.scheme.as_ref(), name)
+    }
+}
+
+/// Takes the parts of `name` out of `parts`; `query` serves where the metadata has no scheme.
+pub(super) fn safetensors_item(
+    name: String,
+    parts: &mut BTreeMap<String, Tensor>,
+    metadata: &Metadata,
+    query: &Options,
+    context: &mut Context<'_>,
+) -> Result<Item, Error> {
+    let (scheme, shape) = (metadata.scheme(&name), own_entry(metadata.shape.as_ref(), &name));
+    let pointer = "/__metadata__/scheme";
+    let options = match scheme {
+        Some(scheme) => options_of_value(scheme, pointer)?,
+        None => query.clone(),
+    };
+    check_granularity(&options, &Origin::Body(pointer.to_owned()))?;
+    let mut own = Parts::default();
+    for part in options.format().types(&options) {
+        let key =
+            if name.is_empty() { part.name.to_owned() } else { format!("{name}.{}", part.name) };
+        match parts.remove(&key) {
+            Some(tensor) => own.push(part.name, tensor),
+            None if part.name == CODES => {
+                let detail = format!("no tensor {key:?} beside the others");
+                return Err(Error::new(Kind::MalformedBody, detail));
+            }
+            None => {}
+        }
+    }
+    let mut fields = Fields::new(Map::new(), Origin::Body("/__metadata__".to_owned()));
+    if let Some(shape) = shape {
+        fields.insert("shape", shape);
+    }
+    let shape = payload::shape(&mut fields, context.limits)?;
+    let coded = Coded { parts: own, shape, options };
+    Ok(Item { name, coded, place: Origin::Body(String::new()) })
+}
+
+pub(super) fn metadata_json(
+    metadata: &BTreeMap<String, String>,
+    key: &str,
+    context: &mut Context<'_>,
+) -> Result<Option<Value>, Error> {
+    let Some(text) = metadata.get(key) else { return Ok(None) };
+    context.read_option_by_name(text.as_bytes(), &pointer("/__metadata__", key)).map(Some)
 }

@@ -3,6 +3,9 @@
 use std::cmp::Ordering;
 
 use serde_json::Value;
+use utoipa::ToSchema;
+use utoipa::openapi::Ref;
+use utoipa::openapi::schema::ArrayBuilder;
 
 use quantd_core::compare::{compare, pareto_front};
 use quantd_core::report::Report;
@@ -15,16 +18,36 @@ use super::context::Context;
 use super::documents::{CompareDoc, ComparedDoc, ReportDoc, SchemeDoc};
 use super::error::{Error, Kind, Place};
 use super::fields::Fields;
+use super::fields::field::{Component, Field, Form, Member, Table, Words, names};
 use super::options::scheme_of_value;
-use super::payload::Payload;
-use super::select::{Rule, Selected, Selection};
+use super::payload::{Payload, TENSOR, TENSORS};
+use super::schemas::{self, PresetName, SchemeOrPreset};
+use super::select::{self, Rule, Selected, Selection};
 use super::shorthand;
 
 /// Most schemes of one comparison.
 const MAX_SCHEMES: usize = 256;
-/// Members of a JSON request.
-const MEMBERS: [&str; 9] =
-    ["data", "data_b64", "shape", "dtype", "tensors", "schemes", "sort", "include", "exclude"];
+/// What is compared.
+const SCHEMES: Member = Member {
+    name: "schemes",
+    summary: "Schemes to compare, up to 256, such as `int8,int4_g128`; a sweep of common ones when left out.",
+    form: || {
+        let list = ArrayBuilder::new().min_items(Some(1)).max_items(Some(MAX_SCHEMES));
+        let presets = ArrayBuilder::new().items(Ref::from_schema_name(PresetName::name()));
+        let schemes = list.items(Ref::from_schema_name(SchemeOrPreset::name()));
+        Form::ListOf(Component::of::<SchemeOrPreset>(), schemes.build(), presets.build())
+    },
+};
+/// What the table is sorted by.
+const SORT: Field<Words<Sort>> = Field {
+    name: "sort",
+    summary: "What the table is sorted by, best first. Default sqnr.",
+    kind: Words::of::<schemas::SortName>(),
+};
+/// What a JSON request has beside its tensor.
+pub const MEMBERS: Table = &[&TENSORS, &SCHEMES, &SORT, &select::INCLUDE, &select::EXCLUDE];
+/// What a query may say beside type and shape.
+pub const QUERY: Table = &[&SCHEMES, &SORT, &select::INCLUDE, &select::EXCLUDE];
 
 words! {
     /// Columns that the table is sorted by, best first.
@@ -46,13 +69,14 @@ words! {
 /// [`Error`] names the field or the scheme at fault.
 pub fn run(payload: Payload, context: &mut Context<'_>) -> Result<Answer, Error> {
     let rule = Rule::of(payload.format);
-    let mut request = payload.decode_any(&MEMBERS, context)?;
+    let known = names(&[TENSOR, MEMBERS]);
+    let mut request = payload.decode_any(&known, context)?;
     let fields = &mut request.fields;
-    let sort = fields.word::<Sort>("sort")?.unwrap_or(Sort::Sqnr);
+    let sort = fields.get(&SORT)?.unwrap_or(Sort::Sqnr);
     let selection = Selection::take(fields)?;
     let Selected { chosen, passed } = selection.split(request.tensors, rule, context)?;
     let tensor = only_chosen(chosen)?;
-    let (names, schemes) = match fields.take("schemes") {
+    let (names, schemes) = match fields.take(SCHEMES.name) {
         Some(schemes) => listed(schemes, fields)?,
         None => sweep(&tensor)?,
     };
@@ -73,7 +97,7 @@ pub fn run(payload: Payload, context: &mut Context<'_>) -> Result<Answer, Error>
         let at = if field == "data" { fields.origin().place("data") } else { place(fields, i) };
         Error::of_quant(error, |_| at)
     })?;
-    request.fields.finish(&MEMBERS)?;
+    request.fields.finish(&known)?;
     let front = pareto_front(&reports);
     let mut rows: Vec<(Report, ComparedDoc)> = names
         .into_iter()

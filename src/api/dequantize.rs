@@ -3,25 +3,29 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
+use serde_json::Map;
 
-use quantd_codec::json::{self, Member, Room};
+use quantd_codec::json::{self, Room};
 use quantd_codec::safetensors::{self, AnyTensor};
-use quantd_codec::{Limits, Within, names, npy};
+use quantd_codec::{Limits, names};
 use quantd_core::cost;
-use quantd_core::format::{CODES, Coded, PartType, Parts, Restoring};
+use quantd_core::format::Restoring;
 use quantd_core::scheme::Options;
-use quantd_core::tensor::{Buffer, DType, Shape, Tensor};
+use quantd_core::tensor::{Buffer, DType, Tensor};
 
 use super::answer::Answer;
-use super::coded::{Item, missing, stated};
+use super::coded::{
+    Item, Metadata, SCALE_DTYPE, bare_item, json_item, metadata_json, safetensors_item,
+};
 use super::context::Context;
 use super::error::{Error, Kind};
+use super::fields::field::{Component, Field, Table, Types, names};
 use super::fields::{Fields, Origin};
 use super::formats;
-use super::options::{self, SCHEME_FIELDS, beside_scheme, options_of_value};
+use super::options::{self, SCHEME_FIELDS};
 use super::passed::{self, Passed, several};
-use super::payload::{self, Format, Payload, pointer};
+use super::payload::{self, DTYPE, Format, Payload, SHAPE};
+use super::schemas;
 use super::select::computable;
 
 /// Types that real numbers are answered in.
@@ -42,7 +46,8 @@ pub fn run(payload: Payload, format: Format, context: &mut Context<'_>) -> Resul
         Format::Safetensors => decode_safetensors(body, fields, context)?,
         Format::Npy | Format::Raw => {
             let dtype = output_dtype(&mut fields)?;
-            let items = vec![decode_bare(&body, input, fields, context)?];
+            let items = vec![bare_item(&body, input, &mut fields, context)?];
+            fields.finish(&names(&[QUERY, options::SCHEME, &[&options::SHORT]]))?;
             Decoded { items, passed: Vec::new(), dtype }
         }
     };
@@ -135,46 +140,17 @@ fn write(
 }
 
 pub(super) fn output_dtype(fields: &mut Fields) -> Result<Option<DType>, Error> {
-    fields.dtype("output_dtype", &OUTPUTS)
+    fields.get(&OUTPUT_DTYPE)
 }
 
-/// What a query may say beside the scheme of codes in bytes.
-const OWN: [&str; 4] = ["output_dtype", "dtype", "shape", "scale_dtype"];
-
-/// The option that names the type of a part.
-fn type_option(part: &PartType) -> String {
-    if part.name == CODES { "dtype".to_owned() } else { format!("{}_dtype", part.name) }
-}
-
-/// Members of one quantized tensor; of the report nothing is needed.
-fn members_of(types: &[PartType]) -> Vec<String> {
-    let others = types.iter().filter(|part| part.name != CODES);
-    let typed = others.clone().filter(|part| !part.types.is_empty()).map(type_option);
-    let own = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
-    let mut members = own(&[CODES, "dtype", "shape"]);
-    members.extend(others.map(|part| part.name.to_owned()));
-    members.extend(typed);
-    members.extend(own(&["scheme", "report", "output_dtype"]));
-    members
-}
-
-/// The type of a part, as it is named or by default.
-fn type_of(part: &PartType, fields: &mut Fields) -> Result<DType, Error> {
-    let named = match part.types {
-        [] => None,
-        types => fields.dtype(&type_option(part), types)?,
-    };
-    Ok(named.unwrap_or(part.dtype))
-}
-
-/// Refuses a granularity whose fields contradict one another.
-fn check_granularity(options: &Options, origin: &Origin) -> Result<(), Error> {
-    if options.names_granularity() {
-        let at = |error| Error::of_quant(error, |field| origin.place(field));
-        options.resolve_granularity().map_err(at)?;
-    }
-    Ok(())
-}
+/// Type of the answer.
+const OUTPUT_DTYPE: Field<Types> = Field {
+    name: "output_dtype",
+    summary: "Element type of the answer. Default: that of the scale.",
+    kind: Types { types: &OUTPUTS, component: Component::of::<schemas::RealDtype>() },
+};
+/// What a query may say beside the scheme.
+pub const QUERY: Table = &[&DTYPE, &SHAPE, &SCALE_DTYPE, &OUTPUT_DTYPE];
 
 fn decode_json(
     text: &[u8],
@@ -223,118 +199,6 @@ enum Named {
     Passed(Tensor),
 }
 
-/// Reads one quantized tensor as `quantize` answers it; what it does not say, `query` may.
-pub(super) fn json_item(
-    members: &[Member<'_>],
-    base: &str,
-    query: &Fields,
-    context: &mut Context<'_>,
-) -> Result<Item, Error> {
-    let origin = Origin::Body(base.to_owned());
-    let mut fields = Fields::new(Map::new(), origin.clone());
-    let is_option = |key: &str| {
-        ["dtype", "shape", "scheme"].contains(&key)
-            || (key.ends_with("_dtype") && key != "output_dtype")
-    };
-    for member in members.iter().filter(|member| is_option(&member.key)) {
-        let at = pointer(base, &member.key);
-        fields.insert(&member.key, context.read_option(member.value, &at)?);
-    }
-    fields.merge(query.clone())?;
-    let scheme_pointer = pointer(base, "scheme");
-    let options = match fields.take("scheme") {
-        Some(scheme) => options_of_value(scheme, &scheme_pointer)?,
-        None => Options::default(),
-    };
-    check_granularity(&options, &Origin::Body(scheme_pointer))?;
-    let types = options.format().types(&options);
-    let known = members_of(&types);
-    let known: Vec<&str> = known.iter().map(String::as_str).collect();
-    if let Some(other) = members.iter().find(|member| !known.contains(&&*member.key)) {
-        return Err(payload::unknown_member(other, base, &known));
-    }
-    let limits = context.limits;
-    let shape = payload::shape(&mut fields, limits)?;
-    let mut parts = Parts::default();
-    for part in &types {
-        let dtype = type_of(part, &mut fields)?;
-        let tensor = match json::find(members, part.name) {
-            None => stated(&options, part, dtype),
-            Some(member) => {
-                // Others, such as packed codes, are nested as they are.
-                let shape = shape.as_ref().filter(|_| part.elementwise);
-                let within: Within<'_> = (limits, &mut |bytes| context.take(bytes));
-                let at = pointer(base, part.name);
-                Some(json::read_tensor(member.value, dtype, shape, &at, within)?)
-            }
-        };
-        match tensor {
-            Some(tensor) => parts.push(part.name, tensor),
-            None if part.name == CODES => return Err(missing(origin.place(CODES))),
-            None => {}
-        }
-    }
-    fields.finish(&known).map_err(beside_scheme)?;
-    let coded = Coded { parts, shape, options };
-    Ok(Item { name: String::new(), coded, place: origin })
-}
-
-/// Codes alone in the body; everything else stands in the query.
-fn decode_bare(
-    body: &Arc<Buffer>,
-    format: Format,
-    mut fields: Fields,
-    context: &mut Context<'_>,
-) -> Result<Item, Error> {
-    let limits = context.limits;
-    let options = options::take(&mut fields)?;
-    let types = options.format().types(&options);
-    let shape = payload::shape(&mut fields, limits)?;
-    check_granularity(&options, &Origin::Query)?;
-    let mut parts = Parts::default();
-    for part in &types {
-        let dtype = type_of(part, &mut fields)?;
-        if part.name == CODES {
-            let body = (Arc::clone(body), format);
-            parts.push(CODES, bare_codes(body, (part, dtype), shape.as_ref(), &fields, context)?);
-        } else if let Some(tensor) = stated(&options, part, dtype) {
-            parts.push(part.name, tensor);
-        } else if part.required {
-            let example = format!("for instance {}=0.1", part.name);
-            return Err(fields.error(part.name, "missing").cure(example));
-        }
-    }
-    let known: Vec<_> = OWN.into_iter().chain(SCHEME_FIELDS).chain(["scheme"]).collect();
-    fields.finish(&known)?;
-    let coded = Coded { parts, shape, options };
-    Ok(Item { name: String::new(), coded, place: Origin::Query })
-}
-
-/// The codes that are all of a body.
-fn bare_codes(
-    (body, format): (Arc<Buffer>, Format),
-    (part, dtype): (&PartType, DType),
-    shape: Option<&Shape>,
-    fields: &Fields,
-    context: &mut Context<'_>,
-) -> Result<Tensor, Error> {
-    match (format, shape) {
-        (Format::Npy, _) => {
-            Ok(npy::read(body, (context.limits, &mut |bytes| context.take(bytes)))?)
-        }
-        (_, Some(shape)) if part.elementwise => {
-            payload::raw_view(body, dtype, shape.clone(), fields)
-        }
-        (_, Some(_)) => {
-            let bytes = Shape::vector(body.bytes().len()).ok();
-            bytes
-                .and_then(|shape| Tensor::view(DType::U8, shape, body, 0))
-                .ok_or_else(|| Error::new(Kind::TooLarge, "too many codes"))
-        }
-        (_, None) => Err(fields.error("shape", "missing").cure("for instance shape=2,3")),
-    }
-}
-
 /// `codes`, `scale`, `zero_point` (or `w.codes`, ..) with the scheme in the
 /// metadata; scheme fields in the query serve tensors without one. Those that
 /// the metadata says have passed do so again.
@@ -349,7 +213,7 @@ fn decode_safetensors(
     let max_tensors = context.limits.max_tensors.saturating_mul(most);
     let document = safetensors::read_any(body, &Limits { max_tensors, ..*context.limits })?;
     let query = options::take(&mut fields)?;
-    let known: Vec<_> = SCHEME_FIELDS.into_iter().chain(["scheme"]).collect();
+    let known = names(&[options::SCHEME, &[&options::SHORT]]);
     fields.finish(&known)?;
     let metadata = Metadata::read(&document.metadata, context)?;
     let names = passed_names(&document.metadata, context)?;
@@ -405,80 +269,4 @@ fn passed_names(
         fields.insert("passed", names);
     }
     Ok(fields.texts("passed")?.into_iter().flatten().collect())
-}
-
-/// What a metadata entry says about the tensor `name`: all of it for the only tensor.
-fn own_entry(value: Option<&Value>, name: &str) -> Option<Value> {
-    match value {
-        Some(Value::Object(map)) if !name.is_empty() => map.get(name).cloned(),
-        other => other.cloned(),
-    }
-}
-
-/// What the metadata of a file says about its tensors.
-pub(super) struct Metadata {
-    scheme: Option<Value>,
-    shape: Option<Value>,
-}
-
-impl Metadata {
-    /// Reads the entries that matter.
-    pub(super) fn read(
-        metadata: &BTreeMap<String, String>,
-        context: &mut Context<'_>,
-    ) -> Result<Self, Error> {
-        let scheme = metadata_json(metadata, "scheme", context)?;
-        Ok(Self { scheme, shape: metadata_json(metadata, "shape", context)? })
-    }
-
-    /// The scheme of the tensor of that name.
-    pub(super) fn scheme(&self, name: &str) -> Option<Value> {
-        own_entry(self.scheme.as_ref(), name)
-    }
-}
-
-/// Takes the parts of `name` out of `parts`; `query` serves where the metadata has no scheme.
-pub(super) fn safetensors_item(
-    name: String,
-    parts: &mut BTreeMap<String, Tensor>,
-    metadata: &Metadata,
-    query: &Options,
-    context: &mut Context<'_>,
-) -> Result<Item, Error> {
-    let (scheme, shape) = (metadata.scheme(&name), own_entry(metadata.shape.as_ref(), &name));
-    let pointer = "/__metadata__/scheme";
-    let options = match scheme {
-        Some(scheme) => options_of_value(scheme, pointer)?,
-        None => query.clone(),
-    };
-    check_granularity(&options, &Origin::Body(pointer.to_owned()))?;
-    let mut own = Parts::default();
-    for part in options.format().types(&options) {
-        let key =
-            if name.is_empty() { part.name.to_owned() } else { format!("{name}.{}", part.name) };
-        match parts.remove(&key) {
-            Some(tensor) => own.push(part.name, tensor),
-            None if part.name == CODES => {
-                let detail = format!("no tensor {key:?} beside the others");
-                return Err(Error::new(Kind::MalformedBody, detail));
-            }
-            None => {}
-        }
-    }
-    let mut fields = Fields::new(Map::new(), Origin::Body("/__metadata__".to_owned()));
-    if let Some(shape) = shape {
-        fields.insert("shape", shape);
-    }
-    let shape = payload::shape(&mut fields, context.limits)?;
-    let coded = Coded { parts: own, shape, options };
-    Ok(Item { name, coded, place: Origin::Body(String::new()) })
-}
-
-fn metadata_json(
-    metadata: &BTreeMap<String, String>,
-    key: &str,
-    context: &mut Context<'_>,
-) -> Result<Option<Value>, Error> {
-    let Some(text) = metadata.get(key) else { return Ok(None) };
-    context.read_option_by_name(text.as_bytes(), &pointer("/__metadata__", key)).map(Some)
 }

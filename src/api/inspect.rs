@@ -13,9 +13,10 @@ use super::context::Context;
 use super::documents::{InspectDoc, StatisticsDoc};
 use super::error::{Error, Kind};
 use super::fields::Fields;
-use super::options::take_granularity;
-use super::payload::Payload;
-use super::select::{Rule, Selection};
+use super::fields::field::{self, Field, Integer, Table, names};
+use super::options::{self, take_granularity};
+use super::payload::{Payload, TENSOR, TENSORS};
+use super::select::{self, Rule, Selection};
 
 /// Most bins of a histogram.
 const MAX_BINS: i64 = 4096;
@@ -24,22 +25,31 @@ const MAX_PERCENTILES: usize = 64;
 /// Most numbers that the slices of one answer may hold.
 const MAX_NUMBERS: usize = 1 << 22;
 const PERCENTILES: [f64; 9] = [0.1, 1.0, 5.0, 25.0, 50.0, 75.0, 95.0, 99.0, 99.9];
-const FIELDS: [&str; 14] = [
-    "data",
-    "data_b64",
-    "shape",
-    "dtype",
-    "tensors",
-    "include",
-    "exclude",
-    "bins",
-    "percentiles",
-    "per_slice",
-    "granularity",
-    "axis",
-    "group_size",
-    "block_shape",
+/// Bins.
+const BINS: Field<Integer> = Field {
+    name: "bins",
+    summary: "Bins of the histogram. Default 64.",
+    kind: Integer { min: 1, max: MAX_BINS, bounded: true },
+};
+/// Percentiles.
+const PERCENTILE_LIST: Field<field::Reals> = Field {
+    name: "percentiles",
+    summary: "Percentiles to find, 0 to 100.",
+    kind: field::Reals { most: MAX_PERCENTILES },
+};
+/// What a query may say beside type and shape.
+pub const QUERY: Table = &[
+    &BINS,
+    &PERCENTILE_LIST,
+    &options::GRANULARITY,
+    &options::AXIS,
+    &options::GROUP_SIZE,
+    &options::BLOCK_SHAPE,
+    &select::INCLUDE,
+    &select::EXCLUDE,
 ];
+/// The only member of JSON that a query has no place for.
+pub const MEMBERS: Table = &[&TENSORS];
 
 /// Statistics of the tensor of the request, and of its slices when a
 /// granularity is named.
@@ -47,9 +57,10 @@ const FIELDS: [&str; 14] = [
 /// # Errors
 /// [`Error`] names the field at fault.
 pub fn run(payload: Payload, context: &mut Context<'_>) -> Result<Answer, Error> {
-    let mut request = payload.decode_any(&FIELDS, context)?;
+    let known = names(&[TENSOR, MEMBERS, QUERY]);
+    let mut request = payload.decode_any(&known, context)?;
     let fields = &mut request.fields;
-    let bins = fields.integer("bins", 1, MAX_BINS)?.unwrap_or(64);
+    let bins = fields.get(&BINS)?.unwrap_or(64);
     let bins = usize::try_from(bins).unwrap_or(1);
     let percentiles = percentiles(fields)?;
     let origin = fields.origin().clone();
@@ -57,7 +68,7 @@ pub fn run(payload: Payload, context: &mut Context<'_>) -> Result<Answer, Error>
     let options = take_granularity(fields)?;
     let place = |error: QuantError| Error::of_quant(error, |field| origin.place(field));
     let granularity = options.resolve_granularity().map_err(place)?;
-    request.fields.clone().finish(&FIELDS)?;
+    request.fields.clone().finish(&known)?;
     let tensor = only_chosen(selection.split(request.tensors, Rule::All, context)?.chosen)?;
     let wanted = Wanted { bins, percentiles };
     let numbers = 2 * wanted.bins + wanted.percentiles.len() + 16;
@@ -113,7 +124,7 @@ fn all<T: Real>(
 }
 
 fn percentiles(fields: &mut Fields) -> Result<Vec<f64>, Error> {
-    let Some(percentiles) = fields.numbers("percentiles")? else { return Ok(PERCENTILES.to_vec()) };
+    let Some(percentiles) = fields.get(&PERCENTILE_LIST)? else { return Ok(PERCENTILES.to_vec()) };
     let allowed = percentiles.iter().all(|p| (0.0..=100.0).contains(p));
     if !allowed || percentiles.len() > MAX_PERCENTILES {
         return Err(fields

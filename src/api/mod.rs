@@ -28,6 +28,6 @@ pub mod payload;
 pub mod presets;
 pub mod quantize;
 pub mod samples;
+pub mod schemas;
 mod select;
 pub mod shorthand;
-pub mod words;

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use super::error::{Error, Kind, Place};
 
+/// What a name is.
+pub const PATTERN: &str = "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$";
 /// Longest name.
 const MAX_LEN: usize = 128;
 
-/// The name of a calibrator or layer: one path segment and one file name,
-/// `[A-Za-z0-9][A-Za-z0-9._-]{0,127}`.
+/// The name of a calibrator or layer: one path segment and one file name, as [`PATTERN`] says.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name(Arc<str>);
 

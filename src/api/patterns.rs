@@ -1,14 +1,17 @@
 //! Patterns of names: a name, a glob, or a regular expression.
 
 use regex::{Regex, RegexBuilder};
+use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, Type};
 
 use quantd_codec::names::MAX_KEY_BYTES;
 use quantd_core::cost;
 
 use super::context::Context;
 use super::error::{Error, Kind, Place};
+use super::fields::field::{self, Component, Form};
 use super::fields::{Fields, short};
 use super::guess::nearest;
+use super::schemas;
 
 /// Most patterns of one list.
 const MAX_PATTERNS: usize = 256;
@@ -33,11 +36,31 @@ pub(super) struct Pattern {
     place: Place,
 }
 
+/// Patterns of names, in an option.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patterns;
+
+impl field::Kind for Patterns {
+    type Value = Vec<Pattern>;
+
+    fn read(&self, fields: &mut Fields, name: &str) -> Result<Option<Vec<Pattern>>, Error> {
+        take(fields, name)
+    }
+
+    fn form(&self) -> Form {
+        let text = ObjectBuilder::new().schema_type(Type::String);
+        Form::NamedList(
+            Component::of::<schemas::Patterns>(),
+            ArrayBuilder::new().items(text).build(),
+        )
+    }
+}
+
 /// The patterns of a field, or `None` where it was not given.
 ///
 /// # Errors
 /// [`Kind::InvalidOption`] for what is no list of texts, for too many of them, and for one too long.
-pub(super) fn take(fields: &mut Fields, name: &str) -> Result<Option<Vec<Pattern>>, Error> {
+fn take(fields: &mut Fields, name: &str) -> Result<Option<Vec<Pattern>>, Error> {
     let Some(texts) = fields.texts(name)? else { return Ok(None) };
     if texts.len() > MAX_PATTERNS {
         let detail = format!("given with {} patterns, at most {MAX_PATTERNS} are", texts.len());

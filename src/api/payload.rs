@@ -10,10 +10,14 @@ use quantd_core::tensor::{Buffer, DType, Shape, Tensor};
 
 use super::context::Context;
 use super::error::{Error, Kind, Place};
+use super::fields::field::{
+    self, Component, Field, Member as JsonMember, Sizes, Table, Types, by_name, named as holds,
+};
 use super::fields::{Fields, Origin};
 use super::form;
 use super::guess::hint;
 use super::options::{SCHEME_FIELDS, beside_scheme};
+use super::schemas;
 use super::select::computable;
 
 /// How a body or an answer is written.
@@ -165,7 +169,7 @@ pub fn raw_view(
 /// # Errors
 /// [`Kind::InvalidOption`] for a name that is none.
 pub fn dtype(fields: &mut Fields, name: &str) -> Result<Option<DType>, Error> {
-    fields.dtype(name, &DType::ALL)
+    fields.dtype(name, DTYPE.kind.types)
 }
 
 /// The field `shape`.
@@ -173,7 +177,7 @@ pub fn dtype(fields: &mut Fields, name: &str) -> Result<Option<DType>, Error> {
 /// # Errors
 /// [`Kind::InvalidOption`] for sizes that are no shape, [`Kind::TooLarge`] for one above the limits.
 pub fn shape(fields: &mut Fields, limits: &Limits) -> Result<Option<Shape>, Error> {
-    let Some(dims) = fields.sizes("shape")? else { return Ok(None) };
+    let Some(dims) = fields.get(&SHAPE)? else { return Ok(None) };
     let shape = Shape::new(dims).map_err(|error| fields.error("shape", error.to_string()))?;
     let checked = limits.check(&shape);
     checked.map_err(|error| Error::from(error).at(fields.origin().place("shape")))?;
@@ -272,7 +276,7 @@ pub(super) fn tensor_alone(
     let mut parts = TensorParts::below(base);
     for member in members {
         if !parts.take(&member.key, member, context)? {
-            return Err(unknown_member(member, base, &TENSOR));
+            return Err(unknown_member(member, base, &field::names(&[TENSOR])));
         }
     }
     parts.read(dtype, context)
@@ -304,8 +308,38 @@ pub fn pointer(base: &str, key: &str) -> String {
     format!("{base}/{}", key.replace('~', "~0").replace('/', "~1"))
 }
 
+/// Element type.
+pub const DTYPE: Field<Types> = Field {
+    name: "dtype",
+    summary: "Element type. Default F32; bare elements (`application/octet-stream`) need it.",
+    kind: Types { types: &DType::ALL, component: Component::of::<schemas::Dtype>() },
+};
+/// Dimensions.
+pub const SHAPE: Field<Sizes> = Field {
+    name: "shape",
+    summary: "Dimensions, such as `2,3`; empty for a scalar. Flat data that is not a vector, base64 and bare \
+              elements need them.",
+    kind: Sizes { count: None, most: Some(8) },
+};
+/// Numbers.
+pub const DATA: JsonMember =
+    JsonMember { name: "data", summary: "The numbers.", form: holds::<schemas::Numbers> };
+/// Elements.
+pub const DATA_B64: JsonMember = JsonMember {
+    name: "data_b64",
+    summary: "The elements, little-endian, in base64; instead of `data`, with `shape`.",
+    form: field::text,
+};
 /// The members of a tensor.
-pub const TENSOR: [&str; 4] = ["data", "data_b64", "shape", "dtype"];
+pub const TENSOR: Table = &[&DATA, &DATA_B64, &SHAPE, &DTYPE];
+/// Several tensors.
+pub const TENSORS: JsonMember = JsonMember {
+    name: "tensors",
+    summary: "Several tensors by name, instead of one.",
+    form: by_name::<schemas::TensorBody>,
+};
+/// Type and shape of bare elements.
+pub const BARE: Table = &[&DTYPE, &SHAPE];
 /// How a tensor is sent that was not.
 const NO_DATA: &str = "send numbers as \"data\": [..]";
 

@@ -18,10 +18,12 @@ use super::answer::{self, Answer, Fact, ObjectWriter, dims_text, to_json_text};
 use super::context::Context;
 use super::documents::{ReportDoc, SchemeDoc};
 use super::error::{Error, Kind, Place};
+use super::fields::field::{Field, Flag, Member, Table, named, names};
 use super::fields::{Fields, Origin};
-use super::options::{self, SCHEME_FIELDS, beside_scheme, scheme_at};
+use super::options::{self, beside_scheme, scheme_at};
 use super::passed::{Passed, several};
-use super::payload::{Format, Payload};
+use super::payload::{DTYPE, Format, Payload, SHAPE, TENSOR, TENSORS};
+use super::schemas;
 use super::select::{self, Rule, Selected, Selection};
 
 /// Most slices that one report lists.
@@ -38,19 +40,27 @@ const REPEATED: usize = 8;
 
 /// Numbers of a report.
 const REPORT_NUMBERS: usize = 16;
-/// Members of a JSON request.
-const MEMBERS: [&str; 10] = [
-    "data",
-    "data_b64",
-    "shape",
-    "dtype",
-    "tensors",
-    "scheme",
-    "per_slice",
-    "output",
-    "include",
-    "exclude",
-];
+/// How to quantize.
+const SCHEME: Member = Member {
+    name: "scheme",
+    summary: "How to quantize. Default: the preset int8.",
+    form: named::<schemas::SchemeOrPreset>,
+};
+/// Whether each slice has a report.
+const PER_SLICE: Field<Flag> =
+    Field { name: "per_slice", summary: "Report on each slice too.", kind: Flag };
+/// The part that is answered. Which there are, the format says.
+const OUTPUT: Member = Member {
+    name: "output",
+    summary: "Which tensor an npy or octet-stream answer holds. Default codes.",
+    form: named::<schemas::OutputName>,
+};
+/// What a JSON request has beside its tensor.
+pub const MEMBERS: Table =
+    &[&TENSORS, &SCHEME, &PER_SLICE, &OUTPUT, &select::INCLUDE, &select::EXCLUDE];
+/// What a query may say beside the fields of the scheme.
+pub const QUERY: Table =
+    &[&DTYPE, &SHAPE, &options::SHORT, &PER_SLICE, &OUTPUT, &select::INCLUDE, &select::EXCLUDE];
 
 /// One result, ready to be written.
 pub(super) struct Item {
@@ -75,10 +85,10 @@ impl Item {
 /// [`Error`] names the field, the tensor or the offset at fault.
 pub fn run(payload: Payload, format: Format, context: &mut Context<'_>) -> Result<Answer, Error> {
     let rule = Rule::of(payload.format);
-    let mut request = payload.decode_any(&MEMBERS, context)?;
+    let mut request = payload.decode_any(&names(&[TENSOR, MEMBERS]), context)?;
     let fields = &mut request.fields;
-    let per_slice = fields.bool("per_slice")?.unwrap_or(false);
-    let output = fields.take("output");
+    let per_slice = fields.get(&PER_SLICE)?.unwrap_or(false);
+    let output = fields.take(OUTPUT.name);
     let (scheme, place) = scheme(fields)?;
     let output = chosen_part(output, &scheme, fields)?;
     let selection = Selection::take(fields)?;
@@ -136,9 +146,9 @@ fn chosen_part(
     let types = scheme.format.types(&Options::NONE);
     let names: Vec<_> = types.iter().map(|part| part.name).collect();
     if let Some(output) = output {
-        fields.insert("output", output);
+        fields.insert(OUTPUT.name, output);
     }
-    Ok(fields.one_of("output", &names)?.unwrap_or(CODES))
+    Ok(fields.one_of(OUTPUT.name, &names)?.unwrap_or(CODES))
 }
 
 /// Quantizes one tensor for an answer of that format, having taken room for all it needs; `located`
@@ -199,11 +209,8 @@ pub fn scheme(fields: &mut Fields) -> Result<(Scheme, Origin), Error> {
 
 fn known_fields(origin: &Origin) -> Vec<&'static str> {
     match origin {
-        Origin::Query => {
-            let own = ["per_slice", "output", "dtype", "shape"];
-            own.into_iter().chain(select::FIELDS).chain(SCHEME_FIELDS).chain(["scheme"]).collect()
-        }
-        Origin::Body(_) => MEMBERS.to_vec(),
+        Origin::Query => names(&[QUERY, options::SCHEME]),
+        Origin::Body(_) => names(&[TENSOR, MEMBERS]),
     }
 }
 

@@ -183,7 +183,7 @@ pub(super) async fn forward(
     params(docs::NamePath, docs::TensorQuery),
     request_body(description = "One tensor.",
         content(
-            (docs::TensorBody = "application/json", examples(("row" = (summary = "One row", value = json!({"data": [[0.5, -1.0]]}))),
+            (crate::api::schemas::TensorBody = "application/json", examples(("row" = (summary = "One row", value = json!({"data": [[0.5, -1.0]]}))),
                 ("rows" = (summary = "Two rows", value = json!({"data": [[0.5, -1.0], [2.0, 0.25]]}))))),
             (docs::BinaryBody = "application/octet-stream"),
             (docs::BinaryBody = "application/x-npy"),

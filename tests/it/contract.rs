@@ -23,7 +23,7 @@ async fn the_first_call() {
     assert_eq!(answer["zero_point"], json!([0, 0]));
     assert_eq!(answer["scale"], json!([0.01573307, 0.025958268]));
     let scheme = &answer["scheme"];
-    for field in SCHEME_FIELDS {
+    for &field in SCHEME_FIELDS.iter() {
         // A preset is resolved to its fields; scales and zero points stand beside the codes.
         let elsewhere = ["preset", "scale", "zero_point"].contains(&field);
         assert_eq!(scheme.get(field).is_some(), !elsewhere, "{field}");
@@ -132,7 +132,7 @@ async fn every_preset_runs_and_is_described() {
 fn every_scheme_field_is_described() {
     let described = DOCUMENT["components"]["schemas"]["Scheme"]["properties"].as_object().unwrap();
     let fields: Vec<&str> = described.keys().map(String::as_str).collect();
-    assert_eq!(fields, SCHEME_FIELDS);
+    assert_eq!(fields, *SCHEME_FIELDS);
     for path in ["quantize", "dequantize"] {
         let parameters = DOCUMENT["paths"][format!("/v1/{path}")]["post"]["parameters"].as_array();
         let names: Vec<&str> = parameters
@@ -140,7 +140,7 @@ fn every_scheme_field_is_described() {
             .iter()
             .map(|parameter| parameter["name"].as_str().unwrap())
             .collect();
-        assert_eq!(names[..SCHEME_FIELDS.len()], SCHEME_FIELDS, "{path}");
+        assert_eq!(names[..SCHEME_FIELDS.len()], **SCHEME_FIELDS, "{path}");
     }
 }
 

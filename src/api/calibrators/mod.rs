@@ -26,7 +26,9 @@ use super::payload::pointer;
 
 pub use document::export;
 pub use ranges::Ranges;
-pub use request::{Merger, NanLearnt, read_batch, read_creation, read_merger, read_query};
+pub use request::{
+    BATCH, Merger, NanLearnt, QUERY, read_batch, read_creation, read_merger, read_query,
+};
 
 /// What a calibrator was created with.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -2,9 +2,11 @@
 
 use serde_json::{Map, Value};
 
+use crate::api::coded::SCALE_DTYPE;
 use crate::api::compare::only;
 use crate::api::context::Context;
 use crate::api::error::{Error, Kind, Place};
+use crate::api::fields::field::{Field, Flag, Table, names};
 use crate::api::fields::{Fields, Origin};
 use crate::api::name::Name;
 use crate::api::options::{self, SCHEME_FIELDS, beside_scheme, scheme_of_value};
@@ -46,9 +48,29 @@ const CREATION: [&str; 12] = [
     "replace",
     "resolve",
 ];
-/// The scheme fields that codes follow from.
-const NUMERICS: [&str; 7] =
-    ["preset", "bits", "signed", "symmetric", "restricted", "profile", "scheme"];
+/// Whether ranges are found.
+const RESOLVE: Field<Flag> = Field {
+    name: "resolve",
+    summary: "Whether to find the range, which may take a search. Default: to a calibrator, that it is; to a batch, \
+              unless it takes a search for each of several channels.",
+    kind: Flag,
+};
+/// What a batch is sent with beside its tensor.
+pub const BATCH: Table = &[&RESOLVE];
+/// What a query may say of the codes.
+const CODES: Table = &[
+    &options::PRESET,
+    &options::SHORT,
+    &options::BITS,
+    &options::SIGNED,
+    &options::SYMMETRIC,
+    &options::RESTRICTED,
+    &options::PROFILE,
+];
+/// What a query may say beside them.
+const BESIDE: Table = &[&SCALE_DTYPE, &RESOLVE];
+/// What a calibrator is asked with.
+pub const QUERY: [Table; 2] = [CODES, BESIDE];
 /// Share of the past in a moving average unless another is given: PyTorch's
 /// and ONNX Runtime's averaging constant is 0.01.
 const DECAY: f64 = 0.99;
@@ -66,7 +88,7 @@ fn read_object<T>(
             .cure("send application/json; only batches are tensors"));
     }
     let mut query = Fields::from_query(&query)?;
-    query.gather("scheme", &NUMERICS);
+    query.gather("scheme", &names(&[CODES]));
     let mut fields = Fields::new(Map::new(), Origin::Body(String::new()));
     let mut document = None;
     for member in &json::members(body.bytes())? {
@@ -183,7 +205,7 @@ fn take_method(fields: &mut Fields, axis: Option<i64>) -> Result<Method, Error> 
 /// The codes of a scheme, which here says nothing of ranges and granularity.
 fn numerics_of_value(value: Value, at: &str) -> Result<Numerics, Error> {
     if let Value::Object(map) = &value {
-        let beside = |key: &&String| !NUMERICS.contains(&key.as_str());
+        let beside = |key: &&String| !names(&[CODES]).contains(&key.as_str());
         let known = |key: &&String| SCHEME_FIELDS.contains(&key.as_str());
         if let Some(key) = map.keys().filter(known).find(beside) {
             return Err(Error::new(Kind::InvalidOption, "does not belong to the codes")
@@ -208,10 +230,10 @@ fn integers(scheme: &Scheme, origin: &Origin) -> Result<Numerics, Error> {
 /// # Errors
 /// [`Error`] names the member or offset at fault.
 pub fn read_batch(payload: Payload, context: &mut Context<'_>) -> Result<Batch, Error> {
-    let known = [TENSOR.as_slice(), &["resolve"]].concat();
+    let known = names(&[TENSOR, BATCH]);
     let mut request = payload.decode(&known, context)?;
     let origin = request.fields.origin().clone();
-    let resolve = request.fields.bool("resolve")?;
+    let resolve = request.fields.get(&RESOLVE)?;
     request.fields.finish(&known)?;
     let tensor = only(request.tensors)?;
     Ok(Batch { tensor, wanted: Wanted { resolve, ..Wanted::default() }, origin })
@@ -223,19 +245,18 @@ pub fn read_batch(payload: Payload, context: &mut Context<'_>) -> Result<Batch, 
 /// [`Kind::InvalidOption`] names the parameter at fault.
 pub fn read_query(query: &str) -> Result<Wanted, Error> {
     let mut fields = Fields::from_query(query)?;
-    let resolve = fields.bool("resolve")?.unwrap_or(true);
-    let wide = fields.dtype("scale_dtype", &[DType::F32, DType::F64])?;
+    let resolve = fields.get(&RESOLVE)?.unwrap_or(true);
+    let wide = fields.get(&SCALE_DTYPE)?;
     let wide = wide.map(|dtype| dtype == DType::F64);
     let mut codes = Fields::from_query("")?;
     let mut is_named = false;
-    for field in NUMERICS {
+    for field in names(&[CODES]) {
         if let Some(value) = fields.take(field) {
             codes.insert(field, value);
             is_named = true;
         }
     }
-    let known: Vec<&str> = NUMERICS.into_iter().chain(["resolve", "scale_dtype"]).collect();
-    fields.finish(&known)?;
+    fields.finish(&names(&QUERY))?;
     let numerics = match is_named {
         true => {
             let scheme = options::resolve(&options::take(&mut codes)?, &Origin::Query)?;

@@ -4,6 +4,7 @@
 //! that there is one conversion from options to their meaning and one set of
 //! error texts.
 
+pub mod field;
 mod merge;
 mod query;
 

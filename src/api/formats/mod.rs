@@ -3,9 +3,6 @@
 use quantd_core::format::{FORMATS, Format};
 use quantd_core::scheme::Options;
 
-use super::error::Error;
-use super::fields::Fields;
-
 /// Every format, in the order in which messages list them.
 pub fn all() -> impl Iterator<Item = &'static dyn Format> {
     let formats = FORMATS.into_iter();
@@ -30,15 +27,6 @@ pub fn parts() -> Vec<&'static str> {
         }
     }
     names
-}
-
-/// Takes the field `format`.
-///
-/// # Errors
-/// [`Kind::InvalidOption`](super::error::Kind::InvalidOption) for a name that is none.
-pub(super) fn take(fields: &mut Fields) -> Result<Option<&'static dyn Format>, Error> {
-    let names: Vec<_> = all().map(Format::name).collect();
-    Ok(fields.one_of("format", &names)?.and_then(find))
 }
 
 #[cfg(test)]

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use crate::api::coded::{Metadata, json_item, safetensors_item};
 use crate::api::context::Context;
-use crate::api::dequantize::{Metadata, json_item, safetensors_item};
 use crate::api::error::{Error, Kind, Place};
+use crate::api::fields::field::names;
 use crate::api::fields::{Fields, Origin, merge_schemes};
 use crate::api::matmul::REAL;
 use crate::api::name::Name;
@@ -24,49 +25,18 @@ use quantd_core::scheme::{Granularity, Options, Scheme};
 use quantd_core::tensor::{Buffer, DType, Reals, Tensor};
 use quantd_core::transpose::transposed;
 use quantd_core::word::Word;
-use quantd_core::words;
 use quantd_core::{QuantError, Task, cost};
 use quantd_kernels::Filling;
 use rayon::prelude::*;
 
 use super::coding::{self, Calibrated};
+use super::options::{
+    ACTIVATION, DILATION, GROUPS, KEEP_FLOAT, KIND, LayerKind, MAX_LINKS, OPTIONS, PADDING, STRIDE,
+    TRANSPOSE,
+};
 
-/// Options of a request, in the order in which messages list them.
-pub const OPTIONS: [&str; 15] = [
-    "name",
-    "kind",
-    "chain",
-    "weight",
-    "bias",
-    "scheme",
-    "transpose",
-    "input",
-    "output",
-    "activation",
-    "stride",
-    "padding",
-    "dilation",
-    "groups",
-    "keep_float",
-];
 /// Bytes of a step in K of the last panel of outputs, which is as wide as any.
 const PANEL: usize = 128;
-/// Largest step or padding.
-const MAX_STEP: usize = 1 << 15;
-/// Layers of one chain.
-const MAX_LINKS: usize = 256;
-
-words! {
-    /// Kinds of layers.
-    pub enum LayerKind {
-        /// `x W^T`.
-        Linear = "linear",
-        /// A convolution over height and width.
-        Conv2d = "conv2d",
-        /// Layers that follow one another.
-        Chain = "chain",
-    }
-}
 
 /// A layer, or the names of a chain.
 #[derive(Debug)]
@@ -138,7 +108,7 @@ impl Request {
         if self.weight.is_some() {
             return Err(self.fields.error("weight", "a chain has no weights of its own"));
         }
-        self.fields.finish(&OPTIONS)?;
+        self.fields.finish(&names(&OPTIONS))?;
         Ok(Made::Chain(chain))
     }
 }
@@ -181,13 +151,13 @@ fn layer(
 ) -> Result<(Definition, Layer), Error> {
     let Request { weight, bias, mut fields } = request;
     let Some(given) = weight else {
-        let error = fields.missing("weight", &OPTIONS);
+        let error = fields.missing("weight", &names(&OPTIONS));
         let cure = "send a tensor, such as {\"data\": [[1, 2]]}, or codes; or a chain";
         return Err(if error.cure.is_empty() { error.cure(cure) } else { error });
     };
     let origin = fields.origin().clone();
-    let kind = fields.word::<LayerKind>("kind")?.unwrap_or(LayerKind::Linear);
-    let transpose = fields.bool("transpose")?.unwrap_or(false);
+    let kind = fields.get(&KIND)?.unwrap_or(LayerKind::Linear);
+    let transpose = fields.get(&TRANSPOSE)?.unwrap_or(false);
     let (geometry, order) = match (kind, transpose) {
         (LayerKind::Conv2d, false) => (Geometry::Conv(conv(&mut fields)?), Order::Kernels),
         (LayerKind::Conv2d, true) => {
@@ -198,9 +168,9 @@ fn layer(
     };
     let input = coding::input(fields.take("input"), (calibrated, context))?;
     let output = coding::output(fields.take("output"), (calibrated, context))?;
-    let activation = fields.word::<Activation>("activation")?.unwrap_or(Activation::None);
-    let keep_float = fields.bool("keep_float")?.unwrap_or(true);
-    fields.finish(&OPTIONS)?;
+    let activation = fields.get(&ACTIVATION)?.unwrap_or(Activation::None);
+    let keep_float = fields.get(&KEEP_FLOAT)?.unwrap_or(true);
+    fields.finish(&names(&OPTIONS))?;
     let elements = match &given {
         Given::Real(tensor, _) => tensor.shape().len(),
         Given::Coded(coded) => coded.codes.shape().len(),
@@ -334,31 +304,12 @@ fn weight_scheme(scheme: Option<Value>, order: Order) -> Result<Scheme, Error> {
     Ok(scheme)
 }
 
-/// One, two or four sizes: for all sides, down and across, or each side.
-fn steps<const N: usize>(
-    fields: &mut Fields,
-    name: &str,
-    default: usize,
-) -> Result<[usize; N], Error> {
-    let sizes = fields.sizes(name)?;
-    let given = match sizes.as_deref() {
-        None => Some([default; N]),
-        Some(&[one]) => Some([one; N]),
-        Some(&[down, across]) => Some(std::array::from_fn(|i| [down, across][i % 2])),
-        Some(all) => <[usize; N]>::try_from(all).ok(),
-    };
-    given.filter(|given| given.iter().all(|&step| step <= MAX_STEP)).ok_or_else(|| {
-        let count = if N == 4 { "one, two or four sizes" } else { "one or two sizes" };
-        fields.error(name, format!("not {count} up to {MAX_STEP}")).cure("for instance [1, 1]")
-    })
-}
-
 fn conv(fields: &mut Fields) -> Result<Conv, Error> {
-    let groups = fields.integer("groups", 1, 1 << 31)?.unwrap_or(1);
+    let groups = fields.get(&GROUPS)?.unwrap_or(1);
     Ok(Conv {
-        stride: steps(fields, "stride", 1)?,
-        padding: steps(fields, "padding", 0)?,
-        dilation: steps(fields, "dilation", 1)?,
+        stride: fields.get(&STRIDE)?.unwrap_or([1; 2]),
+        padding: fields.get(&PADDING)?.unwrap_or([0; 4]),
+        dilation: fields.get(&DILATION)?.unwrap_or([1; 2]),
         groups: usize::try_from(groups).unwrap_or(1),
     })
 }

@@ -7,7 +7,7 @@ use crate::api::documents::ProductReportDoc;
 use quantd_core::layer::{Definition, Geometry, Layer, Output};
 use quantd_core::word::Word;
 
-use super::create::LayerKind;
+use super::options::LayerKind;
 use quantd_kernels::scalar::Affine;
 
 /// Codes of weights.

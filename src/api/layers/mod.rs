@@ -3,6 +3,7 @@
 pub mod coding;
 pub mod create;
 pub mod documents;
+pub mod options;
 pub mod run;
 pub mod stored;
 

@@ -7,6 +7,7 @@ use crate::api::compare::only;
 use crate::api::context::Context;
 use crate::api::documents::ProductReportDoc;
 use crate::api::error::{Error, Kind, Place};
+use crate::api::fields::field::{Field, Flag, Table, names};
 use crate::api::payload::{Format, Payload, TENSOR};
 use quantd_codec::json;
 use quantd_core::layer::{ChainError, Comparison, chain_float};
@@ -21,13 +22,22 @@ const MAX_RUNS: u32 = 20;
 /// Time after which no further run is begun, seconds.
 const ENOUGH: f64 = 0.5;
 
+/// Whether a request may be run with others.
+pub const BATCH: Field<Flag> = Field {
+    name: "batch",
+    summary: "Whether the request may be run together with others, which changes no byte of the answer. Default true.",
+    kind: Flag,
+};
+/// What a run is asked for with beside its tensor.
+pub const RUN: Table = &[&BATCH];
+
 /// The only tensor of the request.
 ///
 /// # Errors
 /// [`Error`] names the field at fault.
 pub fn input(payload: Payload, context: &mut Context<'_>) -> Result<Tensor, Error> {
-    let request = payload.decode(&TENSOR, context)?;
-    request.fields.finish(&TENSOR)?;
+    let request = payload.decode(&names(&[TENSOR]), context)?;
+    request.fields.finish(&names(&[TENSOR]))?;
     only(request.tensors)
 }
 
@@ -37,9 +47,9 @@ pub fn input(payload: Payload, context: &mut Context<'_>) -> Result<Tensor, Erro
 /// # Errors
 /// [`Error`] names the field at fault.
 pub fn input_of_run(payload: Payload, context: &mut Context<'_>) -> Result<(Tensor, bool), Error> {
-    let known = [TENSOR.as_slice(), &["batch"]].concat();
+    let known = names(&[TENSOR, RUN]);
     let mut request = payload.decode(&known, context)?;
-    let batch = request.fields.bool("batch")?.unwrap_or(true);
+    let batch = request.fields.get(&BATCH)?.unwrap_or(true);
     request.fields.finish(&known)?;
     Ok((only(request.tensors)?, batch))
 }

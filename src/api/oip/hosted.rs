@@ -32,8 +32,8 @@ fn spec(name: &'static str, port: &Port) -> Spec {
 /// [`Error`] names the parameter or the input at fault.
 pub fn take_input(call: &mut Call) -> Result<(Tensor, bool), Error> {
     let known = ["x"];
-    let batch = call.fields.bool("batch")?.unwrap_or(true);
-    call.fields.clone().finish(&["batch"])?;
+    let batch = call.fields.get(&run::BATCH)?.unwrap_or(true);
+    call.fields.clone().finish(&[run::BATCH.name])?;
     let x = call.require("x", &known)?;
     call.finish_inputs(&known)?;
     Ok((x.tensor, batch))

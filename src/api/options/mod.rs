@@ -1,39 +1,23 @@
 //! Schemes as requests say them: fields by name, presets, and words.
 
+mod fields;
+
+use std::sync::LazyLock;
+
 use serde_json::Value;
 
-use quantd_core::params::Profile;
-use quantd_core::scheme::{GranularityName, NanPolicy, Options, RangeName, Scheme};
+use quantd_core::scheme::{Options, Scheme};
 
 use super::error::{Error, Kind, Place};
+use super::fields::field::names;
 use super::fields::{Fields, Origin};
-use super::formats;
 use super::guess::{GUESS, guess, nearest};
 use super::presets;
 
-/// The fields of a scheme, in the order in which messages and answers list them.
-pub const SCHEME_FIELDS: [&str; 19] = [
-    "preset",
-    "format",
-    "bits",
-    "signed",
-    "symmetric",
-    "restricted",
-    "granularity",
-    "axis",
-    "group_size",
-    "block_shape",
-    "range",
-    "percentile",
-    "min",
-    "max",
-    "scale",
-    "zero_point",
-    "profile",
-    "nan",
-    "packed",
-];
-const MAX_SIZE: i64 = 1 << 31;
+pub use fields::*;
+
+/// The names of the fields of a scheme, in the order in which messages and answers list them.
+pub static SCHEME_FIELDS: LazyLock<Vec<&'static str>> = LazyLock::new(|| names(&[SCHEME]));
 
 /// Takes the scheme fields out of `fields`; those of a preset stand where
 /// nothing else was given.
@@ -41,31 +25,31 @@ const MAX_SIZE: i64 = 1 << 31;
 /// # Errors
 /// [`Kind::InvalidOption`] names the first field with a wrong value.
 pub fn take(fields: &mut Fields) -> Result<Options, Error> {
-    let preset = match presets::take(fields, "preset")? {
+    let preset = match fields.get(&PRESET)? {
         Some(preset) => Some(preset),
-        // `scheme=int8` in a query is short for the preset, as it is in JSON.
-        None => presets::take(fields, "scheme")?,
+        // As it is in JSON.
+        None => fields.get(&SHORT)?,
     };
-    let bits = fields.integer("bits", 2, 16).and_then(|bits| match bits {
-        Some(9..16) => Err(fields.error("bits", "not a supported number of bits")),
+    let bits = fields.get(&BITS).and_then(|bits| match bits {
+        Some(9..16) => Err(fields.error(BITS.name, "not a supported number of bits")),
         bits => Ok(bits),
     });
     let bits = bits.map_err(|error| error.cure("use 2, 3, 4, 5, 6, 7, 8 or 16"))?;
     let options = Options {
-        format: formats::take(fields)?,
+        format: fields.get(&FORMAT)?,
         bits: bits.and_then(|bits| u32::try_from(bits).ok()),
-        signed: fields.bool("signed")?,
-        symmetric: fields.bool("symmetric")?,
-        restricted: fields.bool("restricted")?,
-        range: fields.word::<RangeName>("range")?,
-        percentile: fields.number("percentile", 50.0, 100.0)?,
-        min: fields.numbers("min")?,
-        max: fields.numbers("max")?,
-        scale: fields.numbers("scale")?,
-        zero_point: fields.integers("zero_point")?,
-        profile: fields.word::<Profile>("profile")?,
-        nan: fields.word::<NanPolicy>("nan")?,
-        packed: fields.bool("packed")?,
+        signed: fields.get(&SIGNED)?,
+        symmetric: fields.get(&SYMMETRIC)?,
+        restricted: fields.get(&RESTRICTED)?,
+        range: fields.get(&RANGE)?,
+        percentile: fields.get(&PERCENTILE)?,
+        min: fields.get(&MIN)?,
+        max: fields.get(&MAX)?,
+        scale: fields.get(&SCALE)?,
+        zero_point: fields.get(&ZERO_POINT)?,
+        profile: fields.get(&PROFILE)?,
+        nan: fields.get(&NAN)?,
+        packed: fields.get(&PACKED)?,
         ..take_granularity(fields)?
     };
     Ok(options.over(&preset.unwrap_or_default()))
@@ -77,9 +61,9 @@ pub fn take(fields: &mut Fields) -> Result<Options, Error> {
 /// [`Kind::InvalidOption`] names the first field with a wrong value.
 pub fn take_granularity(fields: &mut Fields) -> Result<Options, Error> {
     Ok(Options {
-        granularity: fields.word::<GranularityName>("granularity")?,
-        axis: fields.integer("axis", -MAX_SIZE, MAX_SIZE)?,
-        group_size: size(fields.integer("group_size", 1, MAX_SIZE)?),
+        granularity: fields.get(&GRANULARITY)?,
+        axis: fields.get(&AXIS)?,
+        group_size: size(fields.get(&GROUP_SIZE)?),
         block_shape: block_shape(fields)?,
         ..Options::default()
     })
@@ -98,7 +82,7 @@ fn size(value: Option<i64>) -> Option<usize> {
 }
 
 fn block_shape(fields: &mut Fields) -> Result<Option<[usize; 2]>, Error> {
-    match fields.sizes("block_shape")?.as_deref() {
+    match fields.get(&BLOCK_SHAPE)?.as_deref() {
         None => Ok(None),
         Some(&[rows, columns])
             if [rows, columns].iter().all(|&n| n >= 1 && n as u64 <= 1 << 31) =>
@@ -162,7 +146,7 @@ pub fn scheme_at(value: Value, origin: &Origin) -> Result<Scheme, Error> {
 /// Says of what stands beside a scheme, and is not known there, which field of the scheme was meant.
 #[must_use]
 pub fn beside_scheme(error: Error) -> Error {
-    let meant = |name: &str| nearest(name, SCHEME_FIELDS);
+    let meant = |name: &str| nearest(name, SCHEME_FIELDS.iter().copied());
     let cure = match &error.place {
         _ if error.cure.starts_with(GUESS) => return error,
         Some(Place::Pointer(pointer)) => {

@@ -9,12 +9,26 @@ use quantd_core::tensor::Tensor;
 use super::context::Context;
 use super::error::{Error, Kind, Place};
 use super::fields::Fields;
-use super::patterns::{self, Pattern};
+use super::fields::field::Field;
+use super::patterns::{self, Pattern, Patterns};
 use super::payload::Format;
 
-/// The options of a selection.
-pub(super) const FIELDS: [&str; 2] = ["include", "exclude"];
-
+/// Tensors that are meant.
+pub(super) const INCLUDE: Field<Patterns> = Field {
+    name: "include",
+    summary: "Tensors that are meant, whatever their type and shape, where the request names several: names, globs \
+              (`*` and `?`, which match dots too), or `re:` and a regular expression for the start of the name. \
+              Default: of JSON `tensors` all; of a safetensors file the weights, which are the tensors of a \
+              floating-point type with at least two dimensions, or all if there are none. Of quantize the others \
+              pass as they are.",
+    kind: Patterns,
+};
+/// Tensors that are not.
+pub(super) const EXCLUDE: Field<Patterns> = Field {
+    name: "exclude",
+    summary: "Tensors that are not meant, of those that would be.",
+    kind: Patterns,
+};
 /// What is meant where `include` does not say it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rule {
@@ -54,9 +68,8 @@ impl Selection {
     /// # Errors
     /// [`Kind::InvalidOption`] for what is no list of patterns.
     pub(super) fn take(fields: &mut Fields) -> Result<Self, Error> {
-        let [of_include, of_exclude] = FIELDS.map(|field| fields.place(field));
-        let [include, exclude] = FIELDS.map(|field| patterns::take(fields, field));
-        let (include, exclude) = (include?, exclude?);
+        let [of_include, of_exclude] = [&INCLUDE, &EXCLUDE].map(|field| fields.place(field.name));
+        let (include, exclude) = (fields.get(&INCLUDE)?, fields.get(&EXCLUDE)?);
         let place = match (&include, &exclude) {
             (_, Some(_)) => Some(of_exclude),
             (Some(_), None) => Some(of_include),

@@ -4,9 +4,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
 
-use super::body::{Numbers, OneOrMore, TensorBody};
-use crate::api::words::{
-    LearntGranularity, LearntNan, LearntRange, PresetName, ProfileName, ScaleDtype,
+use crate::api::schemas::{
+    Codes, LearntGranularity, LearntNan, LearntRange, Numbers, OneOrMore, PresetName, ProfileName,
+    ScaleDtype,
 };
 
 /// The name of a calibrator.
@@ -18,67 +18,12 @@ pub(in crate::http) struct CalibratorPath {
     name: String,
 }
 
-/// The codes that scales and zero points are for. Without any of these fields,
-/// those that the calibrator was created for.
-#[derive(Serialize, ToSchema, IntoParams)]
-#[into_params(parameter_in = Query)]
-#[serde(deny_unknown_fields)]
-pub(in crate::http) struct Codes {
-    /// A common scheme, of which only the codes count; other fields override it.
-    preset: Option<PresetName>,
-    /// Bits of a code: 2 to 8, or 16. Default 8.
-    #[schema(minimum = 2, maximum = 16)]
-    #[param(minimum = 2, maximum = 16)]
-    bits: Option<u32>,
-    /// Two's complement codes. Default true.
-    signed: Option<bool>,
-    /// Zero point fixed in the middle. Default: as `signed`.
-    symmetric: Option<bool>,
-    /// Leave out the most negative code. Default as for quantize.
-    restricted: Option<bool>,
-    /// Whose numerics. Default onnx.
-    profile: Option<ProfileName>,
-}
-
-/// What is to be said of a calibrator.
-#[derive(IntoParams)]
-#[into_params(parameter_in = Query)]
-pub(in crate::http) struct CalibratorQuery {
-    /// A common scheme, of which only the codes count; other fields override it.
-    preset: Option<PresetName>,
-    /// Short for `preset`.
-    scheme: Option<PresetName>,
-    /// Bits of a code: 2 to 8, or 16. Default 8.
-    #[param(minimum = 2, maximum = 16)]
-    bits: Option<u32>,
-    /// Two's complement codes. Default true.
-    signed: Option<bool>,
-    /// Zero point fixed in the middle. Default: as `signed`.
-    symmetric: Option<bool>,
-    /// Leave out the most negative code. Default as for quantize.
-    restricted: Option<bool>,
-    /// Whose numerics. Default onnx.
-    profile: Option<ProfileName>,
-    /// Type of range and scales. Default: F32, or F64 where that does not hold the range.
-    scale_dtype: Option<ScaleDtype>,
-    /// Whether to find the range, which may take a search. Default true.
-    resolve: Option<bool>,
-}
-
-/// Options of a batch beside its tensor.
-#[derive(IntoParams)]
-#[into_params(parameter_in = Query)]
-pub(in crate::http) struct BatchQuery {
-    /// Whether to answer with the range. Default: unless it takes a search for each of several channels.
-    resolve: Option<bool>,
-}
-
 /// Codes, or the name of a preset.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 pub(in crate::http) enum CodesOrPreset {
     /// Fields.
-    Fields(Box<Codes>),
+    Fields(Codes),
     /// Name of a preset.
     Preset(PresetName),
 }
@@ -265,15 +210,6 @@ pub(in crate::http) struct CalibratorDocument {
     lines: Option<Numbers>,
     /// How often each of them was seen.
     line_counts: Option<Vec<u64>>,
-}
-
-/// One batch.
-#[derive(Serialize, ToSchema)]
-pub(in crate::http) struct BatchRequest {
-    #[serde(flatten)]
-    tensor: TensorBody,
-    /// Whether to answer with the range. Default: unless it takes a search for each of several channels.
-    resolve: Option<bool>,
 }
 
 /// The other calibrator of a merge: one of the two.

@@ -66,8 +66,7 @@ pub struct Definition {
 ///     Activation, Definition, Geometry, Input, Layer, Order, Output, Parameters, Weight,
 /// };
 /// use quantd_core::matmul::Operand;
-/// use quantd_core::params::{Numerics, Profile};
-/// use quantd_core::scheme::{Granularity, NanPolicy, RangeMethod, Scheme};
+/// use quantd_core::scheme::{NanPolicy, Options};
 /// use quantd_core::tensor::{DType, Shape, Tensor};
 /// use quantd_core::{QuantError, Task};
 /// use quantd_kernels::Isa;
@@ -77,20 +76,8 @@ pub struct Definition {
 ///     let shape = Shape::new(vec![1, 2]).expect("a small shape");
 ///     Tensor::from_elements(DType::F32, shape, x).expect("2 numbers")
 /// };
-/// let int8 = Numerics {
-///     profile: Profile::Onnx,
-///     bits: 8,
-///     signed: true,
-///     symmetric: true,
-///     restricted: true,
-/// };
-/// let scheme = Scheme {
-///     numerics: int8,
-///     granularity: Granularity::Channel { axis: 0 },
-///     range: RangeMethod::MinMax,
-///     nan: NanPolicy::Refuse,
-///     packed: false,
-/// };
+/// // A scale an output; what is not said is as in the preset int8.
+/// let scheme = Options { axis: Some(0), ..Options::default() }.resolve()?;
 /// let operand = Operand::Real { tensor: &tensor(&[1.27, -0.5]), scheme: &scheme };
 /// let layer = Layer::new(
 ///     &Definition {
@@ -98,7 +85,11 @@ pub struct Definition {
 ///         weight: Weight::new(&operand, Order::Rows, &task)?,
 ///         bias: Some(vec![0.5]),
 ///         float: None,
-///         input: Input { numerics: int8, parameters: Parameters::Token, nan: NanPolicy::Refuse },
+///         input: Input {
+///             numerics: scheme.numerics,
+///             parameters: Parameters::Token,
+///             nan: NanPolicy::Refuse,
+///         },
 ///         output: Output::F32,
 ///         activation: Activation::Relu,
 ///     },

@@ -73,7 +73,7 @@ pub(super) fn quantize(
 /// The codes of `tensor` alone, for those who have no use for a report.
 ///
 /// # Errors
-/// As [`quantize`].
+/// [`QuantError`] when the scheme does not fit the tensor, or NaN is refused.
 pub fn encode(tensor: &Tensor, scheme: &Scheme, task: &Task) -> Result<Encoded, QuantError> {
     fn encode<T: Real>(
         x: &Source<'_, T>,

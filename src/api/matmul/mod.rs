@@ -1,5 +1,7 @@
 //! `matmul`: two tensors in, their product by way of 8-bit integers out.
 
+mod options;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -16,31 +18,24 @@ use quantd_core::scheme::{Granularity, Options, Scheme};
 use quantd_core::tensor::{Buffer, DType, Tensor};
 
 use super::answer::{self, Answer, to_json_text};
+use super::coded::{Metadata, json_item, safetensors_item};
 use super::context::Context;
-use super::dequantize::{Metadata, json_item, safetensors_item};
 use super::documents::{ProductReportDoc, SchemeDoc};
 use super::error::{Error, Kind, Place};
+use super::fields::field::names;
 use super::fields::{Fields, Origin, merge_schemes};
-use super::options::{self, options_of_value};
+use super::options::{self as schemes, options_of_value};
 use super::payload::{self, Format, Payload};
 
-/// Options beside the operands.
-pub const OPTIONS: [&str; 7] = [
-    "transpose_b",
-    "output_dtype",
-    "output_scale",
-    "output_zero_point",
-    "requantize",
-    "relu",
-    "report",
-];
+use self::options::{OUTPUT_DTYPE, OUTPUT_SCALE, RELU, REPORT, REQUANTIZE, TRANSPOSE_B};
+
+pub use self::options::{MEMBERS, OPERANDS, OPTIONS, PRODUCTS};
+
 const SIDES: [&str; 2] = ["a", "b"];
 /// What a query calls the schemes of the operands.
 const SCHEMES: [&str; 2] = ["a_scheme", "b_scheme"];
 /// Members of an operand of real numbers, and what others begin with.
 pub(super) const REAL: [&str; 6] = ["data", "data_b64", "shape", "dtype", "scheme", "codes"];
-/// Types of products.
-pub const PRODUCTS: [DType; 4] = [DType::I32, DType::F32, DType::U8, DType::I8];
 
 /// An operand as it came in.
 pub(super) enum Side {
@@ -183,7 +178,7 @@ fn locate(fault: Fault, origin: &Origin) -> Error {
 }
 
 pub(super) fn transpose_b(fields: &mut Fields) -> Result<bool, Error> {
-    Ok(fields.bool("transpose_b")?.unwrap_or(false))
+    Ok(fields.get(&TRANSPOSE_B)?.unwrap_or(false))
 }
 
 /// Reads the options; those of a safetensors request have lost `transpose_b` already.
@@ -195,7 +190,7 @@ fn settings(request: &mut Request, origin: &Origin) -> Result<Settings, Error> {
     let scaled = real(&request.a) && real(&request.b);
     let fields = &mut request.fields;
     let default = if scaled { DType::F32 } else { DType::I32 };
-    let output = fields.dtype("output_dtype", &PRODUCTS)?.unwrap_or(default);
+    let output = fields.get(&OUTPUT_DTYPE)?.unwrap_or(default);
     let form = if output == DType::I32 {
         Form::I32
     } else if output == DType::F32 {
@@ -206,15 +201,15 @@ fn settings(request: &mut Request, origin: &Origin) -> Result<Settings, Error> {
     let settings = Settings {
         transpose_b: transpose_b(fields)?,
         form,
-        relu: fields.bool("relu")?.unwrap_or(false),
-        report: fields.bool("report")?.unwrap_or(false),
+        relu: fields.get(&RELU)?.unwrap_or(false),
+        report: fields.get(&REPORT)?.unwrap_or(false),
     };
-    request.fields.clone().finish(&OPTIONS)?;
+    request.fields.clone().finish(&names(&[OPTIONS]))?;
     Ok(settings)
 }
 
 fn codes_form(fields: &mut Fields, unsigned: bool, origin: &Origin) -> Result<Form, Error> {
-    let Some(scale) = fields.number("output_scale", 0.0, f64::from(f32::MAX))? else {
+    let Some(scale) = fields.get(&OUTPUT_SCALE)? else {
         return Err(fields.error("output_scale", "missing").cure("for instance 0.5"));
     };
     let scale = <f32 as quantd_kernels::real::Real>::from_f64(scale);
@@ -224,7 +219,7 @@ fn codes_form(fields: &mut Fields, unsigned: bool, origin: &Origin) -> Result<Fo
     }
     let (min, max) = if unsigned { (0, 255) } else { (-128, 127) };
     let zero_point = fields.integer("output_zero_point", min, max)?.unwrap_or(0);
-    let requantization = fields.word::<Requantization>("requantize")?;
+    let requantization = fields.get(&REQUANTIZE)?;
     Ok(Form::Codes {
         unsigned,
         scale,
@@ -247,9 +242,9 @@ pub(super) fn scheme_or_default(
     };
     let is_bare = given == Options::default();
     let origin = Origin::Body(pointer.to_owned());
-    let mut scheme = options::resolve(&given, &origin)?;
+    let mut scheme = schemes::resolve(&given, &origin)?;
     if is_bare && side == "a" {
-        scheme = options::resolve(&Options { signed: Some(false), ..given }, &origin)?;
+        scheme = schemes::resolve(&Options { signed: Some(false), ..given }, &origin)?;
     } else if is_bare {
         scheme.granularity = columns(transpose_b);
     }
@@ -280,7 +275,7 @@ fn decode_json(
     let mut sides = Vec::with_capacity(2);
     for (side, scheme) in SIDES.into_iter().zip(schemes) {
         let Some(member) = json::find(&members, side) else {
-            let error = fields.missing(side, &[SIDES.as_slice(), &["bias"], &OPTIONS].concat());
+            let error = fields.missing(side, &names(&[MEMBERS, OPTIONS]));
             let cure = "send a tensor, such as {\"data\": [[1, 2]]}, or codes";
             return Err(if error.cure.is_empty() { error.cure(cure) } else { error });
         };
@@ -331,7 +326,7 @@ fn json_bias(
     fields: &Fields,
     context: &mut Context<'_>,
 ) -> Result<Tensor, Error> {
-    let output = fields.clone().dtype("output_dtype", &PRODUCTS)?;
+    let output = fields.clone().get(&OUTPUT_DTYPE)?;
     let is_codes = matches!(output, Some(DType::U8 | DType::I8));
     let dtype = if is_codes { DType::I32 } else { DType::F32 };
     payload::numbers_or_tensor(member, dtype, context)
