@@ -8,6 +8,7 @@ use libfuzzer_sys::fuzz_target;
 use quantd::api::answer::Style;
 use quantd::api::context::Context;
 use quantd::api::effort::Effort;
+use quantd::api::fields::Query;
 use quantd::api::payload::{Format, Payload};
 use quantd::service::{Command, Operation, execute};
 use quantd_codec::Limits;
@@ -37,6 +38,7 @@ const OPERATIONS: [Operation; 5] = [
 
 fuzz_target!(|input: Input<'_>| {
     let pick = |byte: u8, count: usize| usize::from(byte) % count;
+    let Ok(query) = Query::new(input.query) else { return };
     let operation = OPERATIONS[pick(input.operation, OPERATIONS.len())];
     let answers = operation.formats();
     let command = Command {
@@ -48,7 +50,7 @@ fuzz_target!(|input: Input<'_>| {
             encoding: if input.encoding > 250 { Encoding::Gzip } else { Encoding::Identity },
             // A quarter of them are forms.
             boundary: (input.encoding % 4 == 1).then(|| "b".to_owned()),
-            query: input.query.to_owned(),
+            query,
         },
         format: answers[pick(input.answer, answers.len())],
         style: Style { pretty: input.answer > 127, ..Style::PLAIN },

@@ -37,7 +37,7 @@ pub const OUTPUTS: [DType; 4] = [DType::F32, DType::F64, DType::F16, DType::BF16
 /// [`Error`] names the field, the tensor or the offset at fault.
 pub fn run(payload: Payload, format: Format, context: &mut Context<'_>) -> Result<Answer, Error> {
     let (body, input, query) = payload.inflate(context)?;
-    let mut fields = Fields::from_query(&query)?;
+    let mut fields = query.into_fields()?;
     let Decoded { items, passed, dtype } = match input {
         Format::Json => {
             fields.gather("scheme", &SCHEME_FIELDS);

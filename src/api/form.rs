@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use percent_encoding::NON_ALPHANUMERIC;
-
 use quantd_codec::multipart;
 use quantd_core::tensor::Buffer;
 
 use super::context::Context;
 use super::error::Error;
+use super::fields::Query;
 
 /// Leaves of a form the file in it, and gives the query with the fields of the form.
 ///
@@ -17,15 +16,12 @@ use super::error::Error;
 pub(super) fn open(
     body: &mut Arc<Buffer>,
     boundary: &str,
-    mut query: String,
+    mut query: Query,
     context: &mut Context<'_>,
-) -> Result<String, Error> {
+) -> Result<Query, Error> {
     let form = multipart::read(body.bytes(), boundary)?;
-    for (name, value) in &form.fields {
-        for (before, text) in [('&', name), ('=', value)] {
-            query.push(before);
-            query.extend(percent_encoding::utf8_percent_encode(text, NON_ALPHANUMERIC));
-        }
+    for (name, text) in form.fields {
+        query.push(name, text);
     }
     // Elements are read where they start at an aligned address. A body that may be read once more is left as it is.
     match Arc::get_mut(body) {

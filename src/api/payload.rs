@@ -13,7 +13,7 @@ use super::error::{Error, Kind, Place};
 use super::fields::field::{
     self, Component, Field, Member as JsonMember, Sizes, Table, Types, by_name, named as holds,
 };
-use super::fields::{Fields, Origin};
+use super::fields::{Fields, Origin, Query};
 use super::form;
 use super::guess::hint;
 use super::options::{SCHEME_FIELDS, beside_scheme};
@@ -44,8 +44,8 @@ pub struct Payload {
     pub encoding: Encoding,
     /// What parts it, once decompressed, where it is a form and the format is that of the file in it.
     pub boundary: Option<String>,
-    /// The query string.
-    pub query: String,
+    /// The query.
+    pub query: Query,
 }
 
 /// A decoded request of tensors.
@@ -62,10 +62,7 @@ impl Payload {
     ///
     /// # Errors
     /// [`Error`] when the content coding or the form is broken or the limits are exceeded.
-    pub fn inflate(
-        self,
-        context: &mut Context<'_>,
-    ) -> Result<(Arc<Buffer>, Format, String), Error> {
+    pub fn inflate(self, context: &mut Context<'_>) -> Result<(Arc<Buffer>, Format, Query), Error> {
         let Self { body, format, encoding, boundary, query } = self;
         let mut body = match encoding {
             Encoding::Identity => body,
@@ -102,7 +99,7 @@ impl Payload {
     ) -> Result<Request<AnyTensor>, Error> {
         let (body, format, query) = self.inflate(context)?;
         let limits = context.limits;
-        let mut fields = Fields::from_query(&query)?;
+        let mut fields = query.into_fields()?;
         let unnamed = |tensor: Tensor| vec![(String::new(), tensor.into())];
         let tensors = match format {
             Format::Json => {

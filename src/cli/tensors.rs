@@ -7,6 +7,7 @@ use crate::api::answer::{Answer, Style};
 use crate::api::context::Context;
 use crate::api::effort::Effort;
 use crate::api::error::Error;
+use crate::api::fields::Query;
 use crate::api::payload::{Format, Payload};
 use crate::api::samples;
 use crate::config::{self, Convert, Input, Look, Sample};
@@ -40,7 +41,7 @@ fn convert(options: &Convert, operation: Operation) -> Result<(), Failure> {
     };
     let progress = Progress::new(*quiet);
     let query = query(&input.set, scheme.as_deref())?;
-    let answer = carry_out(input, query, (operation, format), &progress)?;
+    let answer = carry_out(input, &query, (operation, format), &progress)?;
     files::write(output, &answer.segments, &progress)?;
     progress.clear();
     if *quiet {
@@ -71,7 +72,7 @@ fn look(
 ) -> Result<(), Failure> {
     let progress = Progress::new(options.json);
     let query = query(&options.input.set, None)?;
-    let answer = carry_out(&options.input, query, (operation, Format::Json), &progress)?;
+    let answer = carry_out(&options.input, &query, (operation, Format::Json), &progress)?;
     progress.clear();
     let document = answer.segments.concat();
     if !options.json {
@@ -92,7 +93,7 @@ pub(super) fn sample(options: &Sample) -> Result<(), Failure> {
 /// Carries the operation out on the input as the server would, without its bounds.
 fn carry_out(
     input: &Input,
-    query: String,
+    query: &str,
     (operation, format): (Operation, Format),
     progress: &Progress,
 ) -> Result<Answer, Failure> {
@@ -104,7 +105,7 @@ fn carry_out(
         format: from,
         encoding: Encoding::Identity,
         boundary: None,
-        query,
+        query: Query::new(query).map_err(|error| refused(&error))?,
     };
     let command = Command { operation, payload, format, style: Style::PLAIN };
     let pool = rayon::ThreadPoolBuilder::new()

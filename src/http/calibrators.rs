@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use crate::api::answer::{Answer, Style};
 use crate::api::context::Context;
 use crate::api::error::Error;
+use crate::api::fields::Query;
 use crate::api::payload::{Format, Payload};
 use crate::service::calibrators::Calibrators;
 
@@ -44,9 +45,10 @@ async fn receive(
 }
 
 /// What a request without a body asks for, and how its answer is to leave.
-fn asked(headers: &HeaderMap, query: Option<String>) -> Result<(String, Style), Error> {
-    negotiate::reply_format(headers, FORMATS, Format::Json)?;
-    let (query, pretty) = negotiate::take_pretty(&query.unwrap_or_default())?;
+fn asked(headers: &HeaderMap, query: Option<String>) -> Result<(Query, Style), Error> {
+    negotiate::Accept::of(headers)?.format(FORMATS, Format::Json)?;
+    let mut query = Query::new(&query.unwrap_or_default())?;
+    let pretty = query.take_flag(negotiate::PRETTY)?;
     Ok((query, Style { pretty, encoding: negotiate::reply_encoding(headers) }))
 }
 
@@ -121,7 +123,7 @@ pub(super) async fn describe(
 ) -> Result<Response, Error> {
     let (query, style) = asked(&headers, query)?;
     read(app, "calibrator", style, move |calibrators, context| {
-        calibrators.describe(&name, &query, context)
+        calibrators.describe(&name, query, context)
     })
     .await
 }

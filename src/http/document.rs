@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::api::answer::Answer;
 use crate::api::error::Error;
+use crate::api::fields::Query;
 use quantd_codec::json::{self, Text as Lines};
 
 use super::negotiate;
@@ -38,7 +39,10 @@ impl<T: Serialize> IntoResponse for Document<T> {
 /// Whether a query asks for an answer that is laid out for people. What it says otherwise is refused
 /// where there are options; documents and failures have none.
 pub(super) fn is_pretty(query: Option<&str>) -> bool {
-    negotiate::take_pretty(query.unwrap_or_default()).is_ok_and(|(_, pretty)| pretty)
+    // Few ask for it: no other query is split for that.
+    let named = query.filter(|query| query.contains(negotiate::PRETTY));
+    let flag = |query| Query::new(query)?.take_flag(negotiate::PRETTY);
+    named.is_some_and(|query| flag(query).unwrap_or(false))
 }
 
 /// A document in bytes, laid out for people or not.

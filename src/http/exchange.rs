@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::api::answer::{Answer, Style};
 use crate::api::error::{Error, Kind, Place};
+use crate::api::fields::Query;
 use crate::api::name::Name;
 use crate::api::payload::{Format, Payload};
 use crate::service::admission::Permit;
@@ -23,7 +24,7 @@ use quantd_core::tensor::Buffer;
 
 use super::App;
 use super::body::{self, Bounds, Held};
-use super::negotiate::{self, BodyType};
+use super::negotiate::{self, Accept, BodyType};
 
 /// What an operation answers with and needs.
 #[derive(Clone, Copy)]
@@ -88,14 +89,16 @@ pub(super) async fn receive(
     // Whole, and not by extractors: those would copy all headers.
     let (Parts { headers, uri, .. }, body) = request.into_parts();
     let headers = &headers;
-    let (query, pretty) = negotiate::take_pretty(uri.query().unwrap_or_default())?;
+    let mut query = Query::new(uri.query().unwrap_or_default())?;
+    let pretty = query.take_flag(negotiate::PRETTY)?;
     let body_type = negotiate::body_type(headers, &query)?;
     let encoding = negotiate::body_encoding(headers)?;
     let assumed = match &body_type {
         BodyType::Known(format) => *format,
         BodyType::Unnamed | BodyType::Form | BodyType::Multipart(_) => Format::Json,
     };
-    negotiate::reply_format(headers, terms.formats, assumed)?;
+    let accept = Accept::of(headers)?;
+    accept.format(terms.formats, assumed)?;
     let cost = |bytes: usize| (terms.cost)(assumed, bytes);
     let (buffer, permit) = receive_bytes(app, headers, body, 0, &cost).await?;
     let format = match (&body_type, encoding) {
@@ -115,7 +118,7 @@ pub(super) async fn receive(
     };
     Ok(Received {
         payload: Payload { body: Arc::new(buffer), format, encoding, boundary, query },
-        format: negotiate::reply_format(headers, terms.formats, format)?,
+        format: accept.format(terms.formats, format)?,
         style: Style { pretty, encoding: negotiate::reply_encoding(headers) },
         permit,
     })

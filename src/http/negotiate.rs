@@ -4,7 +4,7 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, header};
 
 use crate::api::error::{Error, Kind, Place};
-use crate::api::fields::Fields;
+use crate::api::fields::Query;
 use crate::api::payload::Format;
 use quantd_codec::encoding::Encoding;
 use quantd_codec::multipart;
@@ -30,22 +30,7 @@ pub(super) const fn media_type(format: Format) -> &'static str {
 }
 
 /// The option that says how the text of an answer is laid out.
-const PRETTY: &str = "pretty";
-
-/// The query without that option, and whether it is set; any answer of JSON can be had so.
-pub(super) fn take_pretty(query: &str) -> Result<(String, bool), Error> {
-    let is_own = |pair: &&str| pair.split('=').next() == Some(PRETTY);
-    if !query.split('&').any(|pair| is_own(&pair)) {
-        return Ok((query.to_owned(), false));
-    }
-    let own: Vec<_> = query.split('&').filter(is_own).collect();
-    let pretty = match Fields::from_query(&own.join("&"))?.bool(PRETTY) {
-        _ if own == [PRETTY] || own == ["pretty="] => true,
-        pretty => pretty?.unwrap_or_default(),
-    };
-    let rest: Vec<_> = query.split('&').filter(|pair| !is_own(pair)).collect();
-    Ok((rest.join("&"), pretty))
-}
+pub(super) const PRETTY: &str = "pretty";
 
 /// What a request says that its body is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,9 +76,9 @@ fn unsupported() -> Error {
 
 /// What the body is, by `Content-Type`. Elements without a type and shape in
 /// the query can only be a file that says its own.
-pub(super) fn body_type(headers: &HeaderMap, query: &str) -> Result<BodyType, Error> {
+pub(super) fn body_type(headers: &HeaderMap, query: &Query) -> Result<BodyType, Error> {
     let Some(value) = text(headers, "content-type")? else { return Ok(BodyType::Unnamed) };
-    let has = |name: &str| query.split('&').any(|pair| pair.split('=').next() == Some(name));
+    let has = |name: &str| query.texts(name).next().is_some();
     match essence(&value).as_str() {
         RAW if has("dtype") || has("shape") => Ok(BodyType::Known(Format::Raw)),
         RAW => Ok(BodyType::Unnamed),
@@ -220,32 +205,39 @@ fn weight(accepted: &[(String, f32)], name: &str) -> f32 {
     ranges.iter().find_map(find).map_or(0.0, |(_, quality)| *quality)
 }
 
-/// The format of the answer, of those that can be made: what `Accept` prefers, or the family of the
-/// request. The first of `formats` is for a JSON request, the second for a binary one.
-pub(super) fn reply_format(
-    headers: &HeaderMap,
-    formats: &[Format],
-    request: Format,
-) -> Result<Format, Error> {
-    let own =
-        if request == Format::Json { formats.first() } else { formats.get(1).or(formats.first()) };
-    let own = own.copied().unwrap_or(Format::Json);
-    let Some(value) = text(headers, "accept")? else { return Ok(own) };
-    let accepted = weighted(&value);
-    let mut best = (own, weight(&accepted, media_type(own)));
-    for &format in formats {
-        let weight = weight(&accepted, media_type(format));
-        if weight > best.1 {
-            best = (format, weight);
+/// What `Accept` says, or nothing.
+pub(super) struct Accept(Option<Vec<(String, f32)>>);
+
+impl Accept {
+    /// Reads the header.
+    pub(super) fn of(headers: &HeaderMap) -> Result<Self, Error> {
+        Ok(Self(text(headers, "accept")?.as_deref().map(weighted)))
+    }
+
+    /// The format of the answer, of those that can be made: what is preferred, or the family of the
+    /// request. The first of `formats` is for a JSON request, the second for a binary one.
+    pub(super) fn format(&self, formats: &[Format], request: Format) -> Result<Format, Error> {
+        let own = match request {
+            Format::Json => formats.first(),
+            Format::Npy | Format::Safetensors | Format::Raw => formats.get(1).or(formats.first()),
+        };
+        let own = own.copied().unwrap_or(Format::Json);
+        let Some(accepted) = &self.0 else { return Ok(own) };
+        let mut best = (own, weight(accepted, media_type(own)));
+        for &format in formats {
+            let weight = weight(accepted, media_type(format));
+            if weight > best.1 {
+                best = (format, weight);
+            }
         }
+        if best.1 > 0.0 {
+            return Ok(best.0);
+        }
+        let types: Vec<_> = formats.iter().map(|&format| media_type(format)).collect();
+        Err(Error::new(Kind::NotAcceptable, "no acceptable type of answer")
+            .at(Place::Header("accept"))
+            .cure(format!("accept one of: {}", types.join(", "))))
     }
-    if best.1 > 0.0 {
-        return Ok(best.0);
-    }
-    let types: Vec<_> = formats.iter().map(|&format| media_type(format)).collect();
-    Err(Error::new(Kind::NotAcceptable, "no acceptable type of answer")
-        .at(Place::Header("accept"))
-        .cure(format!("accept one of: {}", types.join(", "))))
 }
 
 /// The content coding of the answer that the client prefers.
@@ -311,7 +303,8 @@ mod tests {
     fn answers_follow_accept_and_else_the_request() {
         let check = |accept: &str, request, expect| {
             let headers = headers(header::ACCEPT, accept);
-            let found = reply_format(&headers, Operation::Quantize.formats(), request);
+            let found =
+                Accept::of(&headers).unwrap().format(Operation::Quantize.formats(), request);
             assert_eq!(found.map_err(|error| error.kind), expect, "{accept}");
         };
         check("*/*", Format::Json, Ok(Format::Json));
@@ -325,7 +318,8 @@ mod tests {
         check("text/html;x=\",application/json\"", Format::Json, Err(Kind::NotAcceptable));
         check("application/json;x=\"a;q=0, b\"", Format::Json, Ok(Format::Json));
         check("text/html;x=\"\\\",\", application/x-npy", Format::Json, Ok(Format::Npy));
-        let none = reply_format(&HeaderMap::new(), Operation::Compare.formats(), Format::Npy);
+        let none = Accept::of(&HeaderMap::new()).unwrap();
+        let none = none.format(Operation::Compare.formats(), Format::Npy);
         assert_eq!(none, Ok(Format::Json));
     }
 
@@ -346,7 +340,8 @@ mod tests {
     #[test]
     fn bodies_are_what_they_say_or_look_like() {
         let named = |value: &str, query: &str| {
-            body_type(&headers(header::CONTENT_TYPE, value), query).map_err(|error| error.kind)
+            let query = Query::new(query).unwrap();
+            body_type(&headers(header::CONTENT_TYPE, value), &query).map_err(|error| error.kind)
         };
         assert_eq!(named("Application/JSON; charset=utf-8", ""), Ok(BodyType::Known(Format::Json)));
         assert_eq!(named(RAW, "dtype=F32&shape=1"), Ok(BodyType::Known(Format::Raw)));
@@ -377,17 +372,5 @@ mod tests {
         let typed = "name=f; filename=w\r\ncontent-type: application/x-safetensors";
         assert_eq!(form(typed, "x"), Ok(Format::Safetensors));
         assert_eq!(form("name=bits", "4"), Err(Kind::MalformedBody));
-    }
-
-    #[test]
-    fn how_an_answer_looks_is_no_option_of_an_operation() {
-        let taken = |query: &str| take_pretty(query).map_err(|error| error.place);
-        assert_eq!(taken("a=1&b=2"), Ok(("a=1&b=2".to_owned(), false)));
-        assert_eq!(taken("a=1&pretty=true&b=2"), Ok(("a=1&b=2".to_owned(), true)));
-        assert_eq!(taken("pretty"), Ok((String::new(), true)));
-        assert_eq!(taken("pretty=False&a"), Ok(("a".to_owned(), false)));
-        let place = Some(Place::Parameter("pretty".to_owned()));
-        assert_eq!(taken("pretty=maybe"), Err(place.clone()));
-        assert_eq!(taken("pretty=1&pretty=1"), Err(place));
     }
 }

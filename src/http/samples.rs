@@ -43,7 +43,7 @@ pub(super) async fn sample(
 ) -> Result<Response, Error> {
     exchange::refuse_when_draining(&app)?;
     let sample = samples::find(&name)?;
-    let format = negotiate::reply_format(&headers, &FORMATS, Format::Json)?;
+    let format = negotiate::Accept::of(&headers)?.format(&FORMATS, Format::Json)?;
     let pretty = document::is_pretty(query.as_deref());
     let style = Style { pretty, encoding: negotiate::reply_encoding(&headers) };
     let permit = app.service.admit(sample.cost()).await?;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use quantd::api::answer::Style;
 use quantd::api::context::Context;
 use quantd::api::effort::Effort;
+use quantd::api::fields::Query;
 use quantd::api::payload::{Format, Payload};
 use quantd::service::{Command, Operation, execute};
 use quantd_codec::Limits;
@@ -56,7 +57,7 @@ fn measure(case: &Case) -> (usize, usize, Option<String>) {
         format: case.input,
         encoding: Encoding::Identity,
         boundary: None,
-        query: case.query.clone(),
+        query: Query::new(&case.query).expect("a query"),
     };
     let command = Command {
         operation: case.operation,

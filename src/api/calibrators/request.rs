@@ -7,7 +7,7 @@ use crate::api::compare::only;
 use crate::api::context::Context;
 use crate::api::error::{Error, Kind, Place};
 use crate::api::fields::field::{Field, Flag, Table, names};
-use crate::api::fields::{Fields, Origin};
+use crate::api::fields::{Fields, Origin, Query};
 use crate::api::name::Name;
 use crate::api::options::{self, SCHEME_FIELDS, beside_scheme, scheme_of_value};
 use crate::api::payload::{Format, Payload, TENSOR, pointer};
@@ -87,7 +87,7 @@ fn read_object<T>(
             .at(Place::Header("content-type"))
             .cure("send application/json; only batches are tensors"));
     }
-    let mut query = Fields::from_query(&query)?;
+    let mut query = query.into_fields()?;
     query.gather("scheme", &names(&[CODES]));
     let mut fields = Fields::new(Map::new(), Origin::Body(String::new()));
     let mut document = None;
@@ -243,12 +243,12 @@ pub fn read_batch(payload: Payload, context: &mut Context<'_>) -> Result<Batch, 
 ///
 /// # Errors
 /// [`Kind::InvalidOption`] names the parameter at fault.
-pub fn read_query(query: &str) -> Result<Wanted, Error> {
-    let mut fields = Fields::from_query(query)?;
+pub fn read_query(query: Query) -> Result<Wanted, Error> {
+    let mut fields = query.into_fields()?;
     let resolve = fields.get(&RESOLVE)?.unwrap_or(true);
     let wide = fields.get(&SCALE_DTYPE)?;
     let wide = wide.map(|dtype| dtype == DType::F64);
-    let mut codes = Fields::from_query("")?;
+    let mut codes = Fields::default();
     let mut is_named = false;
     for field in names(&[CODES]) {
         if let Some(value) = fields.take(field) {

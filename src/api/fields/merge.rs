@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::api::error::{Error, Kind};
+use crate::api::error::{Error, Kind, Place};
 
 use super::{Fields, Origin, short};
 
@@ -68,28 +68,42 @@ impl Fields {
                     self.asked.insert(name);
                 }
                 Some(own) if name == "scheme" => {
-                    let scheme = merge_schemes(Some(own), Some(value))?.unwrap_or_default();
+                    let base = pointer(&self.origin, &name);
+                    let scheme = merge_schemes(Some(own), Some(value), &base)?;
+                    let scheme = scheme.unwrap_or_default();
                     self.insert(&name, scheme);
                 }
                 Some(own) if own == value => self.insert(&name, own),
-                Some(_) => return Err(contradicts_body(&name)),
+                Some(_) => return Err(contradicts(&name, &pointer(&self.origin, &name))),
             }
         }
         Ok(())
     }
 }
 
-fn contradicts_body(name: &str) -> Error {
-    Error::new(Kind::InvalidOption, "contradicts the body")
+/// Where a body says an option.
+fn pointer(origin: &Origin, name: &str) -> String {
+    match origin.place(&short(name)) {
+        Place::Pointer(pointer) | Place::Parameter(pointer) => pointer,
+        Place::Header(name) => name.to_owned(),
+    }
+}
+
+fn contradicts(name: &str, body: &str) -> Error {
+    Error::new(Kind::InvalidOption, format!("the query contradicts {body} of the body"))
         .at(Origin::Query.place(&short(name)))
         .cure("say it once: in the body, or in the query")
 }
 
-/// The scheme of a body, its own or a preset, with what a query adds to it.
+/// The scheme of a body at `base`, its own or a preset, with what a query adds to it.
 ///
 /// # Errors
 /// [`Kind::InvalidOption`] for a field that the body says otherwise.
-pub fn merge_schemes(own: Option<Value>, query: Option<Value>) -> Result<Option<Value>, Error> {
+pub fn merge_schemes(
+    own: Option<Value>,
+    query: Option<Value>,
+    base: &str,
+) -> Result<Option<Value>, Error> {
     let object = |value: Value| {
         let preset = |value: &Value| Map::from_iter([("preset".to_owned(), value.clone())]);
         value.as_object().cloned().unwrap_or_else(|| preset(&value))
@@ -100,7 +114,9 @@ pub fn merge_schemes(own: Option<Value>, query: Option<Value>) -> Result<Option<
     };
     for (name, value) in query {
         match scheme.get(&name).filter(|own| !own.is_null()) {
-            Some(own) if *own != value => return Err(contradicts_body(&name)),
+            Some(own) if *own != value => {
+                return Err(contradicts(&name, &format!("{base}/{}", short(&name))));
+            }
             _ => drop(scheme.insert(name, value)),
         }
     }
@@ -111,7 +127,7 @@ pub fn merge_schemes(own: Option<Value>, query: Option<Value>) -> Result<Option<
 mod tests {
     use serde_json::json;
 
-    use crate::api::error::Place;
+    use crate::api::fields::Query;
 
     use super::*;
 
@@ -120,7 +136,8 @@ mod tests {
         let body = json!({"scheme": {"bits": 8}, "sort": "mse", "dtype": null});
         let body = Fields::new(body.as_object().unwrap().clone(), Origin::Body(String::new()));
         let merged = |text: &str| {
-            let (mut fields, mut query) = (body.clone(), Fields::from_query(text).unwrap());
+            let (mut fields, mut query) =
+                (body.clone(), Query::new(text).unwrap().into_fields().unwrap());
             query.gather("scheme", &["preset", "bits", "axis", "scheme"]);
             fields.merge(query).map(|()| fields)
         };
@@ -129,12 +146,13 @@ mod tests {
         assert_eq!(fields.take("dtype"), Some(json!("F32")));
         let error = fields.integer("bins", 1, 2).unwrap_err();
         assert_eq!(error.place, Some(Place::Parameter("bins".to_owned())));
-        for (text, at) in [("bits=4", "bits"), ("sort=bits", "sort")] {
+        for (text, at, body) in [("bits=4", "bits", "/scheme/bits"), ("sort=bits", "sort", "/sort")]
+        {
             let error = merged(text).unwrap_err();
             assert_eq!(error.place, Some(Place::Parameter(at.to_owned())), "{text}");
-            assert_eq!(error.detail, "contradicts the body");
+            assert_eq!(error.sentence(), format!("the query contradicts {body} of the body"));
         }
-        let both = |own, query| merge_schemes(Some(own), Some(query));
+        let both = |own, query| merge_schemes(Some(own), Some(query), "/scheme");
         assert_eq!(both(json!("int8"), json!("int8")), Ok(Some(json!({"preset": "int8"}))));
         assert!(both(json!("int8"), json!("int4")).is_err());
     }

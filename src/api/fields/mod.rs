@@ -19,6 +19,7 @@ use super::error::{Error, Kind, Place};
 use super::guess::hint;
 
 pub use merge::merge_schemes;
+pub use query::Query;
 
 /// Where the options stand in the request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -378,7 +379,7 @@ mod tests {
     use serde_json::json;
 
     fn query(text: &str) -> Fields {
-        Fields::from_query(text).unwrap()
+        Query::new(text).unwrap().into_fields().unwrap()
     }
 
     #[test]
@@ -456,7 +457,7 @@ mod tests {
         let error = query("bitz=1").finish(&["bits"]).unwrap_err();
         assert_eq!(error.to_string(), "bitz: unknown option");
         assert_eq!(error.cure, "did you mean bits? known here: bits");
-        assert!(Fields::from_query("a=%ff").is_err());
+        assert!(Query::new("a=%ff").is_err());
         let map = json!({"tensor": [1]}).as_object().unwrap().clone();
         let fields = Fields::new(map, Origin::Body(String::new()));
         let error = fields.missing("data", &["data", "tensors"]);

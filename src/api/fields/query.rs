@@ -11,27 +11,69 @@ use super::{Fields, Origin, short};
 /// What the fields of a scheme may have before their names.
 const PREFIX: &str = "scheme.";
 
-impl Fields {
-    /// Options from a query string: `a=1&b=x,y`. Numbers and booleans become
-    /// their JSON kind. A list has commas, with brackets around it or without,
-    /// or is a name given several times: `a=1&a=2`, `a[]=1&a[]=2`. A field of
-    /// the scheme may be called `scheme.bits` as well as `bits`.
+/// A query, split and decoded: names and texts in their order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Query {
+    pairs: Vec<(String, String)>,
+}
+
+impl Query {
+    /// The pairs of `a=1&b=x,y`.
     ///
     /// # Errors
-    /// [`Kind::InvalidOption`] for both of those with different values, and for
-    /// bytes that are not UTF-8.
-    pub fn from_query(query: &str) -> Result<Self, Error> {
+    /// [`Kind::InvalidOption`] for bytes that are not UTF-8.
+    pub fn new(query: &str) -> Result<Self, Error> {
+        let pairs = query.split('&').filter(|pair| !pair.is_empty());
+        let decoded = |pair: &str| -> Result<_, Error> {
+            let (name, text) = pair.split_once('=').unwrap_or((pair, ""));
+            Ok((decode(name)?, decode(text)?))
+        };
+        Ok(Self { pairs: pairs.map(decoded).collect::<Result<_, _>>()? })
+    }
+
+    /// Adds a pair, such as a field of a form.
+    pub fn push(&mut self, name: String, text: String) {
+        self.pairs.push((name, text));
+    }
+
+    /// The texts of that name.
+    pub fn texts(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.pairs.iter().filter(move |(own, _)| own == name).map(|(_, text)| text.as_str())
+    }
+
+    /// Takes an option out that is set by its name alone, or by true or false.
+    ///
+    /// # Errors
+    /// [`Kind::InvalidOption`] for any other value, or when it is given twice.
+    pub fn take_flag(&mut self, name: &str) -> Result<bool, Error> {
+        let (own, rest) =
+            std::mem::take(&mut self.pairs).into_iter().partition(|(own, _)| own == name);
+        self.pairs = rest;
+        let own = Self { pairs: own };
+        match own.pairs.as_slice() {
+            [] => Ok(false),
+            [(_, text)] if text.is_empty() => Ok(true),
+            _ => Ok(own.into_fields()?.bool(name)?.unwrap_or_default()),
+        }
+    }
+
+    /// The options that it says. Numbers and booleans become their JSON kind. A list has commas, with brackets
+    /// around it or without, or is a name given several times: `a=1&a=2`, `a[]=1&a[]=2`. A field of the scheme may be
+    /// called `scheme.bits` as well as `bits`.
+    ///
+    /// # Errors
+    /// [`Kind::InvalidOption`] for both of those with different values, and for too many options.
+    pub fn into_fields(self) -> Result<Fields, Error> {
         /// Options of a query, of which any route knows far fewer.
         const MAX_OPTIONS: usize = 256;
-        let mut fields = Self::new(Map::new(), Origin::Query);
+        let mut fields = Fields::new(Map::new(), Origin::Query);
         let mut prefixed = Map::new();
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        for (name, text) in self.pairs {
             if fields.map.len() + prefixed.len() >= MAX_OPTIONS {
                 let detail = format!("the query has more than {MAX_OPTIONS} options");
                 return Err(Error::new(Kind::InvalidOption, detail));
             }
-            let (name, text) = pair.split_once('=').unwrap_or((pair, ""));
-            let (name, value) = (decode(name)?, value(&decode(text)?));
+            let value = value(&text);
             match name.strip_prefix(PREFIX) {
                 Some(name) => add(&mut prefixed, &mut fields.repeated, name, value),
                 None => add(&mut fields.map, &mut fields.repeated, &name, value),
@@ -134,7 +176,7 @@ mod tests {
     use super::*;
 
     fn take(query: &str, name: &str) -> Option<Value> {
-        Fields::from_query(query).unwrap().take(name)
+        Query::new(query).unwrap().into_fields().unwrap().take(name)
     }
 
     #[test]
@@ -169,7 +211,7 @@ mod tests {
     #[test]
     fn one_value_is_given_once_and_in_one_way() {
         let error = |query: &str| {
-            let fields = Fields::from_query(query);
+            let fields = Query::new(query).unwrap().into_fields();
             fields.and_then(|mut fields| fields.integer("a", 0, 9)).unwrap_err().to_string()
         };
         assert_eq!(error("a=1&a=1"), "a: given twice");
@@ -179,11 +221,29 @@ mod tests {
 
     #[test]
     fn truth_is_a_number_in_a_query_only() {
-        let mut query = Fields::from_query("a=1&b=0&c=2").unwrap();
+        let mut query = Query::new("a=1&b=0&c=2").unwrap().into_fields().unwrap();
         assert_eq!(query.bool("a"), Ok(Some(true)));
         assert_eq!(query.bool("b"), Ok(Some(false)));
         assert!(query.bool("c").is_err());
         let map = json!({"a": 1}).as_object().unwrap().clone();
         assert!(Fields::new(map, Origin::Body(String::new())).bool("a").is_err());
+    }
+
+    #[test]
+    fn a_flag_is_taken_out() {
+        use crate::api::error::Place;
+        let taken = |text: &str| {
+            let mut query = Query::new(text).unwrap();
+            let flag = query.take_flag("pretty").map_err(|error| error.place);
+            flag.map(|flag| (query, flag))
+        };
+        let rest = |text: &str, flag| Ok((Query::new(text).unwrap(), flag));
+        assert_eq!(taken("a=1&b=2"), rest("a=1&b=2", false));
+        assert_eq!(taken("a=1&pretty=true&b=2"), rest("a=1&b=2", true));
+        assert_eq!(taken("pretty"), rest("", true));
+        assert_eq!(taken("pretty=False&a"), rest("a", false));
+        let place = Some(Place::Parameter("pretty".to_owned()));
+        assert_eq!(taken("pretty=maybe"), Err(place.clone()));
+        assert_eq!(taken("pretty=1&pretty=1"), Err(place));
     }
 }

@@ -68,7 +68,7 @@ pub struct Request {
 /// [`Error`] names the field at fault.
 pub fn read(payload: Payload, context: &mut Context<'_>) -> Result<Request, Error> {
     let (body, input, query) = payload.inflate(context)?;
-    let mut fields = Fields::from_query(&query)?;
+    let mut fields = query.into_fields()?;
     fields.gather("scheme", &SCHEME_FIELDS);
     ["input", "output"].into_iter().try_for_each(|name| fields.nest(name))?;
     match input {
@@ -357,7 +357,7 @@ fn json_weight(
     }
     let scheme = json::find(&members, "scheme");
     let scheme = scheme.map(|m| context.read_option(m.value, "/weight/scheme")).transpose()?;
-    let scheme = merge_schemes(scheme, query)?;
+    let scheme = merge_schemes(scheme, query, "/weight/scheme")?;
     let (tensor, rest) = payload::tensor_of_members(&members, base, context)?;
     match rest.iter().find(|member| member.key != "scheme") {
         None => Ok(Given::Real(tensor, scheme)),

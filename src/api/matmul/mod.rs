@@ -98,7 +98,7 @@ struct Settings {
 /// [`Error`] names the field, the tensor or the offset at fault.
 pub fn run(payload: Payload, format: Format, context: &mut Context<'_>) -> Result<Answer, Error> {
     let (body, input, query) = payload.inflate(context)?;
-    let mut fields = Fields::from_query(&query)?;
+    let mut fields = query.into_fields()?;
     SCHEMES.into_iter().try_for_each(|name| fields.nest(name))?;
     let mut request = match input {
         Format::Json => decode_json(body.bytes(), fields, context)?,
@@ -315,8 +315,9 @@ fn json_side(
         let at = payload::pointer(&base, &member.key);
         scheme = Some(context.read_option(member.value, &at)?).filter(|scheme| !scheme.is_null());
     }
-    let scheme = merge_schemes(scheme, query)?;
-    let scheme = scheme_or_default(side, scheme, transpose_b, &payload::pointer(&base, "scheme"))?;
+    let at = payload::pointer(&base, "scheme");
+    let scheme = merge_schemes(scheme, query, &at)?;
+    let scheme = scheme_or_default(side, scheme, transpose_b, &at)?;
     Ok(Side::Real { tensor, scheme: Box::new(scheme) })
 }
 

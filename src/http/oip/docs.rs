@@ -6,10 +6,14 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, SchemaType, Type};
 use utoipa::openapi::{RefOr, Schema};
-use utoipa::{IntoParams, IntoResponses, PartialSchema, ToSchema};
+use utoipa::{IntoParams, PartialSchema, ToSchema};
 
-pub(super) use crate::http::docs::BinaryBody;
-use crate::http::problem::ProtocolError;
+use quantd_codec::oip::datatype;
+use quantd_core::tensor::DType;
+
+pub(super) use crate::http::docs::{
+    BinaryBody, Failures, ModelFailures, ReadFailures, ReadinessFailures,
+};
 
 /// The model of a path.
 #[derive(IntoParams)]
@@ -89,21 +93,21 @@ impl ToSchema for Elements {
 }
 
 /// Names of element types.
-#[derive(Serialize, ToSchema)]
-#[serde(rename_all = "UPPERCASE")]
-enum Datatype {
-    Fp64,
-    Fp32,
-    Fp16,
-    Bf16,
-    Int64,
-    Int32,
-    Int16,
-    Int8,
-    Uint64,
-    Uint32,
-    Uint16,
-    Uint8,
+#[derive(Serialize)]
+struct Datatype;
+
+impl PartialSchema for Datatype {
+    fn schema() -> RefOr<Schema> {
+        let names = DType::ALL.map(datatype);
+        let words = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(names));
+        words.description(Some("Names of element types.")).into()
+    }
+}
+
+impl ToSchema for Datatype {
+    fn name() -> std::borrow::Cow<'static, str> {
+        "Datatype".into()
+    }
 }
 
 /// A tensor of a request.
@@ -202,122 +206,6 @@ pub(super) struct UnloadRequest {
     /// `unload_dependents` changes nothing.
     #[schema(value_type = Option<Parameters>)]
     parameters: Option<Value>,
-}
-
-/// Failures of the routes that take a body.
-#[derive(IntoResponses)]
-pub(super) enum Failures {
-    /// The body, an input or a parameter is wrong.
-    #[response(status = 400, content_type = "application/json")]
-    BadRequest(ProtocolError),
-    /// No key, or not a known one.
-    #[response(status = 401, content_type = "application/json")]
-    Unauthorized(ProtocolError),
-    /// Asked for by a page of another origin, or under the name of another host.
-    #[response(status = 403, content_type = "application/json")]
-    Forbidden(ProtocolError),
-    /// No such model or version.
-    #[response(status = 404, content_type = "application/json")]
-    NotFound(ProtocolError),
-    /// The method is not one of the route's.
-    #[response(status = 405, content_type = "application/json")]
-    MethodNotAllowed(ProtocolError),
-    /// The body did not arrive in time.
-    #[response(status = 408, content_type = "application/json")]
-    Timeout(ProtocolError),
-    /// A chain needs the layer.
-    #[response(status = 409, content_type = "application/json")]
-    Conflict(ProtocolError),
-    /// Above a limit.
-    #[response(status = 413, content_type = "application/json")]
-    TooLarge(ProtocolError),
-    /// The body is in a coding that is not read.
-    #[response(status = 415, content_type = "application/json")]
-    UnsupportedMediaType(ProtocolError),
-    /// An input holds NaN, or an output that was asked for as JSON an infinity, or the work cannot end in time.
-    #[response(status = 422, content_type = "application/json")]
-    Unprocessable(ProtocolError),
-    /// A defect of the server.
-    #[response(status = 500, content_type = "application/json")]
-    Internal(ProtocolError),
-    /// A part of the protocol that is not spoken here.
-    #[response(status = 501, content_type = "application/json")]
-    NotImplemented(ProtocolError),
-    /// No room at the moment, or stopping; try again after `Retry-After`.
-    #[response(status = 503, content_type = "application/json")]
-    Unavailable(ProtocolError),
-    /// The work did not end in time, and was stopped.
-    #[response(status = 504, content_type = "application/json")]
-    OutOfTime(ProtocolError),
-    /// No room for the layer in memory, or its file cannot be read.
-    #[response(status = 507, content_type = "application/json")]
-    Storage(ProtocolError),
-}
-
-/// Failures of the routes that take nothing.
-#[derive(IntoResponses)]
-pub(super) enum ReadFailures {
-    /// No key, or not a known one.
-    #[response(status = 401, content_type = "application/json")]
-    Unauthorized(ProtocolError),
-    /// Asked for by a page of another origin, or under the name of another host.
-    #[response(status = 403, content_type = "application/json")]
-    Forbidden(ProtocolError),
-    /// The method is not one of the route's.
-    #[response(status = 405, content_type = "application/json")]
-    MethodNotAllowed(ProtocolError),
-    /// A defect of the server.
-    #[response(status = 500, content_type = "application/json")]
-    Internal(ProtocolError),
-}
-
-/// Failures of the routes that read a model.
-#[derive(IntoResponses)]
-pub(super) enum ModelFailures {
-    /// No key, or not a known one.
-    #[response(status = 401, content_type = "application/json")]
-    Unauthorized(ProtocolError),
-    /// Asked for by a page of another origin, or under the name of another host.
-    #[response(status = 403, content_type = "application/json")]
-    Forbidden(ProtocolError),
-    /// No such model or version.
-    #[response(status = 404, content_type = "application/json")]
-    NotFound(ProtocolError),
-    /// The method is not one of the route's.
-    #[response(status = 405, content_type = "application/json")]
-    MethodNotAllowed(ProtocolError),
-    /// Too large to be brought back into memory.
-    #[response(status = 413, content_type = "application/json")]
-    TooLarge(ProtocolError),
-    /// A defect of the server.
-    #[response(status = 500, content_type = "application/json")]
-    Internal(ProtocolError),
-    /// No room at the moment.
-    #[response(status = 503, content_type = "application/json")]
-    Unavailable(ProtocolError),
-    /// No room for the layer in memory, or its file cannot be read.
-    #[response(status = 507, content_type = "application/json")]
-    Storage(ProtocolError),
-}
-
-/// Failures of the routes that say whether a model is ready.
-#[derive(IntoResponses)]
-pub(super) enum ReadinessFailures {
-    /// No key, or not a known one.
-    #[response(status = 401, content_type = "application/json")]
-    Unauthorized(ProtocolError),
-    /// Asked for by a page of another origin, or under the name of another host.
-    #[response(status = 403, content_type = "application/json")]
-    Forbidden(ProtocolError),
-    /// No such model or version.
-    #[response(status = 404, content_type = "application/json")]
-    NotFound(ProtocolError),
-    /// The method is not one of the route's.
-    #[response(status = 405, content_type = "application/json")]
-    MethodNotAllowed(ProtocolError),
-    /// A defect of the server.
-    #[response(status = 500, content_type = "application/json")]
-    Internal(ProtocolError),
 }
 
 /// A request to `quantize_int8` that works.

@@ -10,6 +10,7 @@ use axum::response::Response;
 
 use crate::api::answer::Style;
 use crate::api::error::{Error, Kind, Place};
+use crate::api::fields::Query;
 use crate::api::oip::Body as Received;
 use crate::http::{App, body, exchange, negotiate};
 use crate::service::models::{Inference, Target};
@@ -56,7 +57,7 @@ async fn carry_out(
     exchange::refuse_when_draining(app)?;
     let (Parts { headers, uri, .. }, body) = request.into_parts();
     let headers = &headers;
-    let (_, pretty) = negotiate::take_pretty(uri.query().unwrap_or_default())?;
+    let pretty = Query::new(uri.query().unwrap_or_default())?.take_flag(negotiate::PRETTY)?;
     let header = header_length(headers)?;
     let encoding = negotiate::body_encoding(headers)?;
     // The elements behind the header start where vectors are read from.

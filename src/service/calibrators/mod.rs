@@ -14,6 +14,7 @@ use crate::api::calibrators::{
 };
 use crate::api::context::Context;
 use crate::api::error::{Error, Kind, Place};
+use crate::api::fields::Query;
 use crate::api::name::Name;
 use crate::api::payload::{Format, Payload};
 use quantd_core::calibrate::{Affine, Calibration};
@@ -447,7 +448,7 @@ impl Calibrators {
     pub fn describe(
         &self,
         name: &Name,
-        query: &str,
+        query: Query,
         context: &mut Context<'_>,
     ) -> Result<Answer, Error> {
         let wanted = api::read_query(query)?;

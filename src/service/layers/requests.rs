@@ -6,6 +6,7 @@ use std::time::Instant;
 use crate::api::answer::{Answer, Style};
 use crate::api::context::Context;
 use crate::api::error::{Error, Kind, Place};
+use crate::api::fields::Query;
 use crate::api::layers::create::{self, Made};
 use crate::api::layers::documents::LayerDoc;
 use crate::api::layers::stored::Stored;
@@ -145,11 +146,8 @@ fn learnt(
 }
 
 /// Whether a query asks for a run without others.
-fn says_alone(query: &str) -> bool {
-    query.split('&').any(|pair| {
-        let value = pair.strip_prefix("batch=");
-        value.is_some_and(|value| value.eq_ignore_ascii_case("false") || value == "0")
-    })
+fn says_alone(query: &Query) -> bool {
+    query.texts(run::BATCH.name).any(|text| text.eq_ignore_ascii_case("false") || text == "0")
 }
 
 /// A request to run a layer, among others.

@@ -3,6 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::api::context::Context;
 use crate::api::effort::Effort;
+use crate::api::fields::Query;
 use crate::api::layers::create::{self, Made};
 use crate::api::payload::{Format, Payload};
 use crate::service::layers::room::Need;
@@ -28,7 +29,7 @@ fn layer(own: &str, outputs: usize, inputs: usize, bytes: usize) -> Entry {
         format: Format::Json,
         encoding: Encoding::Identity,
         boundary: None,
-        query: String::new(),
+        query: Query::default(),
     };
     let (limits, task) = (Limits::default(), Task::new(quantd_kernels::Isa::best()));
     let mut context = Context {
