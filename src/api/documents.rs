@@ -5,9 +5,10 @@ use utoipa::ToSchema;
 
 use quantd_core::inspect::Statistics;
 use quantd_core::matmul;
-use quantd_core::report::Report;
 use quantd_core::scheme::{Granularity, Options, RangeMethod, Scheme};
 use quantd_core::word::Word;
+
+pub use super::report::ReportDoc;
 
 /// A scheme with every field as it was resolved; `null` where a field does not apply.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -89,62 +90,6 @@ impl From<&Scheme> for SchemeDoc {
             profile: scheme.numerics.profile.name(),
             nan: scheme.nan.name(),
             packed: scheme.packed,
-        }
-    }
-}
-
-/// What quantizing lost, over the finite elements. A figure is `null` where it
-/// is not a finite number: `sqnr_db` of an exact result or of an all-zero
-/// tensor, any mean of no elements.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-#[schema(as = Report)]
-pub struct ReportDoc {
-    /// Mean of (x - x̂)²; the sum of the next two.
-    pub mse: Option<f64>,
-    /// The part of `mse` lost where codes were saturated.
-    pub mse_clipped: Option<f64>,
-    /// The part of `mse` lost to rounding.
-    pub mse_rounded: Option<f64>,
-    /// Largest |x - x̂|.
-    pub max_abs_error: Option<f64>,
-    /// 10 log10(Σx² / Σ(x - x̂)²), dB.
-    pub sqnr_db: Option<f64>,
-    /// Cosine of the angle between x and x̂.
-    pub cosine: Option<f64>,
-    /// Elements whose code was saturated.
-    pub clipped: u64,
-    /// NaN elements.
-    pub nan: u64,
-    /// Infinite elements.
-    pub inf: u64,
-    /// Elements other than 0 that came back as 0.
-    pub zeroed: u64,
-    /// Bits of codes, scales and zero points, packed, per element.
-    pub bits_per_element: Option<f64>,
-    /// Bits of a source element over `bits_per_element`.
-    pub compression_ratio: Option<f64>,
-    /// The same for each slice, when asked for with `per_slice`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(no_recursion)]
-    pub slices: Option<Vec<Self>>,
-}
-
-impl From<&Report> for ReportDoc {
-    fn from(report: &Report) -> Self {
-        Self {
-            mse: report.mse,
-            mse_clipped: report.mse_clipped,
-            mse_rounded: report.mse_rounded,
-            max_abs_error: report.max_abs_error,
-            sqnr_db: report.sqnr_db,
-            cosine: report.cosine,
-            clipped: report.clipped,
-            nan: report.nan,
-            inf: report.inf,
-            zeroed: report.zeroed,
-            bits_per_element: report.bits_per_element,
-            compression_ratio: report.compression_ratio,
-            slices: None,
         }
     }
 }

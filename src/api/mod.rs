@@ -27,6 +27,7 @@ mod patterns;
 pub mod payload;
 pub mod presets;
 pub mod quantize;
+pub mod report;
 pub mod samples;
 pub mod schemas;
 mod select;

@@ -2,40 +2,69 @@
 
 use quantd_kernels::sums::ErrorSums;
 
-/// Error metrics over the finite elements of a tensor or slice.
-///
-/// A figure is `None` where it is not a finite number: there are no finite
-/// elements, or (`sqnr_db`) the error or the signal is exactly zero.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Report {
-    /// Mean of (x - x̂)^2; the sum of the next two.
-    pub mse: Option<f64>,
-    /// The part of `mse` lost where the code was saturated.
-    pub mse_clipped: Option<f64>,
-    /// The part of `mse` lost to rounding.
-    pub mse_rounded: Option<f64>,
-    /// Largest |x - x̂|.
-    pub max_abs_error: Option<f64>,
-    /// 10 log10(sum x^2 / sum (x - x̂)^2), in dB.
-    pub sqnr_db: Option<f64>,
-    /// Cosine of the angle between x and x̂; 1 when both are all zero.
-    pub cosine: Option<f64>,
-    /// Finite elements whose code was saturated.
-    pub clipped: u64,
-    /// NaN elements.
-    pub nan: u64,
-    /// Infinite elements.
-    pub inf: u64,
-    /// Elements other than 0 that came back as 0.
-    pub zeroed: u64,
-    /// Bits of codes, scales and zero points, packed, per element.
-    pub bits_per_element: Option<f64>,
-    /// Bits of an element of the source over `bits_per_element`.
-    pub compression_ratio: Option<f64>,
+/// A number of a report.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Figure {
+    /// A real number; `None` where it is not a finite one.
+    Real(Option<f64>),
+    /// A count.
+    Count(u64),
+}
+
+/// What a number of a report is called, what it says, and where it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Meaning {
+    /// Its name.
+    pub name: &'static str,
+    /// What it says.
+    pub summary: &'static str,
+    /// The number.
+    pub of: fn(&Report) -> Figure,
+}
+
+/// The one list of what a report says: a structure, and what its members mean.
+macro_rules! report {
+    ($(#[$meta:meta])* $report:ident { $($summary:literal $name:ident: $kind:ident($type:ty),)+ }) => {
+        $(#[$meta])*
+        #[derive(Clone, Debug, PartialEq)]
+        pub struct $report {
+            $(#[doc = $summary] pub $name: $type,)+
+        }
+
+        impl $report {
+            /// What it says, in the order in which it is written.
+            pub const FIGURES: &'static [Meaning] = &[$(Meaning {
+                name: stringify!($name),
+                summary: $summary,
+                of: |report| Figure::$kind(report.$name),
+            },)+];
+        }
+    };
+}
+
+report! {
+    /// Error metrics over the finite elements of a tensor or slice.
+    ///
+    /// A figure is `None` where it is not a finite number: there are no finite
+    /// elements, or (`sqnr_db`) the error or the signal is exactly zero.
+    Report {
+        "Mean of (x - x̂)²; the sum of the next two." mse: Real(Option<f64>),
+        "The part of `mse` lost where codes were saturated." mse_clipped: Real(Option<f64>),
+        "The part of `mse` lost to rounding." mse_rounded: Real(Option<f64>),
+        "Largest |x - x̂|." max_abs_error: Real(Option<f64>),
+        "10 log10(Σx² / Σ(x - x̂)²), dB." sqnr_db: Real(Option<f64>),
+        "Cosine of the angle between x and x̂." cosine: Real(Option<f64>),
+        "Elements whose code was saturated." clipped: Count(u64),
+        "NaN elements." nan: Count(u64),
+        "Infinite elements." inf: Count(u64),
+        "Elements other than 0 that came back as 0." zeroed: Count(u64),
+        "Bits of codes, scales and zero points, packed, per element." bits_per_element: Real(Option<f64>),
+        "Bits of a source element over `bits_per_element`." compression_ratio: Real(Option<f64>),
+    }
 }
 
 /// What a report says beside the error sums.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Size {
     /// Elements, NaN and infinite ones included.
     pub elements: usize,

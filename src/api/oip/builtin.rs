@@ -5,7 +5,6 @@ use serde_json::Value;
 use crate::api::coded::Item;
 use crate::api::context::Context;
 use crate::api::dequantize::{self, output_dtype};
-use crate::api::documents::ReportDoc;
 use crate::api::error::{Error, Kind, Place};
 use crate::api::matmul::{self, Request, Side};
 use crate::api::options::{self, SCHEME_FIELDS};
@@ -111,7 +110,7 @@ fn run_quantize(
             name => output(name, vector(part.tensor)),
         });
     }
-    outputs.push(metrics(&figures(&made.report)).ok_or_else(internal)?);
+    outputs.push(metrics(&made.report.figures().collect::<Vec<_>>()).ok_or_else(internal)?);
     Ok(outputs)
 }
 
@@ -136,23 +135,6 @@ fn widened(zero_point: &Tensor) -> Option<Tensor> {
     #[expect(clippy::cast_possible_truncation, reason = "codes have at most 16 bits")]
     let wide: Vec<i32> = reals.iter().map(|&zero_point| zero_point as i32).collect();
     Tensor::from_elements(DType::I32, zero_point.shape().clone(), &wide)
-}
-
-fn figures(report: &ReportDoc) -> [(&'static str, Option<f64>); 12] {
-    [
-        ("mse", report.mse),
-        ("mse_clipped", report.mse_clipped),
-        ("mse_rounded", report.mse_rounded),
-        ("max_abs_error", report.max_abs_error),
-        ("sqnr_db", report.sqnr_db),
-        ("cosine", report.cosine),
-        ("clipped", Some(report.clipped as f64)),
-        ("nan", Some(report.nan as f64)),
-        ("inf", Some(report.inf as f64)),
-        ("zeroed", Some(report.zeroed as f64)),
-        ("bits_per_element", report.bits_per_element),
-        ("compression_ratio", report.compression_ratio),
-    ]
 }
 
 fn product_figures(report: &ProductReport) -> [(&'static str, Option<f64>); 4] {
