@@ -16,7 +16,7 @@ use quantd_kernels::real::Real;
 
 use super::context::Context;
 use super::error::{Error, Kind, Place};
-use super::fields::field::{Component, Field, Types};
+use super::fields::field::{Component, Types, fields};
 use super::fields::{Fields, Origin};
 use super::options::{self, beside_scheme, options_of_value};
 use super::payload::{self, Format, pointer};
@@ -96,16 +96,14 @@ pub(super) fn stated(options: &Options, part: &PartType, dtype: DType) -> Option
     }
 }
 
-/// Type of the scale.
-pub(super) const SCALE_DTYPE: Field<Types> = Field {
-    name: "scale_dtype",
-    summary: "Type of the scale, and of the arithmetic. Default F32, of a calibrator F64 where F32 does not hold its \
-              range.",
-    kind: Types {
+fields! {
+    pub(super) SCALE_DTYPE: "scale_dtype", Types = Types {
         types: &[DType::F32, DType::F64],
         component: Component::of::<schemas::ScaleDtype>(),
     },
-};
+        "Type of the scale, and of the arithmetic. Default F32, of a calibrator F64 where F32 does not hold its \
+         range.";
+}
 
 /// The option that names the type of a part.
 fn type_option(part: &PartType) -> String {

@@ -18,7 +18,7 @@ use super::context::Context;
 use super::documents::{CompareDoc, ComparedDoc, ReportDoc, SchemeDoc};
 use super::error::{Error, Kind, Place};
 use super::fields::Fields;
-use super::fields::field::{Component, Field, Form, Member, Table, Words, names};
+use super::fields::field::{Component, Form, Table, Words, fields, names};
 use super::options::scheme_of_value;
 use super::payload::{Payload, TENSOR, TENSORS};
 use super::schemas::{self, PresetName, SchemeOrPreset};
@@ -27,23 +27,17 @@ use super::shorthand;
 
 /// Most schemes of one comparison.
 const MAX_SCHEMES: usize = 256;
-/// What is compared.
-const SCHEMES: Member = Member {
-    name: "schemes",
-    summary: "Schemes to compare, up to 256, such as `int8,int4_g128`; a sweep of common ones when left out.",
-    form: || {
+fields! {
+    SCHEMES: "schemes", in JSON || {
         let list = ArrayBuilder::new().min_items(Some(1)).max_items(Some(MAX_SCHEMES));
         let presets = ArrayBuilder::new().items(Ref::from_schema_name(PresetName::name()));
         let schemes = list.items(Ref::from_schema_name(SchemeOrPreset::name()));
         Form::ListOf(Component::of::<SchemeOrPreset>(), schemes.build(), presets.build())
     },
-};
-/// What the table is sorted by.
-const SORT: Field<Words<Sort>> = Field {
-    name: "sort",
-    summary: "What the table is sorted by, best first. Default sqnr.",
-    kind: Words::of::<schemas::SortName>(),
-};
+        "Schemes to compare, up to 256, such as `int8,int4_g128`; a sweep of common ones when left out.";
+    SORT: "sort", Words<Sort> = Words::of::<schemas::SortName>(),
+        "What the table is sorted by, best first. Default sqnr.";
+}
 /// What a JSON request has beside its tensor.
 pub const MEMBERS: Table = &[&TENSORS, &SCHEMES, &SORT, &select::INCLUDE, &select::EXCLUDE];
 /// What a query may say beside type and shape.

@@ -19,7 +19,7 @@ use super::coded::{
 };
 use super::context::Context;
 use super::error::{Error, Kind};
-use super::fields::field::{Component, Field, Table, Types, names};
+use super::fields::field::{Component, Table, Types, fields, names};
 use super::fields::{Fields, Origin};
 use super::formats;
 use super::options::{self, SCHEME_FIELDS};
@@ -143,12 +143,10 @@ pub(super) fn output_dtype(fields: &mut Fields) -> Result<Option<DType>, Error> 
     fields.get(&OUTPUT_DTYPE)
 }
 
-/// Type of the answer.
-const OUTPUT_DTYPE: Field<Types> = Field {
-    name: "output_dtype",
-    summary: "Element type of the answer. Default: that of the scale.",
-    kind: Types { types: &OUTPUTS, component: Component::of::<schemas::RealDtype>() },
-};
+fields! {
+    OUTPUT_DTYPE: "output_dtype", Types = Types { types: &OUTPUTS, component: Component::of::<schemas::RealDtype>() },
+        "Element type of the answer. Default: that of the scale.";
+}
 /// What a query may say beside the scheme.
 pub const QUERY: Table = &[&DTYPE, &SHAPE, &SCALE_DTYPE, &OUTPUT_DTYPE];
 

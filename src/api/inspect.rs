@@ -13,7 +13,7 @@ use super::context::Context;
 use super::documents::{InspectDoc, StatisticsDoc};
 use super::error::{Error, Kind};
 use super::fields::Fields;
-use super::fields::field::{self, Field, Integer, Table, names};
+use super::fields::field::{self, Integer, Table, fields, names};
 use super::options::{self, take_granularity};
 use super::payload::{Payload, TENSOR, TENSORS};
 use super::select::{self, Rule, Selection};
@@ -25,18 +25,12 @@ const MAX_PERCENTILES: usize = 64;
 /// Most numbers that the slices of one answer may hold.
 const MAX_NUMBERS: usize = 1 << 22;
 const PERCENTILES: [f64; 9] = [0.1, 1.0, 5.0, 25.0, 50.0, 75.0, 95.0, 99.0, 99.9];
-/// Bins.
-const BINS: Field<Integer> = Field {
-    name: "bins",
-    summary: "Bins of the histogram. Default 64.",
-    kind: Integer { min: 1, max: MAX_BINS, bounded: true },
-};
-/// Percentiles.
-const PERCENTILE_LIST: Field<field::Reals> = Field {
-    name: "percentiles",
-    summary: "Percentiles to find, 0 to 100.",
-    kind: field::Reals { most: MAX_PERCENTILES },
-};
+fields! {
+    BINS: "bins", Integer = Integer { min: 1, max: MAX_BINS, bounded: true },
+        "Bins of the histogram. Default 64.";
+    PERCENTILE_LIST: "percentiles", field::Reals = field::Reals { most: MAX_PERCENTILES },
+        "Percentiles to find, 0 to 100.";
+}
 /// What a query may say beside type and shape.
 pub const QUERY: Table = &[
     &BINS,

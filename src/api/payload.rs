@@ -10,9 +10,7 @@ use quantd_core::tensor::{Buffer, DType, Shape, Tensor};
 
 use super::context::Context;
 use super::error::{Error, Kind, Place};
-use super::fields::field::{
-    self, Component, Field, Member as JsonMember, Sizes, Table, Types, by_name, named as holds,
-};
+use super::fields::field::{self, Component, Sizes, Table, Types, by_name, fields, named as holds};
 use super::fields::{Fields, Origin, Query};
 use super::form;
 use super::guess::hint;
@@ -305,36 +303,23 @@ pub fn pointer(base: &str, key: &str) -> String {
     format!("{base}/{}", key.replace('~', "~0").replace('/', "~1"))
 }
 
-/// Element type.
-pub const DTYPE: Field<Types> = Field {
-    name: "dtype",
-    summary: "Element type. Default F32; bare elements (`application/octet-stream`) need it.",
-    kind: Types { types: &DType::ALL, component: Component::of::<schemas::Dtype>() },
-};
-/// Dimensions.
-pub const SHAPE: Field<Sizes> = Field {
-    name: "shape",
-    summary: "Dimensions, such as `2,3`; empty for a scalar. Flat data that is not a vector, base64 and bare \
-              elements need them.",
-    kind: Sizes { count: None, most: Some(8) },
-};
-/// Numbers.
-pub const DATA: JsonMember =
-    JsonMember { name: "data", summary: "The numbers.", form: holds::<schemas::Numbers> };
-/// Elements.
-pub const DATA_B64: JsonMember = JsonMember {
-    name: "data_b64",
-    summary: "The elements, little-endian, in base64; instead of `data`, with `shape`.",
-    form: field::text,
-};
+fields! {
+    pub DTYPE: "dtype", Types = Types { types: &DType::ALL, component: Component::of::<schemas::Dtype>() },
+        "Element type. Default F32; bare elements (`application/octet-stream`) need it.";
+    pub SHAPE: "shape", Sizes = Sizes { count: None, most: Some(8) },
+        "Dimensions, such as `2,3`; empty for a scalar. Flat data that is not a vector, base64 and bare \
+         elements need them.";
+    pub DATA: "data", in JSON holds::<schemas::Numbers>,
+        "The numbers.";
+    pub DATA_B64: "data_b64", in JSON field::text,
+        "The elements, little-endian, in base64; instead of `data`, with `shape`.";
+}
 /// The members of a tensor.
 pub const TENSOR: Table = &[&DATA, &DATA_B64, &SHAPE, &DTYPE];
-/// Several tensors.
-pub const TENSORS: JsonMember = JsonMember {
-    name: "tensors",
-    summary: "Several tensors by name, instead of one.",
-    form: by_name::<schemas::TensorBody>,
-};
+fields! {
+    pub TENSORS: "tensors", in JSON by_name::<schemas::TensorBody>,
+        "Several tensors by name, instead of one.";
+}
 /// Type and shape of bare elements.
 pub const BARE: Table = &[&DTYPE, &SHAPE];
 /// How a tensor is sent that was not.

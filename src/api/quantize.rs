@@ -18,7 +18,7 @@ use super::answer::{self, Answer, Fact, ObjectWriter, dims_text, to_json_text};
 use super::context::Context;
 use super::documents::{ReportDoc, SchemeDoc};
 use super::error::{Error, Kind, Place};
-use super::fields::field::{Field, Flag, Member, Table, named, names};
+use super::fields::field::{Flag, Table, fields, named, names};
 use super::fields::{Fields, Origin};
 use super::options::{self, beside_scheme, scheme_at};
 use super::passed::{Passed, several};
@@ -40,21 +40,14 @@ const REPEATED: usize = 8;
 
 /// Numbers of a report.
 const REPORT_NUMBERS: usize = 16;
-/// How to quantize.
-const SCHEME: Member = Member {
-    name: "scheme",
-    summary: "How to quantize. Default: the preset int8.",
-    form: named::<schemas::SchemeOrPreset>,
-};
-/// Whether each slice has a report.
-const PER_SLICE: Field<Flag> =
-    Field { name: "per_slice", summary: "Report on each slice too.", kind: Flag };
-/// The part that is answered. Which there are, the format says.
-const OUTPUT: Member = Member {
-    name: "output",
-    summary: "Which tensor an npy or octet-stream answer holds. Default codes.",
-    form: named::<schemas::OutputName>,
-};
+fields! {
+    SCHEME: "scheme", in JSON named::<schemas::SchemeOrPreset>,
+        "How to quantize. Default: the preset int8.";
+    PER_SLICE: "per_slice", Flag = Flag,
+        "Report on each slice too.";
+    OUTPUT: "output", in JSON named::<schemas::OutputName>,
+        "Which tensor an npy or octet-stream answer holds. Default codes.";
+}
 /// What a JSON request has beside its tensor.
 pub const MEMBERS: Table =
     &[&TENSORS, &SCHEME, &PER_SLICE, &OUTPUT, &select::INCLUDE, &select::EXCLUDE];

@@ -93,7 +93,7 @@ pub(super) async fn create(State(app): State<App>, request: Request) -> Result<R
 /// List the calibrators.
 #[utoipa::path(
     get, path = "/v1/calibrators", operation_id = "list_calibrators", tag = "calibrators",
-    responses((status = 200, description = "In the order of their names.", body = docs::CalibratorList),
+    responses((status = 200, description = "In the order of their names.", body = crate::api::calibrators::List),
         docs::Problems))]
 pub(super) async fn list(
     State(app): State<App>,
@@ -196,7 +196,7 @@ pub(super) async fn merge(
 #[utoipa::path(
     get, path = "/v1/calibrators/{name}/export", operation_id = "export_calibrator", tag = "calibrators",
     params(docs::CalibratorPath),
-    responses((status = 200, description = "The document.", body = docs::CalibratorDocument),
+    responses((status = 200, description = "The document.", body = crate::api::calibrators::schemas::CalibratorDocument),
         docs::Problems, docs::NamedProblems))]
 pub(super) async fn export(
     State(app): State<App>,

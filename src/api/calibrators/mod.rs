@@ -3,10 +3,12 @@
 mod document;
 mod ranges;
 mod request;
+pub mod schemas;
 
 use std::sync::Arc;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use quantd_core::QuantError;
 use quantd_core::calibrate::{Calibration, Method, Parts, Plan};
@@ -23,11 +25,13 @@ use super::error::{Error, Kind, Place};
 use super::fields::Origin;
 use super::name::Name;
 use super::payload::pointer;
+use super::schemas::{LearntGranularity, LearntNan, LearntRange, ProfileName};
 
 pub use document::export;
 pub use ranges::Ranges;
 pub use request::{
-    BATCH, Merger, NanLearnt, QUERY, read_batch, read_creation, read_merger, read_query,
+    BATCH, CREATION, MERGER, Merger, NanLearnt, QUERY, read_batch, read_creation, read_merger,
+    read_query,
 };
 
 /// What a calibrator was created with.
@@ -119,26 +123,49 @@ impl Wanted {
     }
 }
 
-/// The members that say how a calibrator learns.
-#[derive(Clone, Debug, Serialize)]
-pub(super) struct SetupDoc {
+/// How a calibrator learns; `null` where a field does not apply.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = LearntSetup)]
+pub struct SetupDoc {
+    /// How ranges are found.
+    #[schema(value_type = LearntRange)]
     range: &'static str,
+    /// Percentile of the range.
+    #[schema(required)]
     percentile: Option<f64>,
+    /// Share of the past in a moving average.
+    #[schema(required)]
     decay: Option<f64>,
+    /// Which elements share a range.
+    #[schema(value_type = LearntGranularity)]
     granularity: &'static str,
+    /// Axis of the channels or of the softmax.
+    #[schema(required)]
     axis: Option<i64>,
-    bins: Option<usize>,
+    /// Bins on each side of 0.
+    #[schema(required)]
+    bins: Option<u64>,
+    /// What happens to NaN.
+    #[schema(value_type = LearntNan)]
     nan: &'static str,
+    /// The codes that scales and zero points are for.
     scheme: NumericsDoc,
 }
 
-/// The members of a scheme that codes follow from.
-#[derive(Clone, Debug, Serialize)]
+/// The codes as resolved.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = ResolvedCodes)]
 struct NumericsDoc {
+    /// Bits of a code.
     bits: u32,
+    /// Two's complement codes.
     signed: bool,
+    /// Zero point fixed in the middle.
     symmetric: bool,
+    /// Without the most negative code.
     restricted: bool,
+    /// Whose numerics.
+    #[schema(value_type = ProfileName)]
     profile: &'static str,
 }
 
@@ -169,7 +196,7 @@ impl From<&Setup> for SetupDoc {
             decay: if let Method::MovingAverage { decay } = method { Some(decay) } else { None },
             granularity: plan.granularity().word().name(),
             axis,
-            bins: method.takes_bins().then_some(plan.bins()),
+            bins: method.takes_bins().then_some(plan.bins() as u64),
             nan: if plan.ignores_nan() { NanLearnt::Ignore } else { NanLearnt::Refuse }.name(),
             scheme: numerics.into(),
         }
@@ -177,15 +204,21 @@ impl From<&Setup> for SetupDoc {
 }
 
 /// One calibrator in a list.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = CalibratorSummary)]
 pub struct Summary {
+    /// Its name.
     name: String,
     #[serde(flatten)]
     setup: SetupDoc,
+    /// Batches.
     batches: u64,
+    /// Elements.
     elements: u64,
-    slices: usize,
-    bytes: usize,
+    /// Slices.
+    slices: u64,
+    /// Bytes that are set aside for what it has learnt.
+    bytes: u64,
 }
 
 impl Summary {
@@ -197,14 +230,15 @@ impl Summary {
             setup: setup.into(),
             batches: calibration.seen().batches,
             elements: calibration.seen().elements,
-            slices: calibration.slices(),
-            bytes,
+            slices: calibration.slices() as u64,
+            bytes: bytes as u64,
         }
     }
 }
 
 /// All calibrators.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = CalibratorList)]
 pub struct List {
     /// In the order of their names.
     pub calibrators: Vec<Summary>,

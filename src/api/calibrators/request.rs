@@ -6,14 +6,17 @@ use crate::api::coded::SCALE_DTYPE;
 use crate::api::compare::only;
 use crate::api::context::Context;
 use crate::api::error::{Error, Kind, Place};
-use crate::api::fields::field::{Field, Flag, Table, names};
+use crate::api::fields::field::{
+    self, Flag, Form, Integer, Kind as _, Real, Table, Words, fields, named, names,
+};
 use crate::api::fields::{Fields, Origin, Query};
 use crate::api::name::Name;
 use crate::api::options::{self, SCHEME_FIELDS, beside_scheme, scheme_of_value};
 use crate::api::payload::{Format, Payload, TENSOR, pointer};
+use crate::api::schemas::{LearntGranularity, LearntNan, LearntRange};
 use quantd_codec::json;
 use quantd_core::QuantError;
-use quantd_core::calibrate::{Method, MethodName, Parts, Plan};
+use quantd_core::calibrate::{FEWEST_BINS, MOST_BINS, Method, MethodName, Parts, Plan};
 use quantd_core::params::Numerics;
 use quantd_core::scheme::{GranularityName, RangeName, Scheme};
 use quantd_core::tensor::DType;
@@ -21,6 +24,7 @@ use quantd_core::word::Word;
 use quantd_core::words;
 
 use super::document;
+use super::schemas;
 use super::{Batch, Creation, Import, Setup, Wanted};
 
 words! {
@@ -33,28 +37,66 @@ words! {
     }
 }
 
+/// Bins on each side of 0; how many there may be, the plan says.
+#[derive(Clone, Copy, Debug)]
+struct Bins;
+
+impl field::Kind for Bins {
+    type Value = usize;
+
+    fn read(&self, fields: &mut Fields, name: &str) -> Result<Option<usize>, Error> {
+        Ok(fields.integer(name, 1, 1 << 24)?.and_then(|bins| usize::try_from(bins).ok()))
+    }
+
+    fn form(&self) -> Form {
+        let allowed = Integer { min: FEWEST_BINS as i64, max: MOST_BINS as i64, bounded: true };
+        allowed.form()
+    }
+}
+
+fields! {
+    NAME: "name", in JSON field::name,
+        "Its name: letters, digits and `. _ -`, a letter or digit first.";
+    RANGE: "range", Words<MethodName> = Words::of::<LearntRange>(),
+        "How ranges are found. Default `min_max`, or what `percentile` or `decay` imply.";
+    DECAY: "decay", Real = Real { min: 0.0, max: 1.0 },
+        "Share of the past in a moving average: 1 less the averaging constant of others. Default 0.99.";
+    GRANULARITY: "granularity", in JSON named::<LearntGranularity>,
+        "Which elements share a range. Default: channel if `axis` is given, else tensor.";
+    AXIS: "axis", in JSON || options::AXIS.kind.form(),
+        "Axis of the channels (default 0), or of the softmax of `cross_entropy` (default -1).";
+    BINS: "bins", Bins = Bins,
+        "Bins on each side of 0 for percentile and mse, a power of two. Default 2048.";
+    NAN: "nan", Words<NanLearnt> = Words::of::<LearntNan>(),
+        "What happens to NaN: refused (default), or left out and counted.";
+    SCHEME: "scheme", in JSON named::<schemas::CodesOrPreset>,
+        "The codes that scales and zero points are for. Default int8.";
+    DOCUMENT: "document", in JSON named::<schemas::CalibratorDocument>,
+        "An exported calibrator, instead of all but the names.";
+    REPLACE: "replace", Flag = Flag,
+        "Whether one of that name goes. Default false: then it is refused.";
+    FROM: "from", in JSON field::text,
+        "Name of one of this server.";
+    RESOLVE: "resolve", Flag = Flag,
+        "Whether to find the range, which may take a search. Default: to a calibrator, that it is; to a batch, \
+         unless it takes a search for each of several channels.";
+}
 /// What a new calibrator is asked for with.
-const CREATION: [&str; 12] = [
-    "name",
-    "range",
-    "percentile",
-    "decay",
-    "granularity",
-    "axis",
-    "bins",
-    "nan",
-    "scheme",
-    "document",
-    "replace",
-    "resolve",
+pub const CREATION: Table = &[
+    &NAME,
+    &RANGE,
+    &options::PERCENTILE,
+    &DECAY,
+    &GRANULARITY,
+    &AXIS,
+    &BINS,
+    &NAN,
+    &SCHEME,
+    &DOCUMENT,
+    &REPLACE,
 ];
-/// Whether ranges are found.
-const RESOLVE: Field<Flag> = Field {
-    name: "resolve",
-    summary: "Whether to find the range, which may take a search. Default: to a calibrator, that it is; to a batch, \
-              unless it takes a search for each of several channels.",
-    kind: Flag,
-};
+/// The other calibrator of a merge: one of the two.
+pub const MERGER: Table = &[&FROM, &DOCUMENT];
 /// What a batch is sent with beside its tensor.
 pub const BATCH: Table = &[&RESOLVE];
 /// What a query may say of the codes.
@@ -73,7 +115,7 @@ const BESIDE: Table = &[&SCALE_DTYPE, &RESOLVE];
 pub const QUERY: [Table; 2] = [CODES, BESIDE];
 /// Share of the past in a moving average unless another is given: PyTorch's
 /// and ONNX Runtime's averaging constant is 0.01.
-const DECAY: f64 = 0.99;
+const USUAL_DECAY: f64 = 0.99;
 
 /// A JSON request: its options, and the text of its member `document`.
 fn read_object<T>(
@@ -110,12 +152,15 @@ fn read_object<T>(
 pub fn read_creation(payload: Payload, context: &mut Context<'_>) -> Result<Creation, Error> {
     read_object(payload, context, |mut fields, document, context| {
         let Some(name) = name(&mut fields, "name")? else {
-            return Err(or_instance(fields.missing("name", &CREATION), "\"activations\""));
+            return Err(or_instance(
+                fields.missing("name", &names(&[CREATION])),
+                "\"activations\"",
+            ));
         };
-        let replace = fields.bool("replace")?.unwrap_or(false);
+        let replace = fields.get(&REPLACE)?.unwrap_or(false);
         let import = match document {
             Some(text) => {
-                fields.clone().finish(&CREATION).map_err(|error| {
+                fields.clone().finish(&names(&[CREATION])).map_err(|error| {
                     error
                         .cure("a document says how it learns: give only name and replace beside it")
                 })?;
@@ -123,7 +168,7 @@ pub fn read_creation(payload: Payload, context: &mut Context<'_>) -> Result<Crea
             }
             None => Import { setup: take_setup(&mut fields)?, parts: Parts::default() },
         };
-        fields.finish(&CREATION).map_err(beside_scheme)?;
+        fields.finish(&names(&[CREATION])).map_err(beside_scheme)?;
         Ok(Creation { name, replace, import })
     })
 }
@@ -156,8 +201,8 @@ pub(super) fn take_setup(fields: &mut Fields) -> Result<Setup, Error> {
     }
     let at = |error: QuantError| Error::of_quant(error, |field| origin.place(field));
     let granularity = options.resolve_granularity().map_err(at)?;
-    let bins = fields.integer("bins", 1, 1 << 24)?.and_then(|bins| usize::try_from(bins).ok());
-    let ignore_nan = fields.word::<NanLearnt>("nan")? == Some(NanLearnt::Ignore);
+    let bins = fields.get(&BINS)?;
+    let ignore_nan = fields.get(&NAN)? == Some(NanLearnt::Ignore);
     let scheme = fields.take("scheme").unwrap_or(Value::Null);
     let pointer = match &origin {
         Origin::Body(base) => pointer(base, "scheme"),
@@ -169,9 +214,9 @@ pub(super) fn take_setup(fields: &mut Fields) -> Result<Setup, Error> {
 }
 
 fn take_method(fields: &mut Fields, axis: Option<i64>) -> Result<Method, Error> {
-    let range = fields.word::<MethodName>("range")?;
-    let percentile = fields.number("percentile", 50.0, 100.0)?;
-    let decay = fields.number("decay", 0.0, 1.0)?;
+    let range = fields.get(&RANGE)?;
+    let percentile = fields.get(&options::PERCENTILE)?;
+    let decay = fields.get(&DECAY)?;
     let range = range.unwrap_or(match (percentile, decay) {
         (Some(_), _) => MethodName::Percentile,
         (None, Some(_)) => MethodName::MovingAverage,
@@ -189,7 +234,7 @@ fn take_method(fields: &mut Fields, axis: Option<i64>) -> Result<Method, Error> 
     }
     Ok(match range {
         MethodName::MinMax => Method::MinMax,
-        MethodName::MovingAverage => Method::MovingAverage { decay: decay.unwrap_or(DECAY) },
+        MethodName::MovingAverage => Method::MovingAverage { decay: decay.unwrap_or(USUAL_DECAY) },
         MethodName::Percentile => match percentile {
             Some(p) => Method::Percentile(p),
             None => return Err(fields.error("percentile", "missing").cure("for instance 99.9")),
@@ -283,7 +328,7 @@ pub enum Merger {
 pub fn read_merger(payload: Payload, context: &mut Context<'_>) -> Result<Merger, Error> {
     read_object(payload, context, |mut fields, document, context| {
         let name = name(&mut fields, "from")?;
-        fields.clone().finish(&["from", "document"])?;
+        fields.clone().finish(&names(&[MERGER]))?;
         match (name, document) {
             (Some(name), None) => Ok(Merger::Named(name)),
             (None, Some(text)) => Ok(Merger::Document(Box::new(document::read(text, context)?))),

@@ -5,9 +5,8 @@ use utoipa::openapi::schema::{ArrayBuilder, KnownFormat, ObjectBuilder, SchemaFo
 use crate::api::error::Error;
 use crate::api::fields::Fields;
 use crate::api::fields::field::{
-    Component, Field, Flag, Form, Integer, Kind, Member, Real, Table, Words, named,
+    self, Component, Flag, Form, Integer, Kind, Real, Table, Words, fields, named,
 };
-use crate::api::name::PATTERN;
 use crate::api::schemas;
 use quantd_core::layer::Activation;
 use quantd_core::words;
@@ -58,116 +57,53 @@ impl<const N: usize> Kind for Steps<N> {
     }
 }
 
-/// Name of the layer.
-pub const NAME: Member = Member {
-    name: "name",
-    summary: "Name of the layer; may stand in the path instead.",
-    form: || {
-        let name = ObjectBuilder::new().schema_type(Type::String);
-        Form::Scalar(name.pattern(Some(PATTERN)).build())
-    },
-};
-/// What it is.
-pub const KIND: Field<Words<LayerKind>> = Field {
-    name: "kind",
-    summary: "What it is. Default linear.",
-    kind: Words::of::<schemas::LayerKind>(),
-};
-/// How the weight is quantized.
-const SCHEME: Member = Member {
-    name: "scheme",
-    summary: "How the weight is quantized; fields of a scheme as `scheme.bits=4`.",
-    form: named::<schemas::PresetName>,
-};
-/// Order of the weight.
-pub const TRANSPOSE: Field<Flag> = Field {
-    name: "transpose",
-    summary: "Whether the weight of a linear layer is `[inputs, outputs]`.",
-    kind: Flag,
-};
-/// How the input becomes codes.
-const INPUT: Member = Member {
-    name: "input",
-    summary: "How the input becomes codes: granularity tensor (all rows together) or token (each row, each image), or \
-              static with scale and `zero_point`, min and max, or a calibrator; in a query fields as \
-              `input.scale=0.1`. Default, and for `{}`: uint8, a scale and zero point for each row.",
-    form: || {
+fields! {
+    pub NAME: "name", in JSON field::name,
+        "Name of the layer; may stand in the path instead.";
+    pub KIND: "kind", Words<LayerKind> = Words::of::<schemas::LayerKind>(),
+        "What it is. Default linear.";
+    SCHEME: "scheme", in JSON named::<schemas::PresetName>,
+        "How the weight is quantized; fields of a scheme as `scheme.bits=4`.";
+    pub TRANSPOSE: "transpose", Flag = Flag,
+        "Whether the weight of a linear layer is `[inputs, outputs]`.";
+    INPUT: "input", in JSON || {
         let (json, query) =
             (Component::of::<schemas::Coding>(), Component::of::<schemas::PresetName>());
         Form::Either(json, query)
     },
-};
-/// What is applied to the result.
-pub const ACTIVATION: Field<Words<Activation>> = Field {
-    name: "activation",
-    summary: "What is applied to the result. Default none.",
-    kind: Words::of::<schemas::ActivationName>(),
-};
-/// Step of a kernel.
-pub const STRIDE: Field<Steps<2>> =
-    Field { name: "stride", summary: "Step of a kernel. Default 1.", kind: Steps };
-/// Pixels around an image.
-pub const PADDING: Field<Steps<4>> = Field {
-    name: "padding",
-    summary: "Pixels of value 0 around an image. Default 0.",
-    kind: Steps,
-};
-/// Step within a kernel.
-pub const DILATION: Field<Steps<2>> = Field {
-    name: "dilation",
-    summary: "Step between the elements of a kernel. Default 1.",
-    kind: Steps,
-};
-/// Parts of the channels.
-pub const GROUPS: Field<Integer> = Field {
-    name: "groups",
-    summary: "Parts of the channels that do not see one another. Default 1.",
-    kind: Integer { min: 1, max: 1 << 31, bounded: false },
-};
-/// Whether the real weights are kept.
-pub const KEEP_FLOAT: Field<Flag> = Field {
-    name: "keep_float",
-    summary: "Keep the real weights, which evaluate compares with. Default true.",
-    kind: Flag,
-};
-/// Names of a chain.
-const CHAIN: Member = Member {
-    name: "chain",
-    summary: "Names of layers that follow one another, instead of a weight.",
-    form: || {
+        "How the input becomes codes: granularity tensor (all rows together) or token (each row, each image), or \
+         static with scale and `zero_point`, min and max, or a calibrator; in a query fields as \
+         `input.scale=0.1`. Default, and for `{}`: uint8, a scale and zero point for each row.";
+    pub ACTIVATION: "activation", Words<Activation> = Words::of::<schemas::ActivationName>(),
+        "What is applied to the result. Default none.";
+    pub STRIDE: "stride", Steps<2> = Steps,
+        "Step of a kernel. Default 1.";
+    pub PADDING: "padding", Steps<4> = Steps,
+        "Pixels of value 0 around an image. Default 0.";
+    pub DILATION: "dilation", Steps<2> = Steps,
+        "Step between the elements of a kernel. Default 1.";
+    pub GROUPS: "groups", Integer = Integer { min: 1, max: 1 << 31, bounded: false },
+        "Parts of the channels that do not see one another. Default 1.";
+    pub KEEP_FLOAT: "keep_float", Flag = Flag,
+        "Keep the real weights, which evaluate compares with. Default true.";
+    CHAIN: "chain", in JSON || {
         let name = ObjectBuilder::new().schema_type(Type::String);
         let names = ArrayBuilder::new().items(name).min_items(Some(1)).max_items(Some(MAX_LINKS));
         Form::List(names.build())
     },
-};
-/// The weight.
-const WEIGHT: Member = Member {
-    name: "weight",
-    summary: "`[outputs, inputs]`, or `[outputs, inputs / groups, height, width]`. Default scheme: int8; one scale an \
-              output wherever no granularity is named.",
-    form: named::<schemas::OperandBody>,
-};
-/// The bias.
-const BIAS: Member =
-    Member { name: "bias", summary: "One an output.", form: named::<schemas::NumbersOrTensor> };
-/// What the result is.
-const OUTPUT: Member = Member {
-    name: "output",
-    summary: "Codes of that scale, or F32 (default).",
-    form: named::<schemas::Coding>,
-};
-/// Scale of the result in a query.
-const OUTPUT_SCALE: Field<Real> = Field {
-    name: "output.scale",
-    summary: "Scale of codes of the result.",
-    kind: Real { min: f64::MIN, max: f64::MAX },
-};
-/// Zero point of the result in a query.
-const OUTPUT_ZERO_POINT: Field<Integer> = Field {
-    name: "output.zero_point",
-    summary: "Zero point of codes of the result.",
-    kind: Integer { min: -128, max: 255, bounded: true },
-};
+        "Names of layers that follow one another, instead of a weight.";
+    WEIGHT: "weight", in JSON named::<schemas::OperandBody>,
+        "`[outputs, inputs]`, or `[outputs, inputs / groups, height, width]`. Default scheme: int8; one scale an \
+         output wherever no granularity is named.";
+    BIAS: "bias", in JSON named::<schemas::NumbersOrTensor>,
+        "One an output.";
+    OUTPUT: "output", in JSON named::<schemas::Coding>,
+        "Codes of that scale, or F32 (default).";
+    OUTPUT_SCALE: "output.scale", Real = Real { min: f64::MIN, max: f64::MAX },
+        "Scale of codes of the result.";
+    OUTPUT_ZERO_POINT: "output.zero_point", Integer = Integer { min: -128, max: 255, bounded: true },
+        "Zero point of codes of the result.";
+}
 
 /// Members of a JSON request.
 pub const MEMBERS: Table = &[

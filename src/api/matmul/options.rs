@@ -1,7 +1,7 @@
 //! The options of a product.
 
 use crate::api::fields::field::{
-    Component, Field, Flag, Integer, Member, Real, Table, Types, Words, named,
+    Component, Flag, Integer, Member, Real, Table, Types, Words, fields, named,
 };
 use crate::api::schemas;
 use quantd_core::matmul::Requantization;
@@ -10,45 +10,22 @@ use quantd_core::tensor::DType;
 /// Types of products.
 pub const PRODUCTS: [DType; 4] = [DType::I32, DType::F32, DType::U8, DType::I8];
 
-/// Whether B is transposed.
-pub(super) const TRANSPOSE_B: Field<Flag> = Field {
-    name: "transpose_b",
-    summary: "Whether B is `[.., n, k]`, as weights of linear layers are stored.",
-    kind: Flag,
-};
-/// What the product is.
-pub(super) const OUTPUT_DTYPE: Field<Types> = Field {
-    name: "output_dtype",
-    summary: "What the product is: sums (I32), real numbers (F32), or codes. Default F32, or I32 without scales.",
-    kind: Types { types: &PRODUCTS, component: Component::of::<schemas::ProductDtype>() },
-};
-/// Scale of codes.
-pub(super) const OUTPUT_SCALE: Field<Real> = Field {
-    name: "output_scale",
-    summary: "Scale of the codes of the product.",
-    kind: Real { min: 0.0, max: f32::MAX as f64 },
-};
-/// Zero point of codes.
-pub(super) const OUTPUT_ZERO_POINT: Field<Integer> = Field {
-    name: "output_zero_point",
-    summary: "Zero point of the codes of the product. Default 0.",
-    kind: Integer { min: -128, max: 255, bounded: true },
-};
-/// Whose requantization.
-pub(super) const REQUANTIZE: Field<Words<Requantization>> = Field {
-    name: "requantize",
-    summary: "Whose definition of requantization. Default `float_ort`.",
-    kind: Words::of::<schemas::RequantizeName>(),
-};
-/// Rectification.
-pub(super) const RELU: Field<Flag> =
-    Field { name: "relu", summary: "Whether negative results become 0.", kind: Flag };
-/// Comparison.
-pub(super) const REPORT: Field<Flag> = Field {
-    name: "report",
-    summary: "Whether to compare with the product of the real numbers.",
-    kind: Flag,
-};
+fields! {
+    pub(super) TRANSPOSE_B: "transpose_b", Flag = Flag,
+        "Whether B is `[.., n, k]`, as weights of linear layers are stored.";
+    pub(super) OUTPUT_DTYPE: "output_dtype", Types = Types { types: &PRODUCTS, component: Component::of::<schemas::ProductDtype>() },
+        "What the product is: sums (I32), real numbers (F32), or codes. Default F32, or I32 without scales.";
+    pub(super) OUTPUT_SCALE: "output_scale", Real = Real { min: 0.0, max: f32::MAX as f64 },
+        "Scale of the codes of the product.";
+    pub(super) OUTPUT_ZERO_POINT: "output_zero_point", Integer = Integer { min: -128, max: 255, bounded: true },
+        "Zero point of the codes of the product. Default 0.";
+    pub(super) REQUANTIZE: "requantize", Words<Requantization> = Words::of::<schemas::RequantizeName>(),
+        "Whose definition of requantization. Default `float_ort`.";
+    pub(super) RELU: "relu", Flag = Flag,
+        "Whether negative results become 0.";
+    pub(super) REPORT: "report", Flag = Flag,
+        "Whether to compare with the product of the real numbers.";
+}
 /// Options beside the operands.
 pub const OPTIONS: Table =
     &[&TRANSPOSE_B, &OUTPUT_DTYPE, &OUTPUT_SCALE, &OUTPUT_ZERO_POINT, &REQUANTIZE, &RELU, &REPORT];
@@ -75,13 +52,13 @@ pub const OPERANDS: Table = &[
     &Member {
         name: "a_scheme",
         summary: "How `a` is quantized where it is real; fields of a scheme as `a_scheme.bits=4`. Default: uint8, \
-                  one scale.",
+             one scale.",
         form: named::<schemas::PresetName>,
     },
     &Member {
         name: "b_scheme",
         summary: "How `b` is quantized where it is real; fields of a scheme as `b_scheme.bits=4`. Default: int8, \
-                  one scale a column.",
+             one scale a column.",
         form: named::<schemas::PresetName>,
     },
 ];

@@ -7,7 +7,7 @@ use quantd_core::scheme::{GranularityName, NanPolicy, Options, RangeName};
 use crate::api::error::Error;
 use crate::api::fields::Fields;
 use crate::api::fields::field::{
-    Component, Field, Flag, Form, Integer, Integers, Kind, Numbers, Real, Sizes, Table, Words,
+    Component, Flag, Form, Integer, Integers, Kind, Numbers, Real, Sizes, Table, Words, fields,
 };
 use crate::api::{formats, presets, schemas};
 
@@ -53,120 +53,51 @@ const fn integer(min: i64, max: i64) -> Integer {
     Integer { min, max, bounded: false }
 }
 
-/// A common scheme.
-pub const PRESET: Field<Preset> = Field {
-    name: "preset",
-    summary: "A common scheme to start from; other fields override it.",
-    kind: Preset,
-};
-/// `scheme=int8` in a query.
-pub const SHORT: Field<Preset> =
-    Field { name: "scheme", summary: "Short for `preset`.", kind: Preset };
-/// How numbers are stored.
-pub const FORMAT: Field<FormatWord> =
-    Field { name: "format", summary: "How numbers are stored. Default int.", kind: FormatWord };
-/// Bits of a code.
-pub const BITS: Field<Integer> = Field {
-    name: "bits",
-    summary: "Bits of a code: 2 to 8, or 16. Default 8.",
-    kind: Integer { min: 2, max: 16, bounded: true },
-};
-/// Signed codes.
-pub const SIGNED: Field<Flag> =
-    Field { name: "signed", summary: "Two's complement codes. Default true.", kind: Flag };
-/// Symmetric codes.
-pub const SYMMETRIC: Field<Flag> = Field {
-    name: "symmetric",
-    summary: "Zero point fixed in the middle. Default: as `signed`.",
-    kind: Flag,
-};
-/// Without the most negative code.
-pub const RESTRICTED: Field<Flag> = Field {
-    name: "restricted",
-    summary: "Leave out the most negative code (-127..127). Default: for signed symmetric codes of the \
-              profiles `onnx` and `tflite`.",
-    kind: Flag,
-};
-/// Which elements share parameters.
-pub const GRANULARITY: Field<Words<GranularityName>> = Field {
-    name: "granularity",
-    summary: "Which elements share a scale. Default: implied by `axis` (but with `range=cross_entropy`, where \
-              it is that of the softmax), `group_size` or `block_shape`, else tensor.",
-    kind: Words::of::<schemas::GranularityName>(),
-};
-/// Axis of channels or groups.
-pub const AXIS: Field<Integer> = Field {
-    name: "axis",
-    summary: "Axis of channels (default 0) or groups (default -1); of the softmax for `cross_entropy` over a \
-              tensor.",
-    kind: integer(-MAX_SIZE, MAX_SIZE),
-};
-/// Elements of a group.
-pub const GROUP_SIZE: Field<Integer> = Field {
-    name: "group_size",
-    summary: "Elements of a group along the axis.",
-    kind: integer(1, MAX_SIZE),
-};
-/// Rows and columns of a block.
-pub const BLOCK_SHAPE: Field<Sizes> = Field {
-    name: "block_shape",
-    summary: "Rows and columns of a block of the last two axes.",
-    kind: Sizes { count: Some(2), most: None },
-};
-/// Range method.
-pub const RANGE: Field<Words<RangeName>> = Field {
-    name: "range",
-    summary: "How the clipping range is found. Default `min_max`.",
-    kind: Words::of::<schemas::RangeName>(),
-};
-/// Percentile of the range.
-pub const PERCENTILE: Field<Real> = Field {
-    name: "percentile",
-    summary: "Percentile of range percentile.",
-    kind: Real { min: 50.0, max: 100.0 },
-};
-/// Lower ends.
-pub const MIN: Field<Numbers> = Field {
-    name: "min",
-    summary: "Lower end of range explicit: one number, or one a slice.",
-    kind: Numbers { component: ONE_OR_MORE },
-};
-/// Upper ends.
-pub const MAX: Field<Numbers> = Field {
-    name: "max",
-    summary: "Upper end of range explicit: one number, or one a slice.",
-    kind: Numbers { component: ONE_OR_MORE },
-};
-/// Explicit scales.
-pub const SCALE: Field<Numbers> = Field {
-    name: "scale",
-    summary: "Scale of range explicit: one number, or one a slice.",
-    kind: Numbers { component: ONE_OR_MORE },
-};
-/// Explicit zero points.
-pub const ZERO_POINT: Field<Integers> = Field {
-    name: "zero_point",
-    summary: "Zero point beside `scale`: one integer, or one a slice.",
-    kind: Integers { component: ONE_OR_MORE },
-};
-/// Whose numerics.
-pub const PROFILE: Field<Words<Profile>> = Field {
-    name: "profile",
-    summary: "Whose numerics. Default onnx.",
-    kind: Words::of::<schemas::ProfileName>(),
-};
-/// NaN policy.
-pub const NAN: Field<Words<NanPolicy>> = Field {
-    name: "nan",
-    summary: "What happens to NaN: refused (default), or given a code.",
-    kind: Words::of::<schemas::NanName>(),
-};
-/// Packed codes.
-pub const PACKED: Field<Flag> = Field {
-    name: "packed",
-    summary: "Codes below 8 bits leave as a bit stream, low bits first, as ONNX packs; wider ones as they are.",
-    kind: Flag,
-};
+fields! {
+    pub PRESET: "preset", Preset = Preset,
+        "A common scheme to start from; other fields override it.";
+    pub SHORT: "scheme", Preset = Preset,
+        "Short for `preset`.";
+    pub FORMAT: "format", FormatWord = FormatWord,
+        "How numbers are stored. Default int.";
+    pub BITS: "bits", Integer = Integer { min: 2, max: 16, bounded: true },
+        "Bits of a code: 2 to 8, or 16. Default 8.";
+    pub SIGNED: "signed", Flag = Flag,
+        "Two's complement codes. Default true.";
+    pub SYMMETRIC: "symmetric", Flag = Flag,
+        "Zero point fixed in the middle. Default: as `signed`.";
+    pub RESTRICTED: "restricted", Flag = Flag,
+        "Leave out the most negative code (-127..127). Default: for signed symmetric codes of the \
+         profiles `onnx` and `tflite`.";
+    pub GRANULARITY: "granularity", Words<GranularityName> = Words::of::<schemas::GranularityName>(),
+        "Which elements share a scale. Default: implied by `axis` (but with `range=cross_entropy`, where \
+         it is that of the softmax), `group_size` or `block_shape`, else tensor.";
+    pub AXIS: "axis", Integer = integer(-MAX_SIZE, MAX_SIZE),
+        "Axis of channels (default 0) or groups (default -1); of the softmax for `cross_entropy` over a \
+         tensor.";
+    pub GROUP_SIZE: "group_size", Integer = integer(1, MAX_SIZE),
+        "Elements of a group along the axis.";
+    pub BLOCK_SHAPE: "block_shape", Sizes = Sizes { count: Some(2), most: None },
+        "Rows and columns of a block of the last two axes.";
+    pub RANGE: "range", Words<RangeName> = Words::of::<schemas::RangeName>(),
+        "How the clipping range is found. Default `min_max`.";
+    pub PERCENTILE: "percentile", Real = Real { min: 50.0, max: 100.0 },
+        "Percentile of range percentile.";
+    pub MIN: "min", Numbers = Numbers { component: ONE_OR_MORE },
+        "Lower end of range explicit: one number, or one a slice.";
+    pub MAX: "max", Numbers = Numbers { component: ONE_OR_MORE },
+        "Upper end of range explicit: one number, or one a slice.";
+    pub SCALE: "scale", Numbers = Numbers { component: ONE_OR_MORE },
+        "Scale of range explicit: one number, or one a slice.";
+    pub ZERO_POINT: "zero_point", Integers = Integers { component: ONE_OR_MORE },
+        "Zero point beside `scale`: one integer, or one a slice.";
+    pub PROFILE: "profile", Words<Profile> = Words::of::<schemas::ProfileName>(),
+        "Whose numerics. Default onnx.";
+    pub NAN: "nan", Words<NanPolicy> = Words::of::<schemas::NanName>(),
+        "What happens to NaN: refused (default), or given a code.";
+    pub PACKED: "packed", Flag = Flag,
+        "Codes below 8 bits leave as a bit stream, low bits first, as ONNX packs; wider ones as they are.";
+}
 
 /// All of them, in the order in which messages and answers list them.
 pub const SCHEME: Table = &[

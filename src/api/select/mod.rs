@@ -9,26 +9,20 @@ use quantd_core::tensor::Tensor;
 use super::context::Context;
 use super::error::{Error, Kind, Place};
 use super::fields::Fields;
-use super::fields::field::Field;
+use super::fields::field::fields;
 use super::patterns::{self, Pattern, Patterns};
 use super::payload::Format;
 
-/// Tensors that are meant.
-pub(super) const INCLUDE: Field<Patterns> = Field {
-    name: "include",
-    summary: "Tensors that are meant, whatever their type and shape, where the request names several: names, globs \
-              (`*` and `?`, which match dots too), or `re:` and a regular expression for the start of the name. \
-              Default: of JSON `tensors` all; of a safetensors file the weights, which are the tensors of a \
-              floating-point type with at least two dimensions, or all if there are none. Of quantize the others \
-              pass as they are.",
-    kind: Patterns,
-};
-/// Tensors that are not.
-pub(super) const EXCLUDE: Field<Patterns> = Field {
-    name: "exclude",
-    summary: "Tensors that are not meant, of those that would be.",
-    kind: Patterns,
-};
+fields! {
+    pub(super) INCLUDE: "include", Patterns = Patterns,
+        "Tensors that are meant, whatever their type and shape, where the request names several: names, globs \
+         (`*` and `?`, which match dots too), or `re:` and a regular expression for the start of the name. \
+         Default: of JSON `tensors` all; of a safetensors file the weights, which are the tensors of a \
+         floating-point type with at least two dimensions, or all if there are none. Of quantize the others \
+         pass as they are.";
+    pub(super) EXCLUDE: "exclude", Patterns = Patterns,
+        "Tensors that are not meant, of those that would be.";
+}
 /// What is meant where `include` does not say it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rule {

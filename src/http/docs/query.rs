@@ -68,6 +68,8 @@ macro_rules! bodies {
 
 /// With the members of a tensor.
 const TENSOR: How = How { flattened: Some(Component::of::<TensorBody>()), ..How::OPEN };
+/// With a name, and nothing else beside its members.
+const NAMED: How = How { required: &["name"], ..How::CLOSED };
 /// With both operands.
 const OPERANDS: How = How { required: &["a", "b"], ..How::OPEN };
 
@@ -78,6 +80,8 @@ bodies! {
     MatmulRequest: "Two operands and what to make of their product.", OPERANDS, matmul::MEMBERS, matmul::OPTIONS;
     BatchRequest: "One batch.", TENSOR, calibrators::BATCH;
     LayerRequest: "A layer to make.", How::OPEN, layers::options::MEMBERS;
+    CalibratorRequest: "A calibrator to be.", NAMED, calibrators::CREATION;
+    MergeRequest: "The other calibrator of a merge: one of the two.", How::CLOSED, calibrators::MERGER;
     RunRequest: "One tensor, and how to run it.", TENSOR, layers::run::RUN;
 }
 

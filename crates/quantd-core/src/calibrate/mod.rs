@@ -26,7 +26,7 @@ use super::layout::Layout;
 use super::{QuantError, Task};
 use distinct::Distinct;
 use histogram::Histogram;
-pub use plan::{BINS, Method, MethodName, Plan};
+pub use plan::{BINS, FEWEST_BINS, MOST_BINS, Method, MethodName, Plan};
 use sample::Sample;
 pub use state::Parts;
 

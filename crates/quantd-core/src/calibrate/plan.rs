@@ -13,9 +13,9 @@ use super::{Slice, distinct, sample};
 /// searches look at.
 pub const BINS: usize = 2048;
 /// Fewest bins.
-const FEWEST_BINS: usize = 256;
+pub const FEWEST_BINS: usize = 256;
 /// Most bins.
-const MOST_BINS: usize = 1 << 16;
+pub const MOST_BINS: usize = 1 << 16;
 
 /// How the range of a slice is made of all that was seen.
 #[derive(Clone, Copy, Debug, PartialEq)]

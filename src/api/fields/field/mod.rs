@@ -13,6 +13,7 @@ use utoipa::openapi::schema::{
 use utoipa::openapi::{Ref, RefOr, Schema};
 
 use crate::api::error::Error;
+use crate::api::name::PATTERN;
 
 use super::Fields;
 
@@ -147,6 +148,13 @@ pub fn named<S: ToSchema>() -> Form {
     Form::Named(Component::of::<S>())
 }
 
+/// A name that something is kept under.
+#[must_use]
+pub fn name() -> Form {
+    let name = ObjectBuilder::new().schema_type(Type::String);
+    Form::Scalar(name.pattern(Some(PATTERN)).build())
+}
+
 /// A text.
 #[must_use]
 pub fn text() -> Form {
@@ -163,6 +171,25 @@ pub fn by_name<S: ToSchema>() -> Form {
         .additional_properties(Some(component.reference()));
     Form::Map(component, values.build())
 }
+
+/// Options and members of JSON, each a constant that its meaning documents:
+/// `BITS: "bits", Integer = Integer { .. }, "Bits of a code.";`, or `DATA: "data", in JSON form, "The numbers.";`.
+macro_rules! fields {
+    () => {};
+    ($visibility:vis $constant:ident: $name:literal, in JSON $form:expr, $summary:literal; $($rest:tt)*) => {
+        #[doc = $summary]
+        $visibility const $constant: $crate::api::fields::field::Member =
+            $crate::api::fields::field::Member { name: $name, summary: $summary, form: $form };
+        $crate::api::fields::field::fields! { $($rest)* }
+    };
+    ($visibility:vis $constant:ident: $name:literal, $kind:ty = $value:expr, $summary:literal; $($rest:tt)*) => {
+        #[doc = $summary]
+        $visibility const $constant: $crate::api::fields::field::Field<$kind> =
+            $crate::api::fields::field::Field { name: $name, summary: $summary, kind: $value };
+        $crate::api::fields::field::fields! { $($rest)* }
+    };
+}
+pub(crate) use fields;
 
 /// Options that stand together, in the order in which messages list them.
 pub type Table = &'static [&'static dyn Described];
