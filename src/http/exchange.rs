@@ -56,6 +56,19 @@ pub(super) fn refuse_when_draining(app: &App) -> Result<(), Error> {
     Ok(())
 }
 
+/// Refuses a request that could not be served whatever its body holds, before anything is read for it: by a server
+/// that is stopping, or of a length that is not allowed or, by `cost`, could never be admitted.
+pub(super) fn check(
+    app: &App,
+    headers: &HeaderMap,
+    cost: &(dyn Fn(usize) -> usize + Sync),
+) -> Result<Option<usize>, Error> {
+    refuse_when_draining(app)?;
+    let length = body::declared_length(headers, app.service.limits().max_bytes)?;
+    app.service.compute().check(cost(length.unwrap_or(0)))?;
+    Ok(length)
+}
+
 /// Reads the body of a request behind `lead` bytes of zeros, and waits for the right to hold what the request needs,
 /// by `cost` from the bytes of its body.
 pub(super) async fn receive_bytes(
@@ -66,9 +79,8 @@ pub(super) async fn receive_bytes(
     cost: &(dyn Fn(usize) -> usize + Sync),
 ) -> Result<(Buffer, Permit), Error> {
     let bounds = Bounds { max_bytes: app.service.limits().max_bytes, timeout: app.body_timeout };
-    let length = body::declared_length(headers, bounds.max_bytes)?;
+    let length = check(app, headers, cost)?;
     let compute = app.service.compute();
-    compute.check(cost(length.unwrap_or(0)))?;
     let mut held = Held { compute, cost, permit: None };
     let buffer = body::receive(body, length, lead, bounds, &mut held).await?;
     match held.permit {

@@ -31,6 +31,11 @@ const fn cost(format: Format, body: usize) -> usize {
     body.saturating_mul(factor).saturating_add(64 << 10)
 }
 
+/// The least of it, for a body whose format is not known yet.
+const fn least(body: usize) -> usize {
+    cost(Format::Raw, body)
+}
+
 async fn make(app: App, name: Option<Name>, request: Request) -> Result<Response, Error> {
     let terms = Terms { formats: DOCUMENTS, cost: &cost };
     let Received { payload, style, permit, .. } = exchange::receive(&app, request, terms).await?;
@@ -165,6 +170,7 @@ pub(super) async fn forward(
     Named(name): Named,
     request: Request,
 ) -> Result<Response, Error> {
+    exchange::check(&app, request.headers(), &least)?;
     let hosted = app.service.layers().get(&name, None).await?;
     let terms = Terms { formats: TENSORS, cost: &cost };
     let Received { payload, format, style, permit } =
@@ -197,6 +203,7 @@ pub(super) async fn evaluate(
     Named(name): Named,
     request: Request,
 ) -> Result<Response, Error> {
+    exchange::check(&app, request.headers(), &least)?;
     let hosted = app.service.layers().get(&name, None).await?;
     let terms = Terms { formats: DOCUMENTS, cost: &cost };
     let Received { payload, style, permit, .. } = exchange::receive(&app, request, terms).await?;

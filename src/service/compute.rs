@@ -83,6 +83,17 @@ impl Drop for CancelOnDrop {
     }
 }
 
+/// The error of a request that the server failed on.
+pub(super) fn defect() -> Error {
+    Error::new(Kind::Internal, "the server failed on the request")
+}
+
+/// Does work; a panic in it is an error of its request only.
+pub(super) fn caught<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    // What the work holds goes with it: nobody sees it half done.
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(defect()))
+}
+
 impl Compute {
     /// Starts the threads.
     ///
@@ -226,10 +237,7 @@ impl Compute {
         let job = move || {
             let _slot = slot;
             telemetry::queue_wait(queued.elapsed());
-            let result = catch_unwind(AssertUnwindSafe(|| work(&own, &mut permit)));
-            let result = result.unwrap_or_else(|_| {
-                Err(Error::new(Kind::Internal, "the server failed on the request"))
-            });
+            let result = caught(|| work(&own, &mut permit));
             // Nobody listens any more when the client has gone; the permit goes with the result.
             if send.send(result.map(|value| (value, permit))).is_err() {
                 telemetry::cancelled();

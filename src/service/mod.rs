@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use crate::api::answer::{Answer, Style};
 use crate::api::context::Context;
+use crate::api::effort::Effort;
 use crate::api::error::{Error, Kind};
 use crate::api::payload::{Format, Payload};
 use crate::api::{compare, dequantize, inspect, matmul, quantize};
@@ -113,6 +114,17 @@ pub fn execute(command: Command, context: &mut Context<'_>) -> Result<Answer, Er
         Operation::Matmul => matmul::run(payload, format, context),
     }?;
     answer.styled(style, context)
+}
+
+/// Does work that may hold the bytes of a permit, of which `spare` are not used yet.
+fn in_context<T>(
+    limits: &Limits,
+    (task, effort): (&Task, Effort),
+    (permit, spare): (&mut Permit, usize),
+    work: impl FnOnce(&mut Context<'_>) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let mut grow = |bytes| permit.grow_by(bytes);
+    work(&mut Context { limits, task, spare, grow: &mut grow, effort })
 }
 
 /// An answer, how long it took, and the bytes it may hold until it is written.
@@ -263,17 +275,17 @@ impl Service {
         let work = move |task: &Task, permit: &mut Permit| {
             let started = Instant::now();
             let spare = permit.held_bytes().saturating_sub(body);
-            let mut grow = |bytes| permit.grow_by(bytes);
-            let mut context = Context { limits: &limits, task, spare, grow: &mut grow, effort };
-            let made = work(&mut context);
-            if context.effort.is_outgrown() {
-                return Ok(Done::Outgrown);
-            }
-            let made = made?;
-            if task.is_cancelled() {
-                return Err(Error::new(Kind::Internal, "cancelled"));
-            }
-            Ok(Done::Made(made, started.elapsed()))
+            in_context(&limits, (task, effort), (permit, spare), |context| {
+                let made = work(context);
+                if context.effort.is_outgrown() {
+                    return Ok(Done::Outgrown);
+                }
+                let made = made?;
+                if task.is_cancelled() {
+                    return Err(Error::new(Kind::Internal, "cancelled"));
+                }
+                Ok(Done::Made(made, started.elapsed()))
+            })
         };
         self.compute.run(length, permit, work).await
     }

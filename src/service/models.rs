@@ -15,10 +15,11 @@ use crate::api::oip::documents::{
     ModelStatistics, TensorMetadata,
 };
 use crate::api::oip::{self, Body, CATALOG, Call, Model, VERSION, hosted};
+use quantd_codec::oip::Output;
 use quantd_core::tensor::{Shape, Tensor};
 
 use super::admission::Permit;
-use super::batch::{Part, Run};
+use super::batch::{Part, Run, alone};
 use super::{Outcome, Service};
 
 /// Sizes of batches that are told apart.
@@ -193,15 +194,6 @@ impl Target {
         ModelMetadata { name, versions, platform, inputs, outputs }
     }
 
-    /// Rows of an input, or 1 where a request is one operation.
-    fn rows(&self, x: &Tensor) -> u64 {
-        let row = match self {
-            Self::Builtin(_) => return 1,
-            Self::Layer(hosted) => hosted.input().dims.iter().flatten().product::<usize>(),
-        };
-        u64::try_from(x.shape().len().checked_div(row).unwrap_or(1).max(1)).unwrap_or(u64::MAX)
-    }
-
     fn memory_bytes(&self) -> usize {
         match self {
             Self::Builtin(_) => 0,
@@ -220,85 +212,79 @@ fn in_time(call: &Call, received: Instant) -> Result<(), Error> {
     Ok(())
 }
 
-impl Inference {
-    /// Decodes, computes and encodes on the thread that calls.
-    fn execute(
-        self,
-        submitted: Instant,
-        statistics: &Statistics,
-        context: &mut Context<'_>,
-    ) -> Result<Answer, Error> {
-        let Self { target, body, style, received } = self;
-        let started = Instant::now();
-        let layer_input;
-        let inputs = match &target {
-            Target::Builtin(model) => model.inputs.as_slice(),
-            Target::Layer(hosted) => {
-                layer_input = [hosted::input(hosted)];
-                &layer_input
-            }
-        };
-        let mut call = oip::decode(body, inputs, context)?;
-        in_time(&call, received)?;
-        let decoded = Instant::now();
-        let (outputs, rows) = match &target {
-            Target::Builtin(model) => (oip::run(model, &mut call, context)?, 1),
-            Target::Layer(hosted) => {
-                let (x, _) = hosted::take_input(&mut call)?;
-                hosted::reserve(hosted, &x, &call, context)?;
-                let y = hosted::forward(hosted, &x, context)?;
-                (hosted::outputs(hosted, y), target.rows(&x))
-            }
-        };
-        let computed = Instant::now();
-        let version = target.version().to_string();
-        let answer = oip::encode(&call, (target.name(), &version), outputs, context)?;
-        let answer = match style.pretty {
-            true => answer.laid_out(&mut |bytes| context.take(bytes))?,
-            false => answer,
-        };
-        let answer = answer.compressed_as(style.encoding, context)?;
-        let phases = Phases {
-            queue: started - submitted,
-            input: decoded - started,
-            infer: computed - decoded,
-            output: computed.elapsed(),
-        };
-        statistics.executed(rows, rows, phases);
-        Ok(answer)
-    }
+/// A request to a built-in model, decoded, computed and encoded on the thread that calls.
+fn execute(
+    inference: Inference,
+    model: &Model,
+    (submitted, statistics): (Instant, &Statistics),
+    context: &mut Context<'_>,
+) -> Result<Answer, Error> {
+    let Inference { target, body, style, received } = inference;
+    let started = Instant::now();
+    let mut call = oip::decode(body, &model.inputs, context)?;
+    in_time(&call, received)?;
+    let decoded = Instant::now();
+    let outputs = oip::run(model, &mut call, context)?;
+    let computed = Instant::now();
+    let answer = encode(&call, &target, outputs, style, context)?;
+    let phases = Phases {
+        queue: started - submitted,
+        input: decoded - started,
+        infer: computed - decoded,
+        output: computed.elapsed(),
+    };
+    statistics.executed(1, 1, phases);
+    Ok(answer)
 }
 
-/// A request to a layer, among others.
-struct Together {
-    body: Option<Body>,
+/// The answer of a model.
+fn encode(
+    call: &Call,
+    target: &Target,
+    outputs: Vec<Output>,
+    style: Style,
+    context: &mut Context<'_>,
+) -> Result<Answer, Error> {
+    let version = target.version().to_string();
+    let answer = oip::encode(call, (target.name(), &version), outputs, context)?;
+    let answer = match style.pretty {
+        true => answer.laid_out(&mut |bytes| context.take(bytes))?,
+        false => answer,
+    };
+    answer.compressed_as(style.encoding, context)
+}
+
+/// A request to a layer.
+struct OfLayer {
+    inference: Option<Inference>,
     call: Call,
-    encoding: Encoding,
-    received: Instant,
+    target: Target,
+    style: Style,
     hosted: Arc<Hosted>,
     submitted: Instant,
     statistics: Arc<Statistics>,
 }
 
-impl Together {
+impl OfLayer {
     fn new(
         inference: Inference,
         hosted: Arc<Hosted>,
         submitted: Instant,
         statistics: Arc<Statistics>,
     ) -> Self {
-        let Inference { body, style: Style { encoding, .. }, received, .. } = inference;
+        let (target, style) = (inference.target.clone(), inference.style);
         let call = Call::default();
-        Self { body: Some(body), call, encoding, received, hosted, submitted, statistics }
+        Self { inference: Some(inference), call, target, style, hosted, submitted, statistics }
     }
 }
 
-impl Part for Together {
+impl Part for OfLayer {
     fn decode(&mut self, context: &mut Context<'_>) -> Result<(Tensor, bool), Error> {
-        let body = self.body.take();
-        let body = body.ok_or_else(|| Error::new(Kind::Internal, "decoded twice"))?;
+        let inference = self.inference.take();
+        let Inference { body, received, .. } =
+            inference.ok_or_else(|| Error::new(Kind::Internal, "decoded twice"))?;
         self.call = oip::decode(body, &[hosted::input(&self.hosted)], context)?;
-        in_time(&self.call, self.received)?;
+        in_time(&self.call, received)?;
         hosted::take_input(&mut self.call)
     }
 
@@ -312,11 +298,8 @@ impl Part for Together {
 
     fn encode(&mut self, y: Tensor, run: Run, context: &mut Context<'_>) -> Result<Answer, Error> {
         let started = Instant::now();
-        let version = self.hosted.version.to_string();
         let outputs = hosted::outputs(&self.hosted, y);
-        let model = (self.hosted.name.as_str(), version.as_str());
-        let answer = oip::encode(&self.call, model, outputs, context)?;
-        let answer = answer.compressed_as(self.encoding, context)?;
+        let answer = encode(&self.call, &self.target, outputs, self.style, context)?;
         let phases = Phases {
             queue: run.begun.saturating_duration_since(self.submitted),
             input: run.decoded - run.begun,
@@ -464,20 +447,29 @@ impl Service {
         let (body, received) = (inference.body.bytes.bytes().len(), inference.received);
         let submitted = Instant::now();
         let own = Arc::clone(&statistics);
-        if let Target::Layer(hosted) = &inference.target
-            && inference.body.encoding == Encoding::Identity
-            // What is laid out takes room that is not known before the run.
-            && !inference.style.pretty
-            && self.goes_together(hosted, body)
-        {
-            let hosted = Arc::clone(hosted);
-            let part = Together::new(inference, Arc::clone(&hosted), submitted, own);
-            let result = self.run_together(permit, body, hosted, Box::new(part)).await;
-            statistics.answered(result.is_ok(), received.elapsed());
-            return result;
-        }
-        let work = move |context: &mut Context<'_>| inference.execute(submitted, &own, context);
-        let result = self.work(permit, "infer", body, work).await;
+        let result = match inference.target.clone() {
+            Target::Builtin(model) => {
+                let work = move |context: &mut Context<'_>| {
+                    execute(inference, model, (submitted, &own), context)
+                };
+                self.work(permit, "infer", body, work).await
+            }
+            Target::Layer(hosted) => {
+                let is_plain = inference.body.encoding == Encoding::Identity
+                    // What is laid out takes room that is not known before the run.
+                    && !inference.style.pretty;
+                let together = is_plain && self.goes_together(&hosted, body);
+                let of = Arc::clone(&hosted);
+                let part = move || OfLayer::new(inference, of, submitted, own);
+                if together {
+                    self.run_together(permit, body, hosted, Box::new(part())).await
+                } else {
+                    let work =
+                        move |context: &mut Context<'_>| alone(&mut part(), &hosted, context);
+                    self.work(permit, "infer", body, work).await
+                }
+            }
+        };
         statistics.answered(result.is_ok(), received.elapsed());
         result
     }

@@ -7,7 +7,7 @@ use crate::api::compare::only;
 use crate::api::context::Context;
 use crate::api::documents::ProductReportDoc;
 use crate::api::error::{Error, Kind, Place};
-use crate::api::fields::field::{Field, Flag, Table, names};
+use crate::api::fields::field::{Flag, Table, fields, names};
 use crate::api::payload::{Format, Payload, TENSOR};
 use quantd_codec::json;
 use quantd_core::layer::{ChainError, Comparison, chain_float};
@@ -22,12 +22,10 @@ const MAX_RUNS: u32 = 20;
 /// Time after which no further run is begun, seconds.
 const ENOUGH: f64 = 0.5;
 
-/// Whether a request may be run with others.
-pub const BATCH: Field<Flag> = Field {
-    name: "batch",
-    summary: "Whether the request may be run together with others, which changes no byte of the answer. Default true.",
-    kind: Flag,
-};
+fields! {
+    pub BATCH: "batch", Flag = Flag,
+        "Whether the request may be run together with others, which changes no byte of the answer. Default true.";
+}
 /// What a run is asked for with beside its tensor.
 pub const RUN: Table = &[&BATCH];
 
@@ -74,22 +72,6 @@ pub fn reserve(
         context.foresee(shape.len().saturating_mul(one))?;
     }
     Ok(shape)
-}
-
-/// Runs the layer on the tensor of the request.
-///
-/// # Errors
-/// [`Error`] names the field at fault.
-pub fn forward(
-    payload: Payload,
-    format: Format,
-    hosted: &Hosted,
-    context: &mut Context<'_>,
-) -> Result<Answer, Error> {
-    let (x, _) = input_of_run(payload, context)?;
-    reserve(hosted, &x, format, context)?;
-    let y = hosted.forward(&x, context.task)?;
-    answer(hosted, y, format, context)
 }
 
 /// The result as an answer.

@@ -52,14 +52,6 @@ pub fn reserve(
     run::reserve(hosted, x, call.format(), context).map_err(located)
 }
 
-/// Runs it.
-///
-/// # Errors
-/// [`Error`] about the input.
-pub fn forward(hosted: &Hosted, x: &Tensor, context: &Context<'_>) -> Result<Tensor, Error> {
-    hosted.forward(x, context.task).map_err(located)
-}
-
 /// The result as the outputs of an answer.
 #[must_use]
 pub fn outputs(hosted: &Hosted, y: Tensor) -> Vec<Output> {

@@ -13,7 +13,7 @@ use crate::api::error::{Error, Kind, Place};
 use crate::api::fields::Query;
 use crate::api::oip::Body as Received;
 use crate::http::{App, body, exchange, negotiate};
-use crate::service::models::{Inference, Target};
+use crate::service::models::Inference;
 
 use super::docs::{self, Failures, InferAnswer, InferRequest, ModelPath, VersionPath};
 use super::{HEADER_LENGTH, Named};
@@ -50,13 +50,14 @@ fn header_length(headers: &HeaderMap) -> Result<Option<usize>, Error> {
 
 async fn carry_out(
     app: &App,
-    target: Target,
+    named: Named,
     request: Request,
     received: Instant,
 ) -> Result<Response, Error> {
-    exchange::refuse_when_draining(app)?;
     let (Parts { headers, uri, .. }, body) = request.into_parts();
     let headers = &headers;
+    exchange::check(app, headers, &|bytes| cost(Some(0), bytes))?;
+    let target = named.find(app).await?;
     let pretty = Query::new(uri.query().unwrap_or_default())?.take_flag(negotiate::PRETTY)?;
     let header = header_length(headers)?;
     let encoding = negotiate::body_encoding(headers)?;
@@ -77,8 +78,7 @@ async fn carry_out(
 
 async fn handle(app: App, named: Named, request: Request) -> Result<Response, Error> {
     let received = Instant::now();
-    let target = named.find(&app).await?;
-    carry_out(&app, target, request, received).await
+    carry_out(&app, named, request, received).await
 }
 
 /// Run a model.

@@ -15,7 +15,7 @@ use crate::api::name::Name;
 use crate::api::oip;
 use crate::api::payload::{Format, Payload};
 use crate::service::admission::Permit;
-use crate::service::batch::{Part, Run};
+use crate::service::batch::{Part, Run, alone};
 use crate::service::calibrators::Calibrators;
 use crate::service::{Outcome, Service};
 use quantd_codec::encoding::Encoding;
@@ -95,15 +95,15 @@ impl Service {
     ) -> Result<Outcome, Error> {
         let body = payload.body.bytes().len();
         // What is laid out takes room that is not known before the run.
-        let alone = style.pretty || says_alone(&payload.query);
-        let is_plain = payload.encoding == Encoding::Identity && !alone;
+        let by_itself = style.pretty || says_alone(&payload.query);
+        let is_plain = payload.encoding == Encoding::Identity && !by_itself;
+        let part = Forward { payload: Some(payload), hosted: Arc::clone(&hosted), format, style };
         if is_plain && self.goes_together(&hosted, body) {
-            let part =
-                Forward { payload: Some(payload), hosted: Arc::clone(&hosted), format, style };
             return self.run_together(permit, body, hosted, Box::new(part)).await;
         }
         self.work(permit, "forward", body, move |context| {
-            run::forward(payload, format, &hosted, context)?.styled(style, context)
+            let mut part = part;
+            alone(&mut part, &hosted, context)
         })
         .await
     }
@@ -150,7 +150,8 @@ fn says_alone(query: &Query) -> bool {
     query.texts(run::BATCH.name).any(|text| text.eq_ignore_ascii_case("false") || text == "0")
 }
 
-/// A request to run a layer, among others.
+/// A request to run a layer.
+#[derive(Clone)]
 struct Forward {
     payload: Option<Payload>,
     hosted: Arc<Hosted>,
@@ -174,7 +175,7 @@ impl Part for Forward {
     }
 
     fn encode(&mut self, y: Tensor, _: Run, context: &mut Context<'_>) -> Result<Answer, Error> {
-        run::answer(&self.hosted, y, self.format, context)?.compressed(self.style.encoding, context)
+        run::answer(&self.hosted, y, self.format, context)?.styled(self.style, context)
     }
 }
 
