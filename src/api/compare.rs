@@ -8,6 +8,7 @@ use utoipa::openapi::Ref;
 use utoipa::openapi::schema::ArrayBuilder;
 
 use quantd_core::compare::{compare, pareto_front};
+use quantd_core::cost::Cost;
 use quantd_core::report::Report;
 use quantd_core::scheme::Scheme;
 use quantd_core::tensor::Tensor;
@@ -75,17 +76,14 @@ pub fn run(payload: Payload, context: &mut Context<'_>) -> Result<Answer, Error>
         None => sweep(&tensor)?,
     };
     let place = |fields: &Fields, i: usize| fields.place_of_entry("schemes", i);
-    let mut working = 0;
+    let (mut working, mut cost) = (0, Cost::default());
     for (i, scheme) in schemes.iter().enumerate() {
-        let bytes = scheme
-            .format
-            .working_bytes(scheme, &tensor)
-            .map_err(|error| Error::of_quant(error, |_| place(fields, i)))?;
-        working = bytes.max(working);
+        let plan = scheme.plan(&tensor);
+        let plan = plan.map_err(|error| Error::of_quant(error, |_| place(fields, i)))?;
+        (working, cost) = (plan.working_bytes.max(working), cost + plan.cost);
     }
     context.reserve(working)?;
-    context
-        .afford(schemes.iter().map(|scheme| scheme.format.cost(scheme, tensor.shape())).sum())?;
+    context.afford(cost)?;
     let reports = compare(&tensor, &schemes, context.task).map_err(|(i, error)| {
         let field = error.field;
         let at = if field == "data" { fields.origin().place("data") } else { place(fields, i) };

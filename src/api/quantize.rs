@@ -7,8 +7,7 @@ use serde_json::Value;
 
 use quantd_codec::safetensors::AnyTensor;
 use quantd_codec::{Limits, json};
-use quantd_core::format::{CODES, Part, PartShape, Parts};
-use quantd_core::layout::Layout;
+use quantd_core::format::{CODES, Part, PartShape, Parts, Plan};
 use quantd_core::report::Report;
 use quantd_core::scheme::{Options, Scheme};
 use quantd_core::tensor::Tensor;
@@ -91,25 +90,28 @@ pub fn run(payload: Payload, format: Format, context: &mut Context<'_>) -> Resul
     let names = chosen.iter().flat_map(|(name, _)| part_names(name, &scheme));
     let passed = Passed::admit(passed, names, format, context)?;
     let one = matches!(chosen.as_slice(), [(name, _)] if name.is_empty());
-    let cost = chosen.iter().map(|(_, tensor)| scheme.format.cost(&scheme, tensor.shape()));
-    context.afford(cost.sum())?;
+    let located = |name: &str, error| {
+        let error = Error::of_quant(error, |field| locate(field, name, &origin, &place));
+        if name.is_empty() { error } else { error.about(name) }
+    };
+    let plan = |(name, tensor): &(String, Tensor)| {
+        scheme.plan(tensor).map_err(|error| located(name, error))
+    };
+    let plans = chosen.iter().map(plan).collect::<Result<Vec<_>, _>>()?;
+    context.afford(plans.iter().map(|plan| plan.cost).sum())?;
     let mut items = Vec::with_capacity(chosen.len());
-    for (name, tensor) in chosen {
+    for ((name, tensor), plan) in chosen.into_iter().zip(&plans) {
         if context.task.is_cancelled() {
             break;
         }
-        let located = |error| {
-            let error = Error::of_quant(error, |field| locate(field, &name, &origin, &place));
-            if name.is_empty() { error } else { error.about(&name) }
-        };
         if per_slice {
-            let layout = Layout::new(scheme.granularity, tensor.shape()).map_err(located)?;
-            if layout.slices() > MAX_SLICE_REPORTS {
-                return Err(too_many_reports(layout.slices(), &origin));
+            if plan.slices > MAX_SLICE_REPORTS {
+                return Err(too_many_reports(plan.slices, &origin));
             }
-            context.afford(cost::text(REPORT_NUMBERS * layout.slices()))?;
+            context.afford(cost::text(REPORT_NUMBERS * plan.slices))?;
         }
-        let item = quantize_one(tensor, &scheme, per_slice, (format, context), located)?;
+        let located = |error| located(&name, error);
+        let item = quantize_one(tensor, (&scheme, plan), per_slice, (format, context), located)?;
         items.push(Item { name, ..item });
     }
     // Taken as they were made, for the text that is written now.
@@ -151,18 +153,15 @@ fn chosen_part(
 /// [`Error`] names the field or the data at fault.
 pub(super) fn quantize_one(
     tensor: Tensor,
-    scheme: &Scheme,
+    (scheme, plan): (&Scheme, &Plan),
     per_slice: bool,
     (format, context): (Format, &mut Context<'_>),
     located: impl Fn(QuantError) -> Error,
 ) -> Result<Item, Error> {
-    let layout = Layout::new(scheme.granularity, tensor.shape()).map_err(&located)?;
-    let slices = layout.slices();
-    let working = scheme.format.working_bytes(scheme, &tensor).map_err(&located)?;
+    let working = plan.working_bytes;
     context.reserve(working)?;
-    let reports = if per_slice { slices.saturating_add(1) } else { 1 };
-    let parts = scheme.format.parts(scheme, tensor.shape(), tensor.dtype()).map_err(&located)?;
-    let (bytes, text) = answer_bytes(&parts, tensor.shape().len(), format);
+    let reports = if per_slice { plan.slices.saturating_add(1) } else { 1 };
+    let (bytes, text) = answer_bytes(&plan.parts, tensor.shape().len(), format);
     context.reserve(bytes.saturating_add(reports.saturating_mul(REPORT)))?;
     let texts = if format == Format::Safetensors { REPEATED } else { 2 };
     let text = text.saturating_add(reports.saturating_mul(texts * REPORT_TEXT));

@@ -175,3 +175,35 @@ impl<S: Send + Sync> FromRequestParts<S> for Named {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::http::StatusCode;
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::Quantd;
+    use crate::config::Serve;
+
+    const PATHS: [&str; 3] =
+        ["/v1/layers/none/forward", "/v1/layers/none/evaluate", "/v2/models/none/infer"];
+
+    /// Neither a server that stops nor a body that could never be held lets a layer be looked for.
+    #[tokio::test]
+    async fn a_layer_is_looked_for_once_its_request_could_be_served() {
+        let quantd = Quantd::new(&Serve::for_tests()).unwrap();
+        let status = async |path: &str, length: usize| {
+            let request = Request::post(path).header("content-length", length);
+            let request = request.body(Body::empty()).unwrap();
+            quantd.router().oneshot(request).await.unwrap().status()
+        };
+        for path in PATHS {
+            assert_eq!(status(path, 0).await, StatusCode::NOT_FOUND, "{path}");
+            assert_eq!(status(path, usize::MAX).await, StatusCode::PAYLOAD_TOO_LARGE, "{path}");
+        }
+        quantd.app.drain();
+        for path in PATHS {
+            assert_eq!(status(path, 0).await, StatusCode::SERVICE_UNAVAILABLE, "{path}");
+        }
+    }
+}

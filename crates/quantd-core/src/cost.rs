@@ -12,7 +12,6 @@ use std::ops::{Add, Mul};
 use crate::tensor::Shape;
 
 use super::calibrate::{Method, Plan};
-use super::layout::Layout;
 use super::params::Numerics;
 use super::range::entropy::BINS;
 use super::scheme::{RangeMethod, Scheme};
@@ -126,12 +125,9 @@ pub fn text(numbers: usize) -> Cost {
     Cost::new(NUMBER) * numbers
 }
 
-/// Codes, parameters and a report of a tensor of that shape. Of a scheme that
-/// does not fit it only what is certain.
+/// Codes, parameters and a report of a tensor of so many elements in so many slices.
 #[must_use]
-pub fn quantize(shape: &Shape, scheme: &Scheme) -> Cost {
-    let elements = shape.len();
-    let slices = Layout::new(scheme.granularity, shape).map_or(0, |layout| layout.slices());
+pub fn quantize([elements, slices]: [usize; 2], scheme: &Scheme) -> Cost {
     let length = elements as f64 / slices.max(1) as f64;
     let search = Cost::new(search(&scheme.range, length, &scheme.numerics));
     Cost::new(ELEMENT) * elements + (Cost::new(SLICE) + search) * slices
@@ -245,8 +241,9 @@ mod tests {
 
     #[test]
     fn slices_and_searches_cost_more() {
-        let shape = Shape::vector(1 << 20).unwrap();
-        let cost = |range: RangeMethod, size| quantize(&shape, &scheme(range, size));
+        let elements = 1 << 20;
+        let cost =
+            |range: RangeMethod, size| quantize([elements, elements / size], &scheme(range, size));
         assert!(cost(RangeMethod::MinMax, 2) > cost(RangeMethod::MinMax, 1024));
         for method in [
             RangeMethod::Percentile(99.0),
@@ -265,13 +262,9 @@ mod tests {
     }
 
     #[test]
-    fn a_scheme_that_does_not_fit_costs_its_elements() {
-        let (shape, axis) = (Shape::vector(1000).unwrap(), 7);
-        let misfit = Scheme {
-            granularity: Granularity::Channel { axis },
-            ..scheme(RangeMethod::EntropyOrt, 1)
-        };
-        assert_eq!(quantize(&shape, &misfit), Cost::new(ELEMENT) * 1000);
+    fn without_slices_there_are_only_elements() {
+        let cost = quantize([1000, 0], &scheme(RangeMethod::EntropyOrt, 1));
+        assert_eq!(cost, Cost::new(ELEMENT) * 1000);
     }
 
     #[test]

@@ -302,8 +302,11 @@ mod tests {
     #[test]
     fn only_a_search_needs_a_copy_of_the_elements() {
         let tensor = tensor(DType::F16, [1, 1000], false);
-        let bytes =
-            |range| INTEGER.working_bytes(&scheme(Granularity::Tensor, range), &tensor).unwrap();
+        let bytes = |range| {
+            let (shape, dtype) = (tensor.shape(), tensor.dtype());
+            let scheme = scheme(Granularity::Tensor, range);
+            INTEGER.plan(&scheme, shape, dtype).unwrap().working_bytes
+        };
         assert!(bytes(RangeMethod::MinMax) < 200);
         assert!(bytes(RangeMethod::Mse) >= 4 * 1000);
     }

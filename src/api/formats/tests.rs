@@ -7,7 +7,9 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use quantd_core::format::{CODES, Coded, Format, PartShape, PartType, Parts, Quantized, Restoring};
+use quantd_core::format::{
+    CODES, Coded, Format, PartShape, PartType, Parts, Plan, Quantized, Restoring,
+};
 use quantd_core::layout::Layout;
 use quantd_core::params::{Numerics, Profile};
 use quantd_core::report::{Report, Size};
@@ -99,17 +101,19 @@ impl Format for Blocks {
         })
     }
 
-    fn parts(&self, _: &Scheme, shape: &Shape, _: DType) -> Result<Vec<PartShape>, QuantError> {
-        Ok(vec![PartShape { name: CODES, dtype: DType::U8, dims: Self::dims(shape)? }])
+    fn plan(&self, scheme: &Scheme, shape: &Shape, _: DType) -> Result<Plan, QuantError> {
+        let slices = shape.len() / BLOCK;
+        Ok(Plan {
+            parts: vec![PartShape { name: CODES, dtype: DType::U8, dims: Self::dims(shape)? }],
+            slices,
+            working_bytes: 12 * shape.len(),
+            cost: cost::quantize([shape.len(), slices], scheme),
+        })
     }
 
     fn types(&self, _: &Options) -> Vec<PartType> {
         let (name, dtype) = (CODES, DType::U8);
         vec![PartType { name, dtype, types: &[DType::U8], required: true, elementwise: false }]
-    }
-
-    fn working_bytes(&self, _: &Scheme, tensor: &Tensor) -> Result<usize, QuantError> {
-        Ok(12 * tensor.shape().len())
     }
 
     fn quantize(

@@ -220,9 +220,10 @@ fn weights(
     match given {
         Given::Real(tensor, scheme) => {
             let scheme = weight_scheme(scheme.clone(), order)?;
-            context.afford(scheme.format.cost(&scheme, tensor.shape()))?;
+            let plan = scheme.plan(tensor).map_err(at)?;
+            context.afford(plan.cost)?;
             let operand = Operand::Real { tensor, scheme: &scheme };
-            context.reserve(scheme.format.working_bytes(&scheme, tensor).map_err(at)?)?;
+            context.reserve(plan.working_bytes)?;
             let weight = Weight::new(&operand, order, context.task).map_err(at)?;
             context.take(0)?;
             let float =

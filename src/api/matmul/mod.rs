@@ -150,7 +150,8 @@ pub(super) fn multiply(
 fn cost(request: &Request, dims: &Dims, report: bool, format: Format) -> Cost {
     let side = |side: &Side| match side {
         Side::Real { tensor, scheme } => {
-            scheme.format.cost(scheme, tensor.shape()) + cost::pack(tensor.shape().len())
+            let own = scheme.plan(tensor).map_or(Cost::default(), |plan| plan.cost);
+            own + cost::pack(tensor.shape().len())
         }
         Side::Coded(item, _) => cost::pack(item.codes.shape().len()),
     };

@@ -98,9 +98,10 @@ fn run_quantize(
             field => origin.place(field),
         })
     };
-    context.afford(scheme.format.cost(&scheme, tensor.shape()))?;
+    let plan = scheme.plan(&tensor).map_err(&located)?;
+    context.afford(plan.cost)?;
     let format = (call.format(), &mut *context);
-    let made = quantize::quantize_one(tensor, &scheme, false, format, located)?;
+    let made = quantize::quantize_one(tensor, (&scheme, &plan), false, format, located)?;
     context.release(made.text);
     let mut outputs = Vec::new();
     for part in made.parts {

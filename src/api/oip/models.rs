@@ -86,7 +86,7 @@ fn parts(scheme: &Scheme, tensor: &[i64]) -> Option<Vec<Spec>> {
     /// A shape that every format can hold.
     const SIZE: usize = 256;
     let shape = Shape::new(vec![SIZE; tensor.len()]).ok()?;
-    let parts = scheme.format.parts(scheme, &shape, DType::F32).ok()?;
+    let parts = scheme.format.plan(scheme, &shape, DType::F32).ok()?.parts;
     let part = |part: PartShape| Spec {
         name: input_name(part.name),
         dtype: if part.name == ZERO_POINT { DType::I32 } else { part.dtype },

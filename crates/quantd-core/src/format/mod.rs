@@ -9,7 +9,7 @@ use std::fmt;
 
 use crate::tensor::{DType, Shape, Tensor};
 
-use super::cost::{self, Cost};
+use super::cost::Cost;
 use super::report::Report;
 use super::scheme::{Options, Scheme};
 use super::{QuantError, Task};
@@ -104,6 +104,19 @@ impl PartShape {
     }
 }
 
+/// What a scheme makes of a tensor, and what that takes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// The parts, in the order in which they are written, the codes first.
+    pub parts: Vec<PartShape>,
+    /// Slices of the scheme's granularity.
+    pub slices: usize,
+    /// Bytes beside the tensor and its parts that it is worked out with.
+    pub working_bytes: usize,
+    /// What that costs.
+    pub cost: Cost,
+}
+
 /// How a part is read where its elements come as numbers without a type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PartType {
@@ -188,32 +201,14 @@ pub trait Format: fmt::Debug + Send + Sync {
     /// [`QuantError`] names a field that contradicts another, or that the format has not.
     fn resolve(&self, options: &Options) -> Result<Scheme, QuantError>;
 
-    /// The parts of a tensor of that shape and type under a scheme, in the order in which they are written, the
-    /// codes first.
+    /// What a scheme makes of a tensor of that shape and type, and what that takes.
     ///
     /// # Errors
     /// [`QuantError`] when the scheme does not fit the shape.
-    fn parts(
-        &self,
-        scheme: &Scheme,
-        shape: &Shape,
-        dtype: DType,
-    ) -> Result<Vec<PartShape>, QuantError>;
+    fn plan(&self, scheme: &Scheme, shape: &Shape, dtype: DType) -> Result<Plan, QuantError>;
 
     /// The parts as they are read, the codes first.
     fn types(&self, options: &Options) -> Vec<PartType>;
-
-    /// Bytes beside a tensor and its parts that [`quantize`](Self::quantize) and [`measure`](Self::measure) work
-    /// with.
-    ///
-    /// # Errors
-    /// [`QuantError`] when the scheme does not fit the shape.
-    fn working_bytes(&self, scheme: &Scheme, tensor: &Tensor) -> Result<usize, QuantError>;
-
-    /// What quantizing a tensor of that shape costs.
-    fn cost(&self, scheme: &Scheme, shape: &Shape) -> Cost {
-        cost::quantize(shape, scheme)
-    }
 
     /// Parts and report; with `per_slice` also a report on each slice of the scheme's granularity.
     ///
@@ -278,7 +273,7 @@ mod tests {
         let shape = Shape::new(vec![256, 256]).unwrap();
         for format in FORMATS {
             let scheme = format.resolve(&Options::NONE).unwrap();
-            let parts = format.parts(&scheme, &shape, DType::F32).unwrap();
+            let parts = format.plan(&scheme, &shape, DType::F32).unwrap().parts;
             let read = format.types(&Options::NONE);
             assert!(parts.iter().map(|part| part.name).eq(read.iter().map(|part| part.name)));
             assert_eq!(parts[0].name, CODES);

@@ -5,7 +5,7 @@ use crate::tensor::{DType, Reals, Tensor};
 use quantd_kernels::gemm::Codes;
 use quantd_kernels::real::Real;
 
-use super::super::layout::{Layout, resolve_axis};
+use super::super::layout::resolve_axis;
 use super::super::scheme::{Granularity, Scheme};
 use super::super::{QuantError, Task};
 use super::Fault;
@@ -68,10 +68,9 @@ impl Operand<'_> {
         const REAL: usize = 4 + 8;
         let (elements, slices, own) = match self {
             Self::Real { tensor, scheme } => {
-                let layout = Layout::new(scheme.granularity, tensor.shape())?;
-                let found = scheme.format.working_bytes(scheme, tensor)?;
+                let plan = scheme.plan(tensor)?;
                 let elements = tensor.shape().len();
-                (elements, layout.slices(), found.saturating_add(elements))
+                (elements, plan.slices, plan.working_bytes.saturating_add(elements))
             }
             Self::Coded { codes, scale, zero_point, .. } => {
                 let len =

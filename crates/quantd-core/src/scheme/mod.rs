@@ -9,7 +9,7 @@ mod options;
 use crate::tensor::{DType, Tensor};
 use crate::words;
 
-use super::format::{Format, Quantized};
+use super::format::{Format, Plan, Quantized};
 use super::params::Numerics;
 use super::{QuantError, Task};
 
@@ -178,6 +178,14 @@ pub struct Scheme {
 }
 
 impl Scheme {
+    /// What becomes of `tensor`, and what that takes.
+    ///
+    /// # Errors
+    /// [`QuantError`] when the scheme does not fit the tensor.
+    pub fn plan(&self, tensor: &Tensor) -> Result<Plan, QuantError> {
+        self.format.plan(self, tensor.shape(), tensor.dtype())
+    }
+
     /// Quantizes `tensor`; with `per_slice` also reports on each slice.
     ///
     /// # Errors

@@ -15,7 +15,7 @@ use crate::source::Sources;
 use crate::tensor::{DType, Shape, Tensor};
 use crate::{QuantError, Task, cost};
 
-use super::{CODES, Coded, Format, PartShape, PartType, Parts, Quantized, Restoring};
+use super::{CODES, Coded, Format, PartShape, PartType, Parts, Plan, Quantized, Restoring};
 
 pub use coded::{Unpacked, unpacked, unpacking_bytes};
 pub use codes::Stated;
@@ -62,12 +62,7 @@ impl Format for Integer {
         })
     }
 
-    fn parts(
-        &self,
-        scheme: &Scheme,
-        shape: &Shape,
-        dtype: DType,
-    ) -> Result<Vec<PartShape>, QuantError> {
+    fn plan(&self, scheme: &Scheme, shape: &Shape, dtype: DType) -> Result<Plan, QuantError> {
         let layout = Layout::new(scheme.granularity, shape)?;
         let code = scheme.numerics.code_type().dtype();
         let codes = match scheme.packed {
@@ -78,11 +73,17 @@ impl Format for Integer {
             false => (code, shape.dims().to_vec()),
         };
         let part = |name, (dtype, dims)| PartShape { name, dtype, dims };
-        Ok(vec![
-            part(CODES, codes),
-            part(SCALE, (scale_dtype(dtype), layout.scale_dims().to_vec())),
-            part(ZERO_POINT, (code, layout.scale_dims().to_vec())),
-        ])
+        let (elements, slices) = (shape.len(), layout.slices());
+        Ok(Plan {
+            parts: vec![
+                part(CODES, codes),
+                part(SCALE, (scale_dtype(dtype), layout.scale_dims().to_vec())),
+                part(ZERO_POINT, (code, layout.scale_dims().to_vec())),
+            ],
+            slices,
+            working_bytes: quantize::working_bytes([elements, slices], dtype, scheme),
+            cost: cost::quantize([elements, slices], scheme),
+        })
     }
 
     fn types(&self, options: &Options) -> Vec<PartType> {
@@ -98,10 +99,6 @@ impl Format for Integer {
             part(SCALE, DType::F32, &[DType::F32, DType::F64]),
             part(ZERO_POINT, DType::I32, &[]),
         ]
-    }
-
-    fn working_bytes(&self, scheme: &Scheme, tensor: &Tensor) -> Result<usize, QuantError> {
-        quantize::working_bytes(tensor, scheme)
     }
 
     fn quantize(

@@ -126,12 +126,12 @@ pub(super) fn measure<T: Real>(
 }
 
 /// Bytes beside a tensor and its codes that a scheme works with: what a search looks at, and the table of slices.
-///
-/// # Errors
-/// [`QuantError`] when the granularity does not fit the shape.
-pub(super) fn working_bytes(tensor: &Tensor, scheme: &Scheme) -> Result<usize, QuantError> {
+pub(super) fn working_bytes(
+    [elements, slices]: [usize; 2],
+    dtype: DType,
+    scheme: &Scheme,
+) -> usize {
     const SLICE: usize = size_of::<Extent<f64>>() + 2 * size_of::<Affine<f64>>() + 8;
-    let (elements, dtype) = (tensor.shape().len(), tensor.dtype());
     let compute = if dtype == DType::F64 { 8 } else { 4 };
     // Elements of other types are gathered as they are, and converted then.
     let converted = if matches!(dtype, DType::F64 | DType::F32) { 0 } else { dtype.size() };
@@ -146,9 +146,8 @@ pub(super) fn working_bytes(tensor: &Tensor, scheme: &Scheme) -> Result<usize, Q
         // The softmax in f64, codes and what they restore to.
         RangeMethod::CrossEntropy { .. } => (gathered + compute + 12, 0),
     };
-    let slices = Layout::new(scheme.granularity, tensor.shape())?.slices();
     let own = elements.saturating_mul(searched).saturating_add(tables);
-    Ok(own.saturating_add(slices.saturating_mul(SLICE)))
+    own.saturating_add(slices.saturating_mul(SLICE))
 }
 
 impl<'a, T: Real> Prepared<'a, T> {
