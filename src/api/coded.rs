@@ -7,11 +7,11 @@ use serde_json::{Map, Value};
 
 use quantd_codec::json::{self, Member};
 use quantd_codec::{Within, npy};
+use quantd_core::QuantError;
 use quantd_core::format::integer::{SCALE, Unpacked, ZERO_POINT, unpacked, unpacking_bytes};
 use quantd_core::format::{CODES, Coded, PartType, Parts};
 use quantd_core::scheme::Options;
 use quantd_core::tensor::{Buffer, DType, Shape, Tensor};
-use quantd_core::{ErrorKind, QuantError};
 use quantd_kernels::real::Real;
 
 use super::context::Context;
@@ -60,11 +60,8 @@ impl Item {
     /// # Errors
     /// [`Kind::InvalidOption`] for other formats than integers, and codes that do not fit what is said of them.
     pub(super) fn integers(&self, context: &mut Context<'_>) -> Result<Unpacked, Error> {
-        let format = self.coded.options.format();
-        if !format.is_integer() {
-            let detail = format!("products are of integers, not of {}", format.name());
-            return Err(self.located(QuantError::of(ErrorKind::Misfit, "scheme", detail)));
-        }
+        let checked = self.coded.options.format().check_integer("products");
+        checked.map_err(|error| Error::of_quant(error, |_| self.place("scheme")))?;
         context.reserve(unpacking_bytes(&self.coded))?;
         unpacked(&self.coded).map_err(|error| self.located(error))
     }

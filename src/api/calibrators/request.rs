@@ -100,19 +100,9 @@ pub const MERGER: Table = &[&FROM, &DOCUMENT];
 /// What a batch is sent with beside its tensor.
 pub const BATCH: Table = &[&RESOLVE];
 /// What a query may say of the codes.
-const CODES: Table = &[
-    &options::PRESET,
-    &options::SHORT,
-    &options::BITS,
-    &options::SIGNED,
-    &options::SYMMETRIC,
-    &options::RESTRICTED,
-    &options::PROFILE,
-];
-/// What a query may say beside them.
-const BESIDE: Table = &[&SCALE_DTYPE, &RESOLVE];
+const CODES: [Table; 2] = [options::CODES, &[&options::SHORT]];
 /// What a calibrator is asked with.
-pub const QUERY: [Table; 2] = [CODES, BESIDE];
+pub const QUERY: [Table; 3] = [options::CODES, &[&options::SHORT], &[&SCALE_DTYPE, &RESOLVE]];
 /// Share of the past in a moving average unless another is given: PyTorch's
 /// and ONNX Runtime's averaging constant is 0.01.
 const USUAL_DECAY: f64 = 0.99;
@@ -130,7 +120,7 @@ fn read_object<T>(
             .cure("send application/json; only batches are tensors"));
     }
     let mut query = query.into_fields()?;
-    query.gather("scheme", &names(&[CODES]));
+    query.gather("scheme", &names(&CODES));
     let mut fields = Fields::new(Map::new(), Origin::Body(String::new()));
     let mut document = None;
     for member in &json::members(body.bytes())? {
@@ -250,7 +240,7 @@ fn take_method(fields: &mut Fields, axis: Option<i64>) -> Result<Method, Error> 
 /// The codes of a scheme, which here says nothing of ranges and granularity.
 fn numerics_of_value(value: Value, at: &str) -> Result<Numerics, Error> {
     if let Value::Object(map) = &value {
-        let beside = |key: &&String| !names(&[CODES]).contains(&key.as_str());
+        let beside = |key: &&String| !names(&CODES).contains(&key.as_str());
         let known = |key: &&String| SCHEME_FIELDS.contains(&key.as_str());
         if let Some(key) = map.keys().filter(known).find(beside) {
             return Err(Error::new(Kind::InvalidOption, "does not belong to the codes")
@@ -295,7 +285,7 @@ pub fn read_query(query: Query) -> Result<Wanted, Error> {
     let wide = wide.map(|dtype| dtype == DType::F64);
     let mut codes = Fields::default();
     let mut is_named = false;
-    for field in names(&[CODES]) {
+    for field in names(&CODES) {
         if let Some(value) = fields.take(field) {
             codes.insert(field, value);
             is_named = true;

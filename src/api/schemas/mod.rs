@@ -180,35 +180,10 @@ impl ToSchema for Steps {
     }
 }
 
-/// Schemas of objects whose members are a table: `Name: "description", table, closed to others`.
-macro_rules! objects {
-    ($($name:ident: $description:literal, $table:expr, $how:expr;)+) => {$(
-        #[doc = $description]
-        #[derive(Debug, serde::Serialize)]
-        pub struct $name;
-
-        impl PartialSchema for $name {
-            fn schema() -> RefOr<Schema> {
-                field::object($description, &[$table], $how)
-            }
-        }
-
-        impl ToSchema for $name {
-            fn name() -> Cow<'static, str> {
-                stringify!($name).into()
-            }
-
-            fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
-                field::add_components($table, schemas);
-            }
-        }
-    )+};
-}
-
-objects! {
-    Scheme: "How to quantize. Every field may be left out; what is given is checked\nagainst the rest, and contradictions are refused.", options::SCHEME, How::CLOSED;
-    Codes: "The codes that scales and zero points are for. Without any of these fields,\nthose that the calibrator was created for.", options::CODES, How::CLOSED;
-    TensorBody: "A tensor: numbers nested in arrays, or flat with a shape, or base64.", payload::TENSOR, How::OPEN;
+field::objects! {
+    pub Scheme: "How to quantize. Every field may be left out; what is given is checked\nagainst the rest, and contradictions are refused.", How::CLOSED, options::SCHEME;
+    pub Codes: "The codes that scales and zero points are for. Without any of these fields,\nthose that the calibrator was created for.", How::CLOSED, options::CODES;
+    pub TensorBody: "A tensor: numbers nested in arrays, or flat with a shape, or base64.", How::OPEN, payload::TENSOR;
 }
 
 /// A scheme, or the name of a preset.

@@ -253,6 +253,20 @@ pub trait Format: fmt::Debug + Send + Sync {
     fn dequantize(&self, coded: &Coded, dtype: DType, task: &Task) -> Result<Tensor, QuantError>;
 }
 
+impl dyn Format {
+    /// Refuses any format but integers, which are all that `what` are of.
+    ///
+    /// # Errors
+    /// [`QuantError`] about `format`.
+    pub fn check_integer(&self, what: &str) -> Result<(), QuantError> {
+        if self.is_integer() {
+            return Ok(());
+        }
+        let detail = format!("{what} are of integers, not of {}", self.name());
+        Err(QuantError::field("format", detail).cure("use format int, or leave it out"))
+    }
+}
+
 impl PartialEq for dyn Format {
     fn eq(&self, other: &Self) -> bool {
         self.name() == other.name()

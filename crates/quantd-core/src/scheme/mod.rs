@@ -204,10 +204,7 @@ impl Scheme {
     /// # Errors
     /// [`QuantError`] about `format` or `bits`.
     pub fn multiplied(&self, what: &str) -> Result<&Self, QuantError> {
-        if !self.format.is_integer() {
-            let detail = format!("{what} are of integers, not of {}", self.format.name());
-            return Err(QuantError::field("format", detail).cure("use format int, or leave it out"));
-        }
+        self.format.check_integer(what)?;
         if self.numerics.bits > 8 {
             let detail = format!("{what} are of codes of up to 8 bits");
             return Err(QuantError::field("bits", detail).cure("use bits 2 to 8"));

@@ -85,7 +85,7 @@ impl Component {
     }
 
     /// Adds it and what it refers to.
-    pub fn add_to(self, schemas: &mut Vec<(String, RefOr<Schema>)>) {
+    fn add_to(self, schemas: &mut Vec<(String, RefOr<Schema>)>) {
         schemas.push(((self.name)().into_owned(), (self.schema)()));
         (self.below)(schemas);
     }
@@ -309,9 +309,12 @@ pub fn object(description: &str, tables: &[Table], how: How) -> RefOr<Schema> {
     }
 }
 
-/// Adds the components that the options of a table refer to.
-pub fn add_components(table: Table, schemas: &mut Vec<(String, RefOr<Schema>)>) {
-    for field in table {
+/// Adds the components that such an object refers to.
+pub fn add_components(tables: &[Table], how: How, schemas: &mut Vec<(String, RefOr<Schema>)>) {
+    if let Some(component) = how.flattened {
+        component.add_to(schemas);
+    }
+    for field in tables.iter().copied().flatten() {
         match field.form() {
             Form::Scalar(_) | Form::List(_) => {}
             Form::Named(component)
@@ -322,6 +325,34 @@ pub fn add_components(table: Table, schemas: &mut Vec<(String, RefOr<Schema>)>) 
         }
     }
 }
+
+/// Schemas of objects whose members are tables: `pub Name: "description", how, tables`.
+macro_rules! objects {
+    ($($visibility:vis $name:ident: $description:literal, $how:expr, $($table:expr),+;)+) => {$(
+        #[doc = $description]
+        #[derive(Debug, serde::Serialize)]
+        $visibility struct $name;
+
+        impl utoipa::PartialSchema for $name {
+            fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+                $crate::api::fields::field::object($description, &[$($table),+], $how)
+            }
+        }
+
+        impl utoipa::ToSchema for $name {
+            fn name() -> std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn schemas(
+                schemas: &mut Vec<(String, utoipa::openapi::RefOr<utoipa::openapi::Schema>)>,
+            ) {
+                $crate::api::fields::field::add_components(&[$($table),+], $how, schemas);
+            }
+        }
+    )+};
+}
+pub(crate) use objects;
 
 impl Fields {
     /// Takes an option out.

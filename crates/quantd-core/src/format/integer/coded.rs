@@ -35,19 +35,16 @@ impl Unpacked {
     pub fn has_several(&self) -> bool {
         several([self.scale.as_ref(), self.zero_point.as_ref()]).is_some()
     }
-
-    /// The granularity that is named, or that the shape of several parameters says: that of the only axis they fit.
-    #[must_use]
-    pub fn granularity(&self) -> Granularity {
-        let parameters = [self.scale.as_ref(), self.zero_point.as_ref()];
-        self.named.unwrap_or_else(|| implied(self.codes.shape(), parameters))
-    }
 }
 
-/// The same of codes that may be packed still.
+/// The granularity that is named, or that the shape of several parameters says: that of the only axis they fit.
 pub(super) fn granularity(coded: &Coded, shape: &Shape) -> Result<Granularity, QuantError> {
     let parameters = [coded.parts.get(SCALE), coded.parts.get(ZERO_POINT)];
-    Ok(named(&coded.options)?.unwrap_or_else(|| implied(shape, parameters)))
+    let implied = || {
+        let several = several(parameters);
+        several.map_or(Granularity::Tensor, |dims| fitting(shape.dims(), dims))
+    };
+    Ok(named(&coded.options)?.unwrap_or_else(implied))
 }
 
 fn named(options: &Options) -> Result<Option<Granularity>, QuantError> {
@@ -58,10 +55,6 @@ fn named(options: &Options) -> Result<Option<Granularity>, QuantError> {
 fn several(parameters: [Option<&Tensor>; 2]) -> Option<&[usize]> {
     let shapes = parameters.into_iter().flatten().map(Tensor::shape);
     shapes.filter(|shape| shape.len() > 1).map(Shape::dims).next()
-}
-
-fn implied(codes: &Shape, parameters: [Option<&Tensor>; 2]) -> Granularity {
-    several(parameters).map_or(Granularity::Tensor, |dims| fitting(codes.dims(), dims))
 }
 
 fn fitting(codes: &[usize], parameters: &[usize]) -> Granularity {

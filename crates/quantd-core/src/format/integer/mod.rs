@@ -151,7 +151,7 @@ impl Format for Integer {
 
     fn dequantize(&self, coded: &Coded, dtype: DType, task: &Task) -> Result<Tensor, QuantError> {
         let unpacked = unpacked(coded)?;
-        let granularity = unpacked.granularity();
+        let granularity = coded::granularity(coded, unpacked.codes.shape())?;
         let scale = coded.part(SCALE)?;
         let Unpacked { codes, zero_point, stated, .. } = &unpacked;
         let zero_point = zero_point.as_ref();
