@@ -57,7 +57,7 @@ impl Epilogue<u8> for AsFloatOrt {
         _: usize,
         to: *mut u8,
     ) {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has the instructions of `V`, and `to` has `V::LANES` writable bytes.
         unsafe {
             let x = V::mul_floats(V::floats(sums), factors);
             // The second one where either is NaN: the lower end.
@@ -107,7 +107,7 @@ impl Epilogue<u8> for AsFloatOnnx {
         _: usize,
         to: *mut u8,
     ) {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has the instructions of `V`, and `to` has `V::LANES` writable bytes.
         unsafe {
             V::store_bytes(to, V::affine(sums, factors, self.zero_point, [self.low, self.high]));
         }
@@ -147,7 +147,8 @@ impl Epilogue<u8> for AsGemmlowp {
         at: usize,
         to: *mut u8,
     ) {
-        // SAFETY: the caller's; columns have a multiplier each.
+        // SAFETY: the caller has the instructions of `V`, `mantissas` and `exponents` (of
+        // `MAX_COLUMNS`) have `V::LANES` values from `at` on, and `to` has as many writable bytes.
         unsafe {
             let mantissas = V::load_ints(columns.mantissas.as_ptr().add(at));
             let exponents = V::load_ints(columns.exponents.as_ptr().add(at));
@@ -193,7 +194,8 @@ impl Epilogue<u8> for AsSingleRound {
         at: usize,
         to: *mut u8,
     ) {
-        // SAFETY: the caller's; columns have a multiplier each.
+        // SAFETY: the caller has the instructions of `V`, `mantissas` and `exponents` (of
+        // `MAX_COLUMNS`) have `V::LANES` values from `at` on, and `to` has as many writable bytes.
         unsafe {
             let mantissas = V::load_ints(columns.mantissas.as_ptr().add(at));
             let exponents = V::load_ints(columns.exponents.as_ptr().add(at));

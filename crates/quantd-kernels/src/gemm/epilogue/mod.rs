@@ -47,8 +47,8 @@ pub(super) trait Epilogue<T>: Sync {
     /// The cells of a register of corrected sums, whose columns begin at `at`.
     ///
     /// # Safety
-    /// The machine has the instruction set of `V`, the columns from `at` on
-    /// fill a register, and as many cells can be written.
+    /// The machine has the instruction set of `V`, `at + V::LANES` is at most
+    /// `MAX_COLUMNS`, and `to` has room for `V::LANES` cells, aligned or not.
     #[cfg(target_arch = "x86_64")]
     unsafe fn cells<V: x86::Vector>(
         &self,
@@ -81,7 +81,7 @@ impl Epilogue<i32> for AsSums {
         _: usize,
         to: *mut i32,
     ) {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has the instructions of `V`, and `to` has room for `V::LANES` sums.
         unsafe { V::store_ints(to, sums) };
     }
 }
@@ -112,7 +112,8 @@ impl Epilogue<f32> for AsReals {
         at: usize,
         to: *mut f32,
     ) {
-        // SAFETY: the caller's; columns have a bias each.
+        // SAFETY: the caller has the instructions of `V`, `bias` (of `MAX_COLUMNS`) has
+        // `V::LANES` values from `at` on, and `to` has room for as many cells.
         unsafe {
             let bias = V::load_floats(columns.bias.as_ptr().add(at));
             let x = V::add_floats(V::mul_floats(V::floats(sums), factors), bias);
@@ -153,7 +154,7 @@ impl<T: Pod, F: Epilogue<T>> TileOutput<'_, T, F> {
 impl<V: Vector, T: Pod, F: Epilogue<T>> TileEpilogue<V> for TileOutput<'_, T, F> {
     #[inline(always)]
     unsafe fn begin<const W: usize, const R: usize>(&self) -> [[V::Register; W]; R] {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has the instructions of `V`; only registers are used.
         unsafe { [[V::zero(); W]; R] }
     }
 
@@ -166,7 +167,7 @@ impl<V: Vector, T: Pod, F: Epilogue<T>> TileEpilogue<V> for TileOutput<'_, T, F>
     unsafe fn end<const W: usize, const R: usize>(&mut self, sums: [[V::Register; W]; R]) {
         for (to, row) in self.sums.0.chunks_exact_mut(W * V::LANES).zip(sums) {
             for (to, sums) in to.chunks_exact_mut(V::LANES).zip(row) {
-                // SAFETY: the caller's; so many lanes are there.
+                // SAFETY: the caller has the instructions of `V`, and chunks are `V::LANES` long.
                 unsafe { V::store(to.as_mut_ptr(), sums) };
             }
         }

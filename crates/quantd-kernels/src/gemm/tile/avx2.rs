@@ -46,7 +46,7 @@ pub(in super::super) fn multiply_vnni(
     panel: Panel<'_>,
     epilogue: &mut impl TileEpilogue<Ymm<true>>,
 ) {
-    // SAFETY: this function has the features.
+    // SAFETY: this function has the features; `epilogue` has columns for `WIDTH` registers.
     unsafe { vector::multiply::<Ymm<true>, WIDTH>(rows, panel, epilogue) }
 }
 
@@ -56,11 +56,11 @@ pub(in super::super) fn multiply_words(
     panel: Panel<'_>,
     epilogue: &mut impl TileEpilogue<Ymm<false>>,
 ) {
-    // SAFETY: this function has the features.
+    // SAFETY: this function has the features; `epilogue` has columns for `WIDTH` registers.
     unsafe { vector::multiply::<Ymm<false>, WIDTH>(rows, panel, epilogue) }
 }
 
-/// 256-bit registers, with VNNI or without.
+/// 256-bit registers. The instruction set is AVX2, and AVX-VNNI where `VNNI`.
 pub(in super::super) struct Ymm<const VNNI: bool>;
 
 impl<const VNNI: bool> Vector for Ymm<VNNI> {
@@ -69,31 +69,31 @@ impl<const VNNI: bool> Vector for Ymm<VNNI> {
 
     #[inline(always)]
     unsafe fn zero() -> __m256i {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX2; only registers are used.
         unsafe { _mm256_setzero_si256() }
     }
 
     #[inline(always)]
     unsafe fn spread(from: *const u8) -> __m256i {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX2, and `from` has 4 readable bytes.
         unsafe { _mm256_set1_epi32(from.cast::<i32>().read_unaligned()) }
     }
 
     #[inline(always)]
     unsafe fn load(from: *const u8) -> __m256i {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX2, and `from` has 32 readable bytes.
         unsafe { _mm256_loadu_si256(from.cast()) }
     }
 
     #[inline(always)]
     unsafe fn add(a: __m256i, b: __m256i) -> __m256i {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX2; only registers are used.
         unsafe { _mm256_add_epi32(a, b) }
     }
 
     #[inline(always)]
     unsafe fn step(sums: __m256i, row: __m256i, column: __m256i) -> __m256i {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX2, and AVX-VNNI where `VNNI`; only registers are used.
         unsafe {
             if VNNI {
                 _mm256_dpbusd_avx_epi32(sums, row, column)
@@ -131,7 +131,7 @@ impl<const VNNI: bool> Nibbles for Ymm<VNNI> {
 
     #[inline(always)]
     unsafe fn split(codes: __m256i) -> [__m256i; 2] {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX2; only registers are used.
         unsafe {
             let mask = _mm256_set1_epi8(15);
             let high = _mm256_and_si256(_mm256_srli_epi16::<4>(codes), mask);
@@ -141,7 +141,7 @@ impl<const VNNI: bool> Nibbles for Ymm<VNNI> {
 
     #[inline(always)]
     unsafe fn short_step(sums: __m256i, codes: __m256i, row: __m256i) -> __m256i {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX2, and AVX-VNNI where `VNNI`; only registers are used.
         unsafe {
             if VNNI {
                 _mm256_dpbusd_avx_epi32(sums, codes, row)
@@ -155,7 +155,7 @@ impl<const VNNI: bool> Nibbles for Ymm<VNNI> {
 
     #[inline(always)]
     unsafe fn less_bytes(sums: __m256i, factor: i32, terms: *const u8) -> __m256i {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX2, and `terms` has 8 readable bytes.
         unsafe {
             let terms = _mm256_cvtepu8_epi32(_mm_loadl_epi64(terms.cast()));
             Self::less(sums, factor, terms)
@@ -164,19 +164,19 @@ impl<const VNNI: bool> Nibbles for Ymm<VNNI> {
 
     #[inline(always)]
     unsafe fn less(sums: __m256i, factor: i32, terms: __m256i) -> __m256i {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX2; only registers are used.
         unsafe { _mm256_sub_epi32(sums, _mm256_mullo_epi32(terms, _mm256_set1_epi32(factor))) }
     }
 
     #[inline(always)]
     unsafe fn no_floats() -> __m256 {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX2; only registers are used.
         unsafe { _mm256_setzero_ps() }
     }
 
     #[inline(always)]
     unsafe fn add_scaled(total: __m256, sums: __m256i, scale: f32, scales: *const u8) -> __m256 {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX2, and `scales` has 32 readable bytes.
         unsafe {
             let scales = _mm256_mul_ps(_mm256_set1_ps(scale), _mm256_loadu_ps(scales.cast()));
             _mm256_add_ps(total, _mm256_mul_ps(_mm256_cvtepi32_ps(sums), scales))
@@ -185,7 +185,7 @@ impl<const VNNI: bool> Nibbles for Ymm<VNNI> {
 
     #[inline(always)]
     unsafe fn store_floats(to: *mut f32, floats: __m256) {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX2, and `to` has 32 writable bytes.
         unsafe { _mm256_storeu_ps(to, floats) }
     }
 }

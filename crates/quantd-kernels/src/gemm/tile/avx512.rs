@@ -44,7 +44,7 @@ pub(in super::super) fn multiply_vnni(
     panel: Panel<'_>,
     epilogue: &mut impl TileEpilogue<Zmm<true>>,
 ) {
-    // SAFETY: this function has the features.
+    // SAFETY: this function has the features; `epilogue` has columns for `WIDTH` registers.
     unsafe { vector::multiply::<Zmm<true>, WIDTH>(rows, panel, epilogue) }
 }
 
@@ -54,11 +54,11 @@ pub(in super::super) fn multiply_words(
     panel: Panel<'_>,
     epilogue: &mut impl TileEpilogue<Zmm<false>>,
 ) {
-    // SAFETY: this function has the features.
+    // SAFETY: this function has the features; `epilogue` has columns for `WIDTH` registers.
     unsafe { vector::multiply::<Zmm<false>, WIDTH>(rows, panel, epilogue) }
 }
 
-/// 512-bit registers, with VNNI or without.
+/// 512-bit registers. The instruction set is AVX-512 F and BW, for cells DQ, and VNNI where `VNNI`.
 pub(in super::super) struct Zmm<const VNNI: bool>;
 
 impl<const VNNI: bool> Vector for Zmm<VNNI> {
@@ -67,31 +67,31 @@ impl<const VNNI: bool> Vector for Zmm<VNNI> {
 
     #[inline(always)]
     unsafe fn zero() -> __m512i {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX-512 F; only registers are used.
         unsafe { _mm512_setzero_si512() }
     }
 
     #[inline(always)]
     unsafe fn spread(from: *const u8) -> __m512i {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX-512 F, and `from` has 4 readable bytes.
         unsafe { _mm512_set1_epi32(from.cast::<i32>().read_unaligned()) }
     }
 
     #[inline(always)]
     unsafe fn load(from: *const u8) -> __m512i {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX-512 F, and `from` has 64 readable bytes.
         unsafe { _mm512_loadu_si512(from.cast()) }
     }
 
     #[inline(always)]
     unsafe fn add(a: __m512i, b: __m512i) -> __m512i {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX-512 F; only registers are used.
         unsafe { _mm512_add_epi32(a, b) }
     }
 
     #[inline(always)]
     unsafe fn step(sums: __m512i, row: __m512i, column: __m512i) -> __m512i {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX-512 BW, and its VNNI where `VNNI`; only registers are used.
         unsafe {
             if VNNI {
                 _mm512_dpbusd_epi32(sums, row, column)
@@ -129,7 +129,7 @@ impl<const VNNI: bool> Nibbles for Zmm<VNNI> {
 
     #[inline(always)]
     unsafe fn split(codes: __m512i) -> [__m512i; 2] {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX-512 BW; only registers are used.
         unsafe {
             let mask = _mm512_set1_epi8(15);
             let high = _mm512_and_si512(_mm512_srli_epi16::<4>(codes), mask);
@@ -139,7 +139,7 @@ impl<const VNNI: bool> Nibbles for Zmm<VNNI> {
 
     #[inline(always)]
     unsafe fn short_step(sums: __m512i, codes: __m512i, row: __m512i) -> __m512i {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX-512 BW, and its VNNI where `VNNI`; only registers are used.
         unsafe {
             if VNNI {
                 _mm512_dpbusd_epi32(sums, codes, row)
@@ -153,7 +153,7 @@ impl<const VNNI: bool> Nibbles for Zmm<VNNI> {
 
     #[inline(always)]
     unsafe fn less_bytes(sums: __m512i, factor: i32, terms: *const u8) -> __m512i {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX-512 F, and `terms` has 16 readable bytes.
         unsafe {
             let terms = _mm512_cvtepu8_epi32(_mm_loadu_si128(terms.cast()));
             Self::less(sums, factor, terms)
@@ -162,19 +162,19 @@ impl<const VNNI: bool> Nibbles for Zmm<VNNI> {
 
     #[inline(always)]
     unsafe fn less(sums: __m512i, factor: i32, terms: __m512i) -> __m512i {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX-512 F; only registers are used.
         unsafe { _mm512_sub_epi32(sums, _mm512_mullo_epi32(terms, _mm512_set1_epi32(factor))) }
     }
 
     #[inline(always)]
     unsafe fn no_floats() -> __m512 {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX-512 F; only registers are used.
         unsafe { _mm512_setzero_ps() }
     }
 
     #[inline(always)]
     unsafe fn add_scaled(total: __m512, sums: __m512i, scale: f32, scales: *const u8) -> __m512 {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX-512 F, and `scales` has 64 readable bytes.
         unsafe {
             let scales = _mm512_mul_ps(_mm512_set1_ps(scale), _mm512_loadu_ps(scales.cast()));
             _mm512_add_ps(total, _mm512_mul_ps(_mm512_cvtepi32_ps(sums), scales))
@@ -183,7 +183,7 @@ impl<const VNNI: bool> Nibbles for Zmm<VNNI> {
 
     #[inline(always)]
     unsafe fn store_floats(to: *mut f32, floats: __m512) {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX-512 F, and `to` has 64 writable bytes.
         unsafe { _mm512_storeu_ps(to, floats) }
     }
 }

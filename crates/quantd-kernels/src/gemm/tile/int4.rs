@@ -84,7 +84,7 @@ pub(super) trait Nibbles: Vector {
     /// `sums - factor * terms`, modulo 2^32, the terms being unsigned bytes.
     ///
     /// # Safety
-    /// The machine has the instruction set, and a byte a lane can be read.
+    /// The machine has the instruction set, and `LANES` bytes can be read from `terms`.
     unsafe fn less_bytes(sums: Self::Register, factor: i32, terms: *const u8) -> Self::Register;
     /// `sums - factor * terms`, modulo 2^32.
     ///
@@ -99,7 +99,8 @@ pub(super) trait Nibbles: Vector {
     /// `total + f32(sums) * (scale * scales)`.
     ///
     /// # Safety
-    /// The machine has the instruction set, and an f32 a lane can be read, aligned or not.
+    /// The machine has the instruction set, and `LANES` f32 can be read from `scales`, aligned
+    /// or not.
     unsafe fn add_scaled(
         total: Self::Floats,
         sums: Self::Register,
@@ -107,7 +108,7 @@ pub(super) trait Nibbles: Vector {
         scales: *const u8,
     ) -> Self::Floats;
     /// # Safety
-    /// The machine has the instruction set, and an f32 a lane can be written.
+    /// The machine has the instruction set, and `LANES` f32 can be written to `to`.
     unsafe fn store_floats(to: *mut f32, floats: Self::Floats);
 }
 
@@ -152,7 +153,7 @@ pub(super) unsafe fn multiply_with<V: Nibbles, const W: usize>(
     totals: &mut Totals,
 ) {
     let shifted = rows.zero_points[..count].iter().any(|&zero| zero != 0);
-    // SAFETY: the caller's.
+    // SAFETY: the caller has the instructions of `V`; `tile` itself asserts all lengths.
     unsafe {
         match (count, shifted) {
             (1, false) => tile::<V, W, 1, false>(rows, panel, totals),
@@ -166,7 +167,7 @@ pub(super) unsafe fn multiply_with<V: Nibbles, const W: usize>(
 }
 
 /// # Safety
-/// As [`multiply_with`].
+/// The machine has the instruction set of `V`; the caller is compiled for it.
 #[inline(always)]
 unsafe fn tile<V: Nibbles, const W: usize, const R: usize, const SHIFTED: bool>(
     rows: Rows<'_>,
@@ -178,7 +179,7 @@ unsafe fn tile<V: Nibbles, const W: usize, const R: usize, const SHIFTED: bool>(
     assert!(columns == W * V::LANES && columns <= MAX_COLUMNS, "the panel is of this width");
     assert!(bytes.len() >= groups * group_bytes, "the panel has all groups");
     assert!(rows.codes.len() >= (R - 1) * rows.stride + groups * pairs * PAIR, "so have the rows");
-    // SAFETY: the caller's for all operations; the assertions for all addresses.
+    // SAFETY: the caller has the instructions of `V`, and the assertions cover all addresses.
     unsafe {
         let ones = V::spread([1_u8; STEP].as_ptr());
         let mut floats = [[V::no_floats(); W]; R];

@@ -34,11 +34,11 @@ pub(in super::super) fn multiply(
     panel: Panel<'_>,
     epilogue: &mut impl TileEpilogue<Neon>,
 ) {
-    // SAFETY: this function has the features.
+    // SAFETY: this function has the features; `epilogue` has columns for `WIDTH` registers.
     unsafe { vector::multiply::<Neon, WIDTH>(rows, panel, epilogue) }
 }
 
-/// 128-bit registers.
+/// 128-bit registers. The instruction set is NEON and its dot products.
 pub(in super::super) struct Neon;
 
 impl Vector for Neon {
@@ -47,38 +47,38 @@ impl Vector for Neon {
 
     #[inline(always)]
     unsafe fn zero() -> int32x4_t {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has NEON; only registers are used.
         unsafe { vdupq_n_s32(0) }
     }
 
     #[inline(always)]
     unsafe fn spread(from: *const u8) -> int32x4_t {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has NEON, and `from` has 4 readable bytes.
         unsafe { vdupq_n_s32(from.cast::<i32>().read_unaligned()) }
     }
 
     #[inline(always)]
     unsafe fn load(from: *const u8) -> int32x4_t {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has NEON, and `from` has 16 readable bytes.
         unsafe { vreinterpretq_s32_s8(vld1q_s8(from.cast())) }
     }
 
     #[inline(always)]
     unsafe fn store(to: *mut i32, register: int32x4_t) {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has NEON, and `to` has 16 writable bytes.
         unsafe { vst1q_s32(to, register) }
     }
 
     #[inline(always)]
     unsafe fn add(a: int32x4_t, b: int32x4_t) -> int32x4_t {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has NEON; only registers are used.
         unsafe { vaddq_s32(a, b) }
     }
 
     #[inline(always)]
     unsafe fn step(mut sums: int32x4_t, row: int32x4_t, column: int32x4_t) -> int32x4_t {
         // The intrinsic `vdotq_s32` is not stable yet.
-        // SAFETY: the caller's; registers are all that is read and written.
+        // SAFETY: the caller has NEON and its dot products; only registers are used.
         unsafe {
             asm!(
                 "sdot {sums:v}.4s, {row:v}.16b, {column:v}.16b",
@@ -108,7 +108,7 @@ impl Nibbles for Neon {
 
     #[inline(always)]
     unsafe fn split(codes: int32x4_t) -> [int32x4_t; 2] {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has NEON; only registers are used.
         unsafe {
             let codes = vreinterpretq_u8_s32(codes);
             let low = vandq_u8(codes, vdupq_n_u8(15));
@@ -118,13 +118,14 @@ impl Nibbles for Neon {
 
     #[inline(always)]
     unsafe fn short_step(sums: int32x4_t, codes: int32x4_t, row: int32x4_t) -> int32x4_t {
-        // SAFETY: the caller's. Codes of 4 bits are the same numbers with a sign.
+        // Codes of 4 bits are the same numbers with a sign.
+        // SAFETY: the caller has NEON and its dot products; only registers are used.
         unsafe { Self::step(sums, row, codes) }
     }
 
     #[inline(always)]
     unsafe fn less_bytes(sums: int32x4_t, factor: i32, terms: *const u8) -> int32x4_t {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has NEON, and `terms` has 4 readable bytes.
         unsafe {
             let bytes = vcreate_u8(u64::from(terms.cast::<u32>().read_unaligned()));
             let terms = vmovl_u16(vget_low_u16(vmovl_u8(bytes)));
@@ -134,13 +135,13 @@ impl Nibbles for Neon {
 
     #[inline(always)]
     unsafe fn less(sums: int32x4_t, factor: i32, terms: int32x4_t) -> int32x4_t {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has NEON; only registers are used.
         unsafe { vmlsq_n_s32(sums, terms, factor) }
     }
 
     #[inline(always)]
     unsafe fn no_floats() -> float32x4_t {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has NEON; only registers are used.
         unsafe { vdupq_n_f32(0.0) }
     }
 
@@ -151,7 +152,7 @@ impl Nibbles for Neon {
         scale: f32,
         scales: *const u8,
     ) -> float32x4_t {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has NEON, and `scales` has 16 readable bytes.
         unsafe {
             let scales = vmulq_n_f32(vreinterpretq_f32_u8(vld1q_u8(scales)), scale);
             vaddq_f32(total, vmulq_f32(vcvtq_f32_s32(sums), scales))
@@ -160,7 +161,7 @@ impl Nibbles for Neon {
 
     #[inline(always)]
     unsafe fn store_floats(to: *mut f32, floats: float32x4_t) {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has NEON, and `to` has 16 writable bytes.
         unsafe { vst1q_f32(to, floats) }
     }
 }

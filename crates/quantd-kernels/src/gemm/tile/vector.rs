@@ -31,13 +31,13 @@ pub(in super::super) trait Vector {
     /// The same four bytes in every lane.
     ///
     /// # Safety
-    /// The machine has the instruction set, and four bytes can be read.
+    /// The machine has the instruction set, and `STEP` bytes can be read from `from`.
     unsafe fn spread(from: *const u8) -> Self::Register;
     /// # Safety
-    /// The machine has the instruction set, and a register of bytes can be read.
+    /// The machine has the instruction set, and `STEP * LANES` bytes can be read from `from`.
     unsafe fn load(from: *const u8) -> Self::Register;
     /// # Safety
-    /// The machine has the instruction set, and a register of lanes can be written.
+    /// The machine has the instruction set, and `LANES` i32 can be written to `to`.
     #[cfg(not(target_arch = "x86_64"))]
     unsafe fn store(to: *mut i32, register: Self::Register);
     /// Lane by lane.
@@ -62,6 +62,7 @@ pub(in super::super) trait TileEpilogue<V: Vector> {
     ///
     /// # Safety
     /// The machine has the instruction set of `V`; the caller is compiled for it.
+    /// What the epilogue holds for columns has `W * V::LANES` values of each kind.
     unsafe fn begin<const W: usize, const R: usize>(&self) -> [[V::Register; W]; R];
     /// Fetches the cells of a row of the tile, which will be written soon.
     fn expect<const W: usize>(&self, row: usize);
@@ -76,13 +77,14 @@ pub(in super::super) trait TileEpilogue<V: Vector> {
 ///
 /// # Safety
 /// The machine has the instruction set of `V`; the caller is compiled for it.
+/// What `epilogue` holds for columns has `W * V::LANES` values of each kind.
 #[inline(always)]
 pub(super) unsafe fn multiply<V: Vector, const W: usize>(
     rows: Rows<'_>,
     panel: Panel<'_>,
     epilogue: &mut impl TileEpilogue<V>,
 ) {
-    // SAFETY: the caller's.
+    // SAFETY: the caller has the instructions of `V`, and `epilogue` has columns for `W` registers.
     unsafe {
         match rows.count {
             0 => {}
@@ -108,10 +110,8 @@ unsafe fn tile<V: Vector, const W: usize, const R: usize, const U: usize>(
     let width = W * V::LANES * STEP;
     let steps = panel.bytes.len() / width;
     assert!((R - 1) * rows.stride + steps * STEP <= rows.bytes.len(), "the rows are as long as K");
-    // SAFETY: the caller's for all operations; step `at` reads `width` bytes of
-    // the panel from `at * width` on, and four of each row from `at * STEP` on:
-    // the panel has `steps` such parts and the assertion above covers the rows.
-    // Prefetches may be of any address.
+    // SAFETY: the caller has the instructions of `V` and columns for `W` registers; the
+    // panel has `steps` steps by the division above, the rows by the assertion, and `at < steps`.
     unsafe {
         let mut totals = [[[V::zero(); W]; R]; U];
         totals[0] = epilogue.begin();
@@ -144,7 +144,8 @@ unsafe fn tile<V: Vector, const W: usize, const R: usize, const U: usize>(
 }
 
 /// # Safety
-/// As [`multiply`], and step `at` is one of the panel's and of the rows'.
+/// The machine has the instruction set of `V`; the caller is compiled for it. The panel has
+/// `(at + 1) * W * V::LANES * STEP` bytes, the rows have `(R - 1) * stride + (at + 1) * STEP`.
 #[inline(always)]
 unsafe fn step<V: Vector, const W: usize, const R: usize>(
     totals: &mut [[V::Register; W]; R],
@@ -152,7 +153,7 @@ unsafe fn step<V: Vector, const W: usize, const R: usize>(
     panel: Panel<'_>,
     at: usize,
 ) {
-    // SAFETY: the caller's.
+    // SAFETY: the caller has the instructions of `V`, and panel and rows have step `at`.
     unsafe {
         let from = panel.bytes.as_ptr().add(at * W * V::LANES * STEP);
         let mut columns = [V::zero(); W];

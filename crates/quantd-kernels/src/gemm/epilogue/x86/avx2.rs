@@ -35,31 +35,31 @@ impl<const VNNI: bool> Vector for Ymm<VNNI> {
 
     #[inline(always)]
     unsafe fn load_ints(from: *const i32) -> __m256i {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX2, and `from` has 32 readable bytes.
         unsafe { _mm256_loadu_si256(from.cast()) }
     }
 
     #[inline(always)]
     unsafe fn load_floats(from: *const f32) -> __m256 {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX2, and `from` has 32 readable bytes.
         unsafe { _mm256_loadu_ps(from) }
     }
 
     #[inline(always)]
     unsafe fn store_ints(to: *mut i32, cells: __m256i) {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX2, and `to` has 32 writable bytes.
         unsafe { _mm256_storeu_si256(to.cast(), cells) }
     }
 
     #[inline(always)]
     unsafe fn store_floats(to: *mut f32, cells: __m256) {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX2, and `to` has 32 writable bytes.
         unsafe { _mm256_storeu_ps(to, cells) }
     }
 
     #[inline(always)]
     unsafe fn store_bytes(to: *mut u8, cells: __m256i) {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX2, and `to` has 8 writable bytes.
         unsafe {
             let bytes = _mm256_shuffle_epi8(cells, _mm256_set1_epi32(0x0C08_0400));
             let (low, high) = (_mm256_castsi256_si128(bytes), _mm256_extracti128_si256::<1>(bytes));
@@ -69,85 +69,85 @@ impl<const VNNI: bool> Vector for Ymm<VNNI> {
 
     #[inline(always)]
     unsafe fn all(of: i32) -> __m256i {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX2; only registers are used.
         unsafe { _mm256_set1_epi32(of) }
     }
 
     #[inline(always)]
     unsafe fn all_floats(of: f32) -> __m256 {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX2; only registers are used.
         unsafe { _mm256_set1_ps(of) }
     }
 
     #[inline(always)]
     unsafe fn add(a: __m256i, b: __m256i) -> __m256i {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX2; only registers are used.
         unsafe { _mm256_add_epi32(a, b) }
     }
 
     #[inline(always)]
     unsafe fn mul(a: __m256i, b: __m256i) -> __m256i {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX2; only registers are used.
         unsafe { _mm256_mullo_epi32(a, b) }
     }
 
     #[inline(always)]
     unsafe fn least(a: __m256i, end: __m256i) -> __m256i {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX2; only registers are used.
         unsafe { _mm256_max_epi32(a, end) }
     }
 
     #[inline(always)]
     unsafe fn most(a: __m256i, end: __m256i) -> __m256i {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX2; only registers are used.
         unsafe { _mm256_min_epi32(a, end) }
     }
 
     #[inline(always)]
     unsafe fn floats(a: __m256i) -> __m256 {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX2; only registers are used.
         unsafe { _mm256_cvtepi32_ps(a) }
     }
 
     #[inline(always)]
     unsafe fn add_floats(a: __m256, b: __m256) -> __m256 {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX2; only registers are used.
         unsafe { _mm256_add_ps(a, b) }
     }
 
     #[inline(always)]
     unsafe fn div_floats(a: __m256, b: __m256) -> __m256 {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX2; only registers are used.
         unsafe { _mm256_div_ps(a, b) }
     }
 
     #[inline(always)]
     unsafe fn mul_floats(a: __m256, b: __m256) -> __m256 {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX2; only registers are used.
         unsafe { _mm256_mul_ps(a, b) }
     }
 
     #[inline(always)]
     unsafe fn larger(a: __m256, b: __m256) -> __m256 {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX2; only registers are used.
         unsafe { _mm256_max_ps(a, b) }
     }
 
     #[inline(always)]
     unsafe fn smaller(a: __m256, b: __m256) -> __m256 {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX2; only registers are used.
         unsafe { _mm256_min_ps(a, b) }
     }
 
     #[inline(always)]
     unsafe fn round_even(a: __m256) -> __m256i {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX2; only registers are used.
         unsafe { _mm256_cvtps_epi32(a) }
     }
 
     #[inline(always)]
     unsafe fn affine(sums: __m256i, factors: __m256, zero: f64, ends: [f64; 2]) -> __m256i {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX2; only registers are used.
         unsafe {
             let first =
                 affine(_mm256_castsi256_si128(sums), _mm256_castps256_ps128(factors), zero, ends);
@@ -163,7 +163,7 @@ impl<const VNNI: bool> Vector for Ymm<VNNI> {
 
     #[inline(always)]
     unsafe fn twice(sums: __m256i, mantissas: __m256i, exponents: __m256i) -> __m256i {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX2; only registers are used.
         unsafe {
             let (none, one) = (_mm256_setzero_si256(), _mm256_set1_epi32(1));
             // What comes back different was shifted beyond 32 bits.
@@ -190,7 +190,7 @@ impl<const VNNI: bool> Vector for Ymm<VNNI> {
         exponents: __m256i,
         ends: [i64; 2],
     ) -> __m256i {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX2; only registers are used.
         unsafe {
             let shifts = _mm256_sub_epi32(_mm256_set1_epi32(31), exponents);
             let own = _mm256_and_si256(shifts, _mm256_set1_epi64x(0xFFFF_FFFF));
@@ -209,10 +209,10 @@ impl<const VNNI: bool> Vector for Ymm<VNNI> {
 /// [`Vector::affine`] of half a register.
 ///
 /// # Safety
-/// As there.
+/// The machine has AVX2.
 #[inline(always)]
 unsafe fn affine(sums: __m128i, factors: __m128, zero: f64, [low, high]: [f64; 2]) -> __m128i {
-    // SAFETY: the caller's.
+    // SAFETY: the caller has AVX2; only registers are used.
     unsafe {
         let scaled = _mm256_mul_pd(_mm256_cvtepi32_pd(sums), _mm256_cvtps_pd(factors));
         let x = _mm256_add_pd(scaled, _mm256_set1_pd(zero));
@@ -225,10 +225,10 @@ unsafe fn affine(sums: __m128i, factors: __m128, zero: f64, [low, high]: [f64; 2
 /// `(a * b + 2^30) >> 31`: even lanes end in the low half of their 64 bits, odd ones in the high.
 ///
 /// # Safety
-/// The machine has the instruction set.
+/// The machine has AVX2.
 #[inline(always)]
 unsafe fn high_half(a: __m256i, b: __m256i) -> __m256i {
-    // SAFETY: the caller's.
+    // SAFETY: the caller has AVX2; only registers are used.
     unsafe {
         let half = _mm256_set1_epi64x(1 << 30);
         let odd = _mm256_mul_epi32(_mm256_srli_epi64::<32>(a), _mm256_srli_epi64::<32>(b));
@@ -241,7 +241,7 @@ unsafe fn high_half(a: __m256i, b: __m256i) -> __m256i {
 /// [`Vector::once`] of the even lanes; shifts are 64-bit numbers.
 ///
 /// # Safety
-/// As there.
+/// The machine has AVX2.
 #[inline(always)]
 unsafe fn shift_once(
     sums: __m256i,
@@ -249,7 +249,7 @@ unsafe fn shift_once(
     shifts: __m256i,
     [low, high]: [i64; 2],
 ) -> __m256i {
-    // SAFETY: the caller's.
+    // SAFETY: the caller has AVX2; only registers are used.
     unsafe {
         let (one, sign) = (_mm256_set1_epi64x(1), _mm256_set1_epi64x(i64::MIN));
         let (low, high) = (_mm256_set1_epi64x(low), _mm256_set1_epi64x(high));

@@ -34,115 +34,115 @@ impl<const VNNI: bool> Vector for Zmm<VNNI> {
 
     #[inline(always)]
     unsafe fn load_ints(from: *const i32) -> __m512i {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX-512 F, and `from` has 64 readable bytes.
         unsafe { _mm512_loadu_si512(from.cast()) }
     }
 
     #[inline(always)]
     unsafe fn load_floats(from: *const f32) -> __m512 {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX-512 F, and `from` has 64 readable bytes.
         unsafe { _mm512_loadu_ps(from) }
     }
 
     #[inline(always)]
     unsafe fn store_ints(to: *mut i32, cells: __m512i) {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX-512 F, and `to` has 64 writable bytes.
         unsafe { _mm512_storeu_si512(to.cast(), cells) }
     }
 
     #[inline(always)]
     unsafe fn store_floats(to: *mut f32, cells: __m512) {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX-512 F, and `to` has 64 writable bytes.
         unsafe { _mm512_storeu_ps(to, cells) }
     }
 
     #[inline(always)]
     unsafe fn store_bytes(to: *mut u8, cells: __m512i) {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX-512 F, and `to` has 16 writable bytes.
         unsafe { _mm_storeu_si128(to.cast(), _mm512_cvtepi32_epi8(cells)) }
     }
 
     #[inline(always)]
     unsafe fn all(of: i32) -> __m512i {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX-512 F; only registers are used.
         unsafe { _mm512_set1_epi32(of) }
     }
 
     #[inline(always)]
     unsafe fn all_floats(of: f32) -> __m512 {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX-512 F; only registers are used.
         unsafe { _mm512_set1_ps(of) }
     }
 
     #[inline(always)]
     unsafe fn add(a: __m512i, b: __m512i) -> __m512i {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX-512 F; only registers are used.
         unsafe { _mm512_add_epi32(a, b) }
     }
 
     #[inline(always)]
     unsafe fn mul(a: __m512i, b: __m512i) -> __m512i {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX-512 F; only registers are used.
         unsafe { _mm512_mullo_epi32(a, b) }
     }
 
     #[inline(always)]
     unsafe fn least(a: __m512i, end: __m512i) -> __m512i {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX-512 F; only registers are used.
         unsafe { _mm512_max_epi32(a, end) }
     }
 
     #[inline(always)]
     unsafe fn most(a: __m512i, end: __m512i) -> __m512i {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX-512 F; only registers are used.
         unsafe { _mm512_min_epi32(a, end) }
     }
 
     #[inline(always)]
     unsafe fn floats(a: __m512i) -> __m512 {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX-512 F; only registers are used.
         unsafe { _mm512_cvtepi32_ps(a) }
     }
 
     #[inline(always)]
     unsafe fn add_floats(a: __m512, b: __m512) -> __m512 {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX-512 F; only registers are used.
         unsafe { _mm512_add_ps(a, b) }
     }
 
     #[inline(always)]
     unsafe fn div_floats(a: __m512, b: __m512) -> __m512 {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX-512 F; only registers are used.
         unsafe { _mm512_div_ps(a, b) }
     }
 
     #[inline(always)]
     unsafe fn mul_floats(a: __m512, b: __m512) -> __m512 {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX-512 F; only registers are used.
         unsafe { _mm512_mul_ps(a, b) }
     }
 
     #[inline(always)]
     unsafe fn larger(a: __m512, b: __m512) -> __m512 {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX-512 F; only registers are used.
         unsafe { _mm512_max_ps(a, b) }
     }
 
     #[inline(always)]
     unsafe fn smaller(a: __m512, b: __m512) -> __m512 {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX-512 F; only registers are used.
         unsafe { _mm512_min_ps(a, b) }
     }
 
     #[inline(always)]
     unsafe fn round_even(a: __m512) -> __m512i {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX-512 F; only registers are used.
         unsafe { _mm512_cvtps_epi32(a) }
     }
 
     #[inline(always)]
     unsafe fn affine(sums: __m512i, factors: __m512, zero: f64, ends: [f64; 2]) -> __m512i {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX-512 F and DQ; only registers are used.
         unsafe {
             let first =
                 affine(_mm512_castsi512_si256(sums), _mm512_castps512_ps256(factors), zero, ends);
@@ -158,7 +158,7 @@ impl<const VNNI: bool> Vector for Zmm<VNNI> {
 
     #[inline(always)]
     unsafe fn twice(sums: __m512i, mantissas: __m512i, exponents: __m512i) -> __m512i {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX-512 F; only registers are used.
         unsafe {
             let (none, one) = (_mm512_setzero_si512(), _mm512_set1_epi32(1));
             // What comes back different was shifted beyond 32 bits.
@@ -185,7 +185,7 @@ impl<const VNNI: bool> Vector for Zmm<VNNI> {
         exponents: __m512i,
         ends: [i64; 2],
     ) -> __m512i {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has AVX-512 F; only registers are used.
         unsafe {
             let shifts = _mm512_sub_epi32(_mm512_set1_epi32(31), exponents);
             let own = _mm512_and_si512(shifts, _mm512_set1_epi64(0xFFFF_FFFF));
@@ -204,10 +204,10 @@ impl<const VNNI: bool> Vector for Zmm<VNNI> {
 /// [`Vector::affine`] of half a register.
 ///
 /// # Safety
-/// As there.
+/// The machine has AVX-512 F.
 #[inline(always)]
 unsafe fn affine(sums: __m256i, factors: __m256, zero: f64, [low, high]: [f64; 2]) -> __m256i {
-    // SAFETY: the caller's.
+    // SAFETY: the caller has AVX-512 F; only registers are used.
     unsafe {
         let scaled = _mm512_mul_pd(_mm512_cvtepi32_pd(sums), _mm512_cvtps_pd(factors));
         let x = _mm512_add_pd(scaled, _mm512_set1_pd(zero));
@@ -220,10 +220,10 @@ unsafe fn affine(sums: __m256i, factors: __m256, zero: f64, [low, high]: [f64; 2
 /// `(a * b + 2^30) >> 31`: even lanes end in the low half of their 64 bits, odd ones in the high.
 ///
 /// # Safety
-/// The machine has the instruction set.
+/// The machine has AVX-512 F.
 #[inline(always)]
 unsafe fn high_half(a: __m512i, b: __m512i) -> __m512i {
-    // SAFETY: the caller's.
+    // SAFETY: the caller has AVX-512 F; only registers are used.
     unsafe {
         let half = _mm512_set1_epi64(1 << 30);
         let odd = _mm512_mul_epi32(_mm512_srli_epi64::<32>(a), _mm512_srli_epi64::<32>(b));
@@ -236,7 +236,7 @@ unsafe fn high_half(a: __m512i, b: __m512i) -> __m512i {
 /// [`Vector::once`] of the even lanes; shifts are 64-bit numbers.
 ///
 /// # Safety
-/// As there.
+/// The machine has AVX-512 F.
 #[inline(always)]
 unsafe fn shift_once(
     sums: __m512i,
@@ -244,7 +244,7 @@ unsafe fn shift_once(
     shifts: __m512i,
     [low, high]: [i64; 2],
 ) -> __m512i {
-    // SAFETY: the caller's.
+    // SAFETY: the caller has AVX-512 F; only registers are used.
     unsafe {
         let one = _mm512_set1_epi64(1);
         let half = _mm512_sllv_epi64(one, _mm512_sub_epi64(shifts, one));

@@ -31,8 +31,8 @@ pub(super) mod avx512;
 /// Registers of 32-bit lanes and what is done with them, lane by lane.
 ///
 /// # Safety
-/// Of every function: the machine has the instruction set; what is loaded can
-/// be read, what is stored can be written.
+/// Of every function: the machine has the instruction set. Of those with a pointer: `LANES`
+/// values (`W * LANES` to load all) can be read from `from` or written to `to`, aligned or not.
 pub(in super::super) trait Vector {
     /// Lanes of integers.
     type Ints: Copy;
@@ -46,13 +46,13 @@ pub(in super::super) trait Vector {
     /// Registers that lie one after the other.
     #[inline(always)]
     unsafe fn load_all<const W: usize>(from: *const i32) -> [Self::Ints; W] {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has the instruction set, and `from` has `W * LANES` readable numbers.
         std::array::from_fn(|w| unsafe { Self::load_ints(from.add(w * Self::LANES)) })
     }
     /// Registers that lie one after the other.
     #[inline(always)]
     unsafe fn load_all_floats<const W: usize>(from: *const f32) -> [Self::Floats; W] {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has the instruction set, and `from` has `W * LANES` readable numbers.
         std::array::from_fn(|w| unsafe { Self::load_floats(from.add(w * Self::LANES)) })
     }
     unsafe fn store_ints(to: *mut i32, cells: Self::Ints);
@@ -111,7 +111,8 @@ where
         let Self { columns, terms, rows, .. } = self;
         let own = |r: usize| terms.row(rows.start + r);
         let [shifted, each] = terms.of_column_sums;
-        // SAFETY: the caller's; what belongs to columns has a value for each of the panel.
+        // SAFETY: the caller has the instructions of `V`, and what is read of `columns` has
+        // `W * LANES` values: `addends`, `sums` and `zero_points`.
         unsafe {
             let mut first = [[V::all(0); W]];
             if terms.addends {
@@ -153,8 +154,8 @@ where
             (spare.as_mut_ptr(), *width)
         };
         let scaled = F::SCALED && !columns.one_scale;
-        // SAFETY: the caller's; what belongs to columns has a value for each of
-        // the panel, and `cells` are as many in `R` rows, `stride` apart.
+        // SAFETY: the caller has the instructions of `V`, and `columns` has `W * LANES` values
+        // of each kind; `cells` is `R` rows of as many, `stride` apart (asserted), no other task's.
         unsafe {
             for (r, sums) in sums.into_iter().enumerate() {
                 let factors = if scaled {
@@ -187,7 +188,7 @@ where
 ///
 /// # Safety
 /// The machine has the instruction set of `V`, which the caller is compiled
-/// for, and there are so many others.
+/// for, and `others` has at least `W * V::LANES` values.
 #[inline(always)]
 unsafe fn add_products<V: Vector, const W: usize, const R: usize>(
     sums: &mut [[V::Ints; W]; R],
@@ -195,7 +196,7 @@ unsafe fn add_products<V: Vector, const W: usize, const R: usize>(
     others: &[i32],
 ) {
     for (r, sums) in sums.iter_mut().enumerate() {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has the instructions of `V`, and `others` has `W * V::LANES` values.
         unsafe {
             let factor = V::all(factor(r));
             for (sum, other) in sums.iter_mut().zip(V::load_all::<W>(others.as_ptr())) {
