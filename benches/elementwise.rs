@@ -324,11 +324,6 @@ impl Suite for Elementwise {
     }
 }
 
-/// Bytes of memory that are kept for the next result.
-const KEPT: usize = 1 << 30;
-
 fn main() {
-    // As a server under load has it, and a peer's arena.
-    quantd_kernels::stock::allow(|| KEPT);
     harness::run(&Elementwise);
 }

@@ -5,7 +5,7 @@ use std::io::{BufRead, Write};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use quantd_kernels::Isa;
+use quantd_kernels::{BufferPool, Isa, WorkSlots};
 use rayon::ThreadPool;
 
 /// Options of a bench.
@@ -162,8 +162,17 @@ pub(crate) fn run(suite: &impl Suite) {
     }
 }
 
+/// Bytes of memory that are kept for the next result.
+const KEPT: usize = 1 << 30;
+
+/// Threads as the server has them under load. A peer keeps memory in its arena.
 fn pool(threads: usize) -> ThreadPool {
-    let builder = rayon::ThreadPoolBuilder::new().num_threads(threads);
+    let (buffers, slots) = (BufferPool::default(), WorkSlots::new());
+    buffers.set_limit(|| KEPT);
+    let builder = rayon::ThreadPoolBuilder::new().num_threads(threads).start_handler(move |_| {
+        buffers.enter();
+        slots.enter();
+    });
     builder.build().expect("threads can be had")
 }
 

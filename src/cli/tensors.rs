@@ -16,6 +16,7 @@ use crate::telemetry;
 use quantd_codec::Limits;
 use quantd_codec::encoding::Encoding;
 use quantd_core::Task;
+use quantd_kernels::WorkSlots;
 
 use super::files::{self, Progress};
 use super::{Failure, print, report};
@@ -108,8 +109,10 @@ fn carry_out(
         query: Query::new(query).map_err(|error| refused(&error))?,
     };
     let command = Command { operation, payload, format, style: Style::PLAIN };
+    let slots = WorkSlots::new();
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(config::threads(input.threads))
+        .start_handler(move |_| slots.enter())
         .build()
         .map_err(|error| Failure::new(format!("cannot start threads: {error}")))?;
     progress.work(operation.name());

@@ -158,15 +158,16 @@ pub(super) struct Held<'a> {
 
 impl Held<'_> {
     /// Waits for what a body of so many bytes needs.
-    pub(super) async fn admit(&mut self, bytes: usize) -> Result<(), Error> {
+    pub(super) async fn admit(&mut self, bytes: usize) -> Result<&Permit, Error> {
         let bytes = (self.cost)(bytes);
-        match &mut self.permit {
-            Some(permit) => self.compute.raise(permit, bytes).await,
-            None => {
-                self.permit = Some(self.compute.admit(bytes).await?);
-                Ok(())
+        let permit = match self.permit.take() {
+            Some(mut permit) => {
+                self.compute.raise(&mut permit, bytes).await?;
+                permit
             }
-        }
+            None => self.compute.admit(bytes).await?,
+        };
+        Ok(self.permit.insert(permit))
     }
 }
 
@@ -205,8 +206,8 @@ pub(super) async fn receive(
                 None => 2 * received,
             };
             // Of unknown length it doubles; both halves of the move are held for a moment.
-            held.admit(if length.is_some() { admitted } else { 3 * received }).await?;
-            let mut larger = Buffer::with_capacity(admitted + lead);
+            let permit = held.admit(if length.is_some() { admitted } else { 3 * received }).await?;
+            let mut larger = permit.buffer(admitted + lead);
             larger.extend(buffer.bytes());
             buffer = larger;
         }

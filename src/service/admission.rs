@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use crate::api::error::{Error, Kind};
 use crate::telemetry;
 use quantd_codec::{CodecError, Reason};
-use quantd_kernels::stock;
+use quantd_kernels::{Buffer, BufferPool};
 
 /// Semaphores count in KiB: tokio's hold 32 bits.
 const UNIT: usize = 1024;
@@ -44,8 +44,8 @@ fn units(bytes: usize) -> u32 {
 }
 
 /// What is kept for later requests and what requests hold are together no more than all may hold.
-fn leave_room(bytes: &Semaphore) {
-    stock::allow(|| bytes.available_permits() * UNIT);
+fn leave_room(buffers: &BufferPool, bytes: &Semaphore) {
+    buffers.set_limit(|| bytes.available_permits() * UNIT);
 }
 
 /// Requests that wait, for bytes or for a thread: not too many, and none for too long. Cheap to clone.
@@ -92,6 +92,8 @@ pub(crate) struct Admission {
     /// All units there are.
     total: usize,
     queue: Queue,
+    /// What is kept beside what requests hold.
+    buffers: BufferPool,
 }
 
 /// The right to hold so many bytes; given back when dropped.
@@ -99,6 +101,7 @@ pub(crate) struct Admission {
 pub struct Permit {
     bytes: Arc<Semaphore>,
     large_bytes: Arc<Semaphore>,
+    buffers: BufferPool,
     /// Units that a large request may hold.
     most: u32,
     held: Option<OwnedSemaphorePermit>,
@@ -108,8 +111,8 @@ pub struct Permit {
 }
 
 impl Admission {
-    /// Of `bytes` in all.
-    pub(in crate::service) fn new(bytes: usize, queue: Queue) -> Self {
+    /// Of `bytes` in all, those that are kept in `buffers` among them.
+    pub(in crate::service) fn new(bytes: usize, queue: Queue, buffers: BufferPool) -> Self {
         let total = units(bytes) as usize;
         telemetry::inflight_limit(bytes);
         Self {
@@ -118,6 +121,7 @@ impl Admission {
             large: Arc::new(Semaphore::new(total - total / 8)),
             total,
             queue,
+            buffers,
         }
     }
 
@@ -126,9 +130,10 @@ impl Admission {
         self.total.saturating_sub(self.bytes.available_permits()) * UNIT
     }
 
-    /// Lets no more memory be kept for later requests than nobody holds.
-    pub(in crate::service) fn leave_room(&self) {
-        leave_room(&self.bytes);
+    /// Gives back what is kept for later requests and was not asked for since the last call.
+    pub(in crate::service) fn release_idle(&self) {
+        leave_room(&self.buffers, &self.bytes);
+        self.buffers.release_idle();
     }
 
     /// Refuses what could never be held.
@@ -156,6 +161,7 @@ impl Admission {
         let mut permit = Permit {
             bytes: Arc::clone(&self.bytes),
             large_bytes: Arc::clone(&self.large),
+            buffers: self.buffers.clone(),
             most: u32::try_from(self.most()).unwrap_or(u32::MAX),
             held: None,
             held_large: None,
@@ -194,12 +200,18 @@ impl Admission {
         if let Some(more) = more {
             join(&mut permit.held, more);
         }
-        leave_room(&self.bytes);
+        leave_room(&self.buffers, &self.bytes);
         Ok(())
     }
 }
 
 impl Permit {
+    /// An empty buffer for `capacity` of the bytes that are held.
+    #[must_use]
+    pub fn buffer(&self, capacity: usize) -> Buffer {
+        Buffer::with_capacity_in(capacity, &self.buffers)
+    }
+
     fn held_units(&self) -> u32 {
         self.held.as_ref().map_or(0, |held| u32::try_from(held.num_permits()).unwrap_or(u32::MAX))
     }
@@ -225,7 +237,7 @@ impl Permit {
         let large = Arc::clone(&self.large_bytes).try_acquire_many_owned(large).map_err(drop)?;
         join(&mut self.held_large, large);
         join(&mut self.held, more);
-        leave_room(&self.bytes);
+        leave_room(&self.buffers, &self.bytes);
         Ok(())
     }
 
@@ -276,7 +288,11 @@ mod tests {
     use super::*;
 
     fn admission(max_queue: usize) -> Admission {
-        Admission::new(16 << 20, Queue::new(max_queue, Duration::from_millis(20)))
+        Admission::new(
+            16 << 20,
+            Queue::new(max_queue, Duration::from_millis(20)),
+            BufferPool::default(),
+        )
     }
 
     #[tokio::test]
@@ -320,7 +336,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_permit_is_raised_once_there_is_room() {
-        let admission = Admission::new(16 << 20, Queue::new(4, Duration::from_secs(60)));
+        let admission =
+            Admission::new(16 << 20, Queue::new(4, Duration::from_secs(60)), BufferPool::default());
         let mut first = admission.admit(1 << 10).await.unwrap();
         let other = admission.admit(8 << 20).await.unwrap();
         let raised = admission.raise(&mut first, 10 << 20);

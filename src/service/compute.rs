@@ -16,9 +16,8 @@ use crate::api::effort::Effort;
 use crate::api::error::{Error, Kind};
 use crate::telemetry;
 use quantd_core::Task;
-use quantd_kernels::Isa;
 use quantd_kernels::heap;
-use quantd_kernels::stock;
+use quantd_kernels::{BufferPool, Isa};
 
 use super::admission::{Admission, Permit, Queue, Waiting, overloaded};
 use super::pools::{Pool, SHORT, Slot};
@@ -102,10 +101,11 @@ impl Compute {
     pub fn new(settings: Settings) -> Result<Self, rayon::ThreadPoolBuildError> {
         heap::give_back_after(HEAP_IDLE);
         let queue = Queue::new(settings.max_queue, settings.max_queue_wait);
+        let buffers = BufferPool::default();
         Ok(Self {
-            short: Pool::new(Length::Short, settings.threads)?,
-            long: Pool::new(Length::Long, settings.threads)?,
-            admission: Admission::new(settings.max_inflight_bytes, queue.clone()),
+            short: Pool::new(Length::Short, settings.threads, &buffers)?,
+            long: Pool::new(Length::Long, settings.threads, &buffers)?,
+            admission: Admission::new(settings.max_inflight_bytes, queue.clone(), buffers),
             queue,
             settings,
         })
@@ -140,8 +140,7 @@ impl Compute {
         let mut interval = tokio::time::interval(IDLE);
         loop {
             interval.tick().await;
-            self.admission.leave_room();
-            stock::release_idle();
+            self.admission.release_idle();
         }
     }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use quantd_kernels::crew;
+use quantd_kernels::{BufferPool, WorkSlots};
 
 /// How long work is, which decides in which of the pools it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,12 +58,20 @@ pub(super) struct Slot {
 }
 
 impl Pool {
-    /// Starts the threads.
-    pub(super) fn new(length: Length, threads: usize) -> Result<Self, rayon::ThreadPoolBuildError> {
+    /// Starts the threads, whose large buffers come from `buffers`.
+    pub(super) fn new(
+        length: Length,
+        threads: usize,
+        buffers: &BufferPool,
+    ) -> Result<Self, rayon::ThreadPoolBuildError> {
+        let (buffers, slots) = (buffers.clone(), WorkSlots::new());
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .thread_name(move |i| format!("quantd-{}-{i}", length.name()))
-            .start_handler(move |_| crew::join(length as usize))
+            .start_handler(move |_| {
+                buffers.enter();
+                slots.enter();
+            })
             .build()?;
         Ok(Self { threads: Arc::new(pool), slots: Arc::new(Semaphore::new(threads)) })
     }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use bytemuck::{Pod, Zeroable};
 use memmap2::MmapMut;
 
-use super::stock;
+use super::buffer_pool::{BufferPool, entered};
 
 /// One cache line: the unit of allocation, so that the first byte of a
 /// [`Buffer`] is aligned for any element type and any vector load.
@@ -18,63 +18,73 @@ const LINE: usize = size_of::<Line>();
 /// would otherwise cost a page fault every 4 KiB, which is most of the time it
 /// takes to receive it. It is kept for the next request when it is given back.
 const HUGE: usize = 4 << 20;
-/// The same, in pages of any size, where there is somebody who counts what is kept: an allocator keeps what it
+/// The same, in pages of any size, where there is a pool, which counts what is kept: an allocator keeps what it
 /// was given back as well, on top of what requests hold.
 const MAPPED: usize = 1 << 20;
+
+/// Memory of the system's, which goes back to the pool that it came through.
+#[derive(Debug)]
+struct Pages {
+    map: MmapMut,
+    pool: Option<BufferPool>,
+}
 
 #[derive(Debug)]
 enum Storage {
     Lines(Vec<Line>),
-    Pages(MmapMut),
+    Pages(Pages),
 }
 
 /// Whether memory of that size comes from the system.
-fn is_mapped(len: usize) -> bool {
-    len >= HUGE || len >= MAPPED && stock::is_counted()
+const fn is_mapped(len: usize, pool: Option<&BufferPool>) -> bool {
+    len >= HUGE || len >= MAPPED && pool.is_some()
 }
 
 impl Storage {
-    fn zeroed(len: usize) -> Self {
-        let pages = if is_mapped(len) {
-            stock::make_way(len);
+    fn zeroed(len: usize, pool: Option<BufferPool>) -> Self {
+        let map = if is_mapped(len, pool.as_ref()) {
+            pool.iter().for_each(|pool| pool.evict(len));
             MmapMut::map_anon(len).ok()
         } else {
             None
         };
-        let Some(pages) = pages else {
+        let Some(map) = map else {
             return Self::Lines(bytemuck::zeroed_vec(len.div_ceil(LINE)));
         };
         #[cfg(target_os = "linux")]
         if len >= HUGE {
             // Without huge pages it is the same, only slower.
-            drop(pages.advise(memmap2::Advice::HugePage));
+            drop(map.advise(memmap2::Advice::HugePage));
         }
-        Self::Pages(pages)
+        Self::Pages(Pages { map, pool })
     }
 
     /// The same with whatever the memory holds, which is faster where it was used before.
-    fn to_fill(len: usize) -> Self {
-        let kept = if is_mapped(len) { stock::take(len) } else { None };
-        kept.map_or_else(|| Self::zeroed(len), Self::Pages)
+    fn to_fill(len: usize, pool: Option<BufferPool>) -> Self {
+        let kept = pool.as_ref().filter(|pool| is_mapped(len, Some(pool)));
+        match kept.and_then(|pool| pool.take(len)) {
+            Some(map) => Self::Pages(Pages { map, pool }),
+            None => Self::zeroed(len, pool),
+        }
     }
 
     fn give_back(self) {
-        if let Self::Pages(pages) = self {
-            stock::keep(pages);
+        if let Self::Pages(Pages { map, pool: Some(pool) }) = self {
+            pool.release(map);
         }
     }
 
     fn bytes(&self) -> &[u8] {
         match self {
             Self::Lines(lines) => bytemuck::cast_slice(lines),
-            Self::Pages(pages) => pages,
+            Self::Pages(pages) => &pages.map,
         }
     }
 
     fn bytes_mut(&mut self) -> &mut [u8] {
         match self {
             Self::Lines(lines) => bytemuck::cast_slice_mut(lines),
-            Self::Pages(pages) => pages,
+            Self::Pages(pages) => &mut pages.map,
         }
     }
 }
@@ -99,20 +109,30 @@ impl Buffer {
     /// `len` zero bytes. Untouched pages of a large buffer cost no memory.
     #[must_use]
     pub fn zeroed(len: usize) -> Self {
-        Self { storage: Storage::zeroed(len), len }
+        Self { storage: Storage::zeroed(len, entered()), len }
     }
 
     /// `len` bytes with any content, that of an earlier buffer for instance: for a
     /// [`Filling`](super::Filling) only.
     pub(super) fn to_fill(len: usize) -> Self {
-        Self { storage: Storage::to_fill(len), len }
+        Self { storage: Storage::to_fill(len, entered()), len }
     }
 
     /// An empty buffer with room for `capacity` bytes.
     #[must_use]
     pub fn with_capacity(capacity: usize) -> Self {
-        let storage = if is_mapped(capacity) {
-            Storage::to_fill(capacity)
+        Self::with_capacity_of(capacity, entered())
+    }
+
+    /// The same on a thread that has entered no pool.
+    #[must_use]
+    pub fn with_capacity_in(capacity: usize, pool: &BufferPool) -> Self {
+        Self::with_capacity_of(capacity, Some(pool.clone()))
+    }
+
+    fn with_capacity_of(capacity: usize, pool: Option<BufferPool>) -> Self {
+        let storage = if is_mapped(capacity, pool.as_ref()) {
+            Storage::to_fill(capacity, pool)
         } else {
             Storage::Lines(Vec::with_capacity(capacity.div_ceil(LINE)))
         };
@@ -138,7 +158,7 @@ impl Buffer {
         }
         self.len = needed;
         match &mut self.storage {
-            Storage::Pages(pages) => pages[start..needed].copy_from_slice(bytes),
+            Storage::Pages(pages) => pages.map[start..needed].copy_from_slice(bytes),
             Storage::Lines(lines) => {
                 let there = &mut bytemuck::cast_slice_mut::<_, u8>(lines)[start..];
                 let (first, rest) = bytes.split_at(bytes.len().min(there.len()));
@@ -174,7 +194,7 @@ impl Buffer {
     pub fn capacity(&self) -> usize {
         match &self.storage {
             Storage::Lines(lines) => lines.capacity() * LINE,
-            Storage::Pages(pages) => pages.len(),
+            Storage::Pages(pages) => pages.map.len(),
         }
     }
 
@@ -280,7 +300,9 @@ mod tests {
 
     #[test]
     fn memory_of_a_buffer_before_shows_nowhere() {
-        stock::allow(|| 8 * HUGE);
+        let pool = BufferPool::default();
+        pool.set_limit(|| 8 * HUGE);
+        pool.enter();
         for len in [MAPPED, MAPPED + 1, HUGE, HUGE + 1] {
             drop(Buffer::copy_of(&vec![7; len]));
             assert!(Buffer::zeroed(len).bytes().iter().all(|&byte| byte == 0));
@@ -293,6 +315,20 @@ mod tests {
             buffer.extend(&vec![4; 2 * len]);
             assert_eq!(buffer.bytes()[..4], [1, 2, 3, 4]);
             assert!(buffer.bytes()[3..].iter().all(|&byte| byte == 4));
+        }
+    }
+
+    #[test]
+    fn memory_goes_back_to_the_pool_that_it_came_from() {
+        let pools = [BufferPool::default(), BufferPool::default()];
+        pools.iter().for_each(|pool| pool.set_limit(|| 4 * HUGE));
+        pools[0].enter();
+        let buffers = [Buffer::zeroed(HUGE), Buffer::with_capacity_in(HUGE, &pools[1])];
+        // Wherever it is dropped.
+        std::thread::spawn(move || drop(buffers)).join().unwrap();
+        for pool in pools {
+            assert!(pool.take(HUGE).is_some());
+            assert!(pool.take(HUGE).is_none());
         }
     }
 

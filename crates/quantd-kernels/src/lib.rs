@@ -15,11 +15,12 @@
 //! ```
 
 mod buffer;
+mod buffer_pool;
 mod cache;
 mod convert;
-pub mod crew;
 mod elementwise;
 mod filling;
+mod fork_join;
 pub mod gemm;
 pub mod heap;
 pub mod histogram;
@@ -30,14 +31,15 @@ pub mod rough;
 pub mod scalar;
 pub mod select;
 mod smooth;
-pub mod stock;
 pub mod sums;
 pub mod table;
 
 pub use buffer::Buffer;
+pub use buffer_pool::BufferPool;
 pub use convert::ToF32;
 pub use elementwise::{How, Stores};
 pub use filling::{Filling, Written};
+pub use fork_join::{WorkSlots, fork_join};
 pub use isa::Isa;
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::super::cache::{LINE, prefetch};
-use super::super::crew;
+use super::super::fork_join;
 
 /// Multiplications below which a second thread costs more than it brings
 /// (about 2 microseconds of one).
@@ -93,5 +93,5 @@ pub(super) fn share<S: Default>(
             (first..end).for_each(|task| work(task, &mut scratch));
         }
     };
-    crew::together(threads.min(tasks) - 1, &run);
+    fork_join(threads.min(tasks) - 1, &run);
 }
