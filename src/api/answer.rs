@@ -1,6 +1,5 @@
 //! Answers: segments of bytes in one of the formats.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -20,22 +19,16 @@ use super::payload::Format;
 
 pub use quantd_codec::encoding::Encoding;
 
-/// What a bare tensor cannot say, for a header: its name and its text.
-pub type Fact = (Cow<'static, str>, String);
-
-/// The name of a fact about `what`.
-#[must_use]
-pub fn fact(what: &str) -> Cow<'static, str> {
-    format!("quantd-{}", what.replace('_', "-")).into()
-}
+/// What a bare tensor cannot say: its name, as that of a field, and its text.
+pub type Fact = (&'static str, String);
 
 /// The names of all facts.
 #[must_use]
-pub fn facts() -> Vec<Cow<'static, str>> {
+pub fn facts() -> Vec<&'static str> {
     let own = ["dtype", "shape", "logical_shape", "scheme", "report", "omitted"];
     let layers = ["layer", "layer_version"];
     let parts = formats::parts().into_iter().filter(|part| *part != CODES);
-    own.into_iter().chain(parts).chain(layers).map(fact).collect()
+    own.into_iter().chain(parts).chain(layers).collect()
 }
 
 /// How the text of an answer leaves.
@@ -61,8 +54,12 @@ pub struct Answer {
     pub format: Format,
     /// Their content coding.
     pub encoding: Encoding,
-    /// Facts that a bare tensor cannot carry, for headers.
+    /// Facts that a bare tensor cannot carry, to go beside it.
     pub facts: Vec<Fact>,
+    /// Bytes of JSON that the elements of tensors follow, in the inference protocol.
+    pub json_len: Option<usize>,
+    /// The name of what was made, if anything was.
+    pub created: Option<String>,
     /// Tensors in it that are as they came.
     pub passed: usize,
     /// Bytes of memory that the segments keep beside their own: they are views of larger pieces.
@@ -84,7 +81,17 @@ fn named_by_numpy(tensor: Tensor) -> Tensor {
 impl Answer {
     fn new(segments: Vec<Bytes>, format: Format) -> Self {
         let encoding = Encoding::Identity;
-        Self { segments, format, encoding, facts: Vec::new(), passed: 0, behind: 0 }
+        let facts = Vec::new();
+        Self {
+            segments,
+            format,
+            encoding,
+            facts,
+            json_len: None,
+            created: None,
+            passed: 0,
+            behind: 0,
+        }
     }
 
     /// A JSON text, and a line end behind it.
@@ -157,8 +164,8 @@ impl Answer {
             segments.push(Bytes::from(npy::header(tensor.dtype(), tensor.shape())));
         }
         let mut all = vec![
-            (fact("dtype"), tensor.dtype().name().to_owned()),
-            (fact("shape"), dims_text(tensor.shape().dims())),
+            ("dtype", tensor.dtype().name().to_owned()),
+            ("shape", dims_text(tensor.shape().dims())),
         ];
         all.extend(facts);
         segments.push(Bytes::from_owner(tensor));
@@ -205,12 +212,12 @@ impl Answer {
         }
         // One piece for as long as it is read: a row is looked at to its end.
         room(self.len())?;
-        let Self { segments, format, encoding, facts, passed, .. } = self;
+        let Self { segments, format, encoding, facts, created, passed, .. } = self;
         let whole = segments.concat();
         drop(segments);
         let mut text = Text::new(room);
         json::write_pretty(&mut text, &whole)?;
-        Ok(Self { encoding, facts, passed, format, ..Self::head(text) })
+        Ok(Self { encoding, facts, created, passed, format, ..Self::head(text) })
     }
 
     /// The same answer compressed, where that pays: codes are noise to a

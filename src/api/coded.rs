@@ -69,7 +69,7 @@ impl Item {
 
 /// The error for a part that is not there.
 pub(super) fn missing(place: Place) -> Error {
-    Error::new(Kind::InvalidOption, "missing").at(place).cure("send what /v1/quantize answered")
+    Error::new(Kind::InvalidOption, "missing").at(place).cure("send an answer of quantize")
 }
 
 /// A part that stands as an option rather than as a tensor.

@@ -186,7 +186,7 @@ fn decode_json(
     }
     if items.is_empty() && !passed.is_empty() {
         let error = top.error("tensors", "none of them has codes");
-        return Err(error.cure("send what /v1/quantize answered"));
+        return Err(error.cure("send an answer of quantize"));
     }
     Ok(Decoded { items, passed, dtype })
 }
@@ -227,7 +227,7 @@ fn decode_safetensors(
     if bases.is_empty() {
         let detail = "no tensor called codes, and none that ends in .codes";
         return Err(Error::new(Kind::MalformedBody, detail)
-            .cure("send the safetensors answer of /v1/quantize"));
+            .cure("send an answer of quantize in safetensors"));
     }
     check_names(&bases, &passed)?;
     let mut parts = parts.into_iter().map(computable).collect::<Result<BTreeMap<_, _>, _>>()?;

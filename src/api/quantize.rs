@@ -13,7 +13,7 @@ use quantd_core::scheme::{Options, Scheme};
 use quantd_core::tensor::Tensor;
 use quantd_core::{QuantError, cost};
 
-use super::answer::{self, Answer, Fact, ObjectWriter, dims_text, to_json_text};
+use super::answer::{Answer, Fact, ObjectWriter, dims_text, to_json_text};
 use super::context::Context;
 use super::documents::{ReportDoc, SchemeDoc};
 use super::error::{Error, Kind, Place};
@@ -352,15 +352,15 @@ fn facts(item: &Item) -> Result<Vec<Fact>, Error> {
     for Part { name, tensor } in item.parts.iter().filter(|part| part.name != CODES) {
         texts.push((name, list_text(tensor)?));
     }
-    let mut facts = vec![(answer::fact("logical_shape"), dims_text(&item.shape))];
+    let mut facts = vec![("logical_shape", dims_text(&item.shape))];
     for (what, text) in texts {
         match text.filter(|text| text.len() <= MAX_FACT) {
-            Some(text) => facts.push((answer::fact(what), text)),
+            Some(text) => facts.push((what, text)),
             None => omitted.push(what),
         }
     }
     if !omitted.is_empty() {
-        facts.push((answer::fact("omitted"), omitted.join(",")));
+        facts.push(("omitted", omitted.join(",")));
     }
     Ok(facts)
 }

@@ -4,11 +4,14 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::api::answer::{self, Answer};
+use crate::api::answer::Answer;
 use crate::api::payload::Format;
 use quantd_codec::json;
 
 use super::{Failure, files};
+
+/// The fact that tables tell.
+const REPORT_FACT: &str = "report";
 
 fn unreadable() -> Failure {
     Failure::new("the answer could not be read")
@@ -87,7 +90,7 @@ pub(super) fn written(answer: &Answer, output: &Path) -> Result<String, Failure>
     }
     for (name, fact) in &answer.facts {
         // What a bare tensor cannot carry is said here, or it would be lost.
-        if let Some(name) = name.strip_prefix("quantd-").filter(|&name| name != "report") {
+        if *name != REPORT_FACT {
             text += &format!("{name}: {fact}\n");
         }
     }
@@ -111,8 +114,7 @@ fn passed(count: usize) -> String {
 fn reports(answer: &Answer) -> Result<Vec<(String, Value)>, Failure> {
     match answer.format {
         Format::Npy | Format::Raw => {
-            let report = answer::fact("report");
-            let fact = answer.facts.iter().find(|(name, _)| *name == report);
+            let fact = answer.facts.iter().find(|(name, _)| *name == REPORT_FACT);
             let report = fact.map(|(_, text)| parse(text.as_bytes())).transpose()?;
             Ok(report.into_iter().map(|report| (String::new(), report)).collect())
         }

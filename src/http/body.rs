@@ -258,6 +258,19 @@ fn attachment(name: &str, format: Format) -> String {
     format!("attachment; filename=\"{name}.{}\"", extension(format))
 }
 
+/// The header of a fact about a tensor.
+pub(super) fn fact_header(name: &str) -> Option<HeaderName> {
+    format!("quantd-{}", name.replace('_', "-")).parse().ok()
+}
+
+/// Says where what was made is now, among the resources of its kind.
+pub(super) fn locate(response: &mut Response, collection: &str, created: Option<String>) {
+    let location = created.and_then(|name| format!("{collection}/{name}").parse().ok());
+    if let Some(location) = location {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+}
+
 /// The answer of the operation `name` as a response.
 pub(super) fn respond(name: &str, outcome: Outcome, waited: Duration) -> Response {
     let Outcome { answer, compute, permit } = outcome;
@@ -279,9 +292,11 @@ pub(super) fn respond(name: &str, outcome: Outcome, waited: Duration) -> Respons
     {
         headers.insert(header::CONTENT_DISPOSITION, value);
     }
+    if let Some(bytes) = answer.json_len {
+        headers.insert(super::oip::HEADER_LENGTH, HeaderValue::from(bytes));
+    }
     for (name, value) in answer.facts {
-        let name = HeaderName::from_bytes(name.as_bytes());
-        if let (Ok(name), Ok(value)) = (name, HeaderValue::from_str(&value)) {
+        if let (Some(name), Ok(value)) = (fact_header(name), HeaderValue::from_str(&value)) {
             headers.insert(name, value);
         }
     }

@@ -40,8 +40,11 @@ async fn receive(
     let work = move |context: &mut Context<'_>| {
         work(&calibrators, payload, context)?.styled(style, context)
     };
-    let outcome = app.service.work(permit, operation, length, work).await?;
-    Ok(body::respond(operation, outcome, started.elapsed()))
+    let mut outcome = app.service.work(permit, operation, length, work).await?;
+    let created = outcome.answer.created.take();
+    let mut response = body::respond(operation, outcome, started.elapsed());
+    body::locate(&mut response, "/v1/calibrators", created);
+    Ok(response)
 }
 
 /// What a request without a body asks for, and how its answer is to leave.

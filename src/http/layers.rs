@@ -41,10 +41,12 @@ async fn make(app: App, name: Option<Name>, request: Request) -> Result<Response
     let Received { payload, style, permit, .. } = exchange::receive(&app, request, terms).await?;
     let started = Instant::now();
     let style = Style { encoding: Encoding::Identity, ..style };
-    let (outcome, is_new) = app.service.make_layer(permit, name, payload, style).await?;
+    let mut outcome = app.service.make_layer(permit, name, payload, style).await?;
+    let created = outcome.answer.created.take();
     let mut response = body::respond("make_layer", outcome, started.elapsed());
-    if is_new {
+    if created.is_some() {
         *response.status_mut() = StatusCode::CREATED;
+        body::locate(&mut response, "/v1/layers", created);
     }
     Ok(response)
 }

@@ -268,8 +268,7 @@ async fn authenticate(State(expected): State<[u8; 32]>, request: Request, next: 
 
 /// What pages may read of an answer: all that answers say beside their bodies.
 fn exposed() -> Vec<HeaderName> {
-    let facts = answer::facts();
-    let facts = facts.iter().filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok());
+    let facts = answer::facts().into_iter().filter_map(body::fact_header);
     let own = [header::CONTENT_DISPOSITION, header::LOCATION, header::RETRY_AFTER];
     [REQUEST_ID.clone(), super::oip::HEADER_LENGTH].into_iter().chain(own).chain(facts).collect()
 }

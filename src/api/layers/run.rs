@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::api::answer::{Answer, fact};
+use crate::api::answer::Answer;
 use crate::api::compare::only;
 use crate::api::context::Context;
 use crate::api::documents::ProductReportDoc;
@@ -86,13 +86,11 @@ pub fn answer(
 ) -> Result<Answer, Error> {
     let affine = hosted.links().last().and_then(|link| link.layer.output().affine());
     let version = hosted.version.to_string();
-    let mut facts = vec![
-        (fact("layer"), hosted.name.as_str().to_owned()),
-        (fact("layer_version"), version.clone()),
-    ];
+    let mut facts =
+        vec![("layer", hosted.name.as_str().to_owned()), ("layer_version", version.clone())];
     if let Some(affine) = affine {
-        facts.push((fact("scale"), affine.scale.to_string()));
-        facts.push((fact("zero_point"), affine.zero_point.to_string()));
+        facts.push(("scale", affine.scale.to_string()));
+        facts.push(("zero_point", affine.zero_point.to_string()));
     }
     match format {
         Format::Json => Answer::object(&mut |bytes| context.take(bytes), |writer| {
@@ -108,9 +106,7 @@ pub fn answer(
             Ok(())
         }),
         Format::Safetensors => {
-            let facts = facts
-                .into_iter()
-                .map(|(name, value)| (name.trim_start_matches("quantd-").replace('-', "_"), value));
+            let facts = facts.into_iter().map(|(name, value)| (name.to_owned(), value));
             let metadata: BTreeMap<String, String> = facts.collect();
             Ok(Answer::safetensors(vec![("data".to_owned(), y)], &metadata))
         }

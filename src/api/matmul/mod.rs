@@ -17,7 +17,7 @@ use quantd_core::matmul::{
 use quantd_core::scheme::{Granularity, Options, Scheme};
 use quantd_core::tensor::{Buffer, DType, Tensor};
 
-use super::answer::{self, Answer, to_json_text};
+use super::answer::{Answer, to_json_text};
 use super::coded::{Metadata, json_item, safetensors_item};
 use super::context::Context;
 use super::documents::{ProductReportDoc, SchemeDoc};
@@ -428,7 +428,7 @@ fn write(
         }
         Format::Npy | Format::Raw => {
             let report = report.map(|report| to_json_text(&report)).transpose()?;
-            let facts = report.map(|report| (answer::fact("report"), report)).into_iter().collect();
+            let facts = report.map(|report| ("report", report)).into_iter().collect();
             Ok(Answer::tensor(result, format, facts))
         }
     }

@@ -209,7 +209,7 @@ pub fn encode(
     // Without a line end: clients take what the length below says for JSON, and the rest for elements.
     let mut answer = Answer::head(text);
     answer.format = Format::Raw;
-    answer.facts.push(("inference-header-content-length".into(), answer.len().to_string()));
+    answer.json_len = Some(answer.len());
     let binary = outputs.into_iter().filter(|output| output.binary);
     answer.segments.extend(binary.map(|output| Bytes::from_owner(output.tensor)));
     Ok(answer)

@@ -274,7 +274,7 @@ impl Calibrators {
         lock(&self.entries).get(name).cloned().ok_or_else(|| {
             Error::new(Kind::NotFound, "no calibrator of that name")
                 .at(Place::Parameter("name".to_owned()))
-                .cure("GET /v1/calibrators lists those that there are")
+                .cure("the list of calibrators has those that there are")
         })
     }
 
@@ -317,7 +317,7 @@ impl Calibrators {
             Mutex::new(State { learnt: Arc::clone(&learnt), found: Found::default(), room });
         let calibrator = Arc::new(Calibrator { name: name.clone(), setup: import.setup, state });
         let mut answer = calibrator.describe(&learnt, &Wanted::default(), context)?;
-        answer.facts.push(("location".into(), format!("/v1/calibrators/{name}")));
+        answer.created = Some(name.to_string());
         self.insert(name, calibrator, replace)?;
         Ok(answer)
     }

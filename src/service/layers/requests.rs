@@ -27,7 +27,7 @@ use super::keeper::Commit;
 use super::registry::FIRST_VERSION;
 
 impl Service {
-    /// Makes a layer or chain of a request, and says whether the name is new.
+    /// Makes a layer or chain of a request, and says its name if that is new.
     /// `name` is the one in the path: what is under it is replaced, what is
     /// under another one is not.
     ///
@@ -40,7 +40,7 @@ impl Service {
         name: Option<Name>,
         payload: Payload,
         style: Style,
-    ) -> Result<(Outcome, bool), Error> {
+    ) -> Result<Outcome, Error> {
         let replaces = name.is_some();
         let saved = self.layers().settings().directory.is_some();
         let body = payload.body.bytes().len();
@@ -75,11 +75,11 @@ impl Service {
             answer = answer.laid_out(&mut |bytes| permit.grow_by(bytes))?;
         }
         if is_new {
-            answer.facts.push(("location".into(), format!("/v1/layers/{}", doc.name)));
+            answer.created = Some(doc.name);
         }
         permit.shrink(answer.len());
         crate::telemetry::computed("make_layer", compute);
-        Ok((Outcome { answer, compute, permit: Arc::new(permit) }, is_new))
+        Ok(Outcome { answer, compute, permit: Arc::new(permit) })
     }
 
     /// Runs a layer on the tensor of a request.

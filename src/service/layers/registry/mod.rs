@@ -96,7 +96,7 @@ pub(super) enum Found {
 fn not_found(name: &Name) -> Error {
     Error::new(Kind::NotFound, format!("no layer called {:?}", name.as_str()))
         .at(Place::Parameter("name".to_owned()))
-        .cure("see GET /v1/layers for what there is")
+        .cure("the list of layers has those that there are")
 }
 
 impl Registry {
@@ -255,8 +255,9 @@ impl Registry {
             return Ok(());
         }
         let detail = format!("there is a layer called {:?}", name.as_str());
-        let cure = format!("PUT /v1/layers/{} replaces it", name.as_str());
-        Err(Error::new(Kind::Conflict, detail).at(Place::Pointer("/name".to_owned())).cure(cure))
+        Err(Error::new(Kind::Conflict, detail)
+            .at(Place::Pointer("/name".to_owned()))
+            .cure("choose another name, or replace the layer by its name"))
     }
 
     /// What describes a layer that is no chain.
