@@ -69,17 +69,15 @@ pub(super) fn check(
     Ok(length)
 }
 
-/// Reads the body of a request behind `lead` bytes of zeros, and waits for the right to hold what the request needs,
+/// Reads the body of a request, of the length that was checked, behind `lead` bytes of zeros, and waits for the right to hold what the request needs,
 /// by `cost` from the bytes of its body.
 pub(super) async fn receive_bytes(
     app: &App,
-    headers: &HeaderMap,
-    body: Body,
+    (length, body): (Option<usize>, Body),
     lead: usize,
     cost: &(dyn Fn(usize) -> usize + Sync),
 ) -> Result<(Buffer, Permit), Error> {
     let bounds = Bounds { max_bytes: app.service.limits().max_bytes, timeout: app.body_timeout };
-    let length = check(app, headers, cost)?;
     let compute = app.service.compute();
     let mut held = Held { compute, cost, permit: None };
     let buffer = body::receive(body, length, lead, bounds, &mut held).await?;
@@ -112,7 +110,8 @@ pub(super) async fn receive(
     let accept = Accept::of(headers)?;
     accept.format(terms.formats, assumed)?;
     let cost = |bytes: usize| (terms.cost)(assumed, bytes);
-    let (buffer, permit) = receive_bytes(app, headers, body, 0, &cost).await?;
+    let length = check(app, headers, &cost)?;
+    let (buffer, permit) = receive_bytes(app, (length, body), 0, &cost).await?;
     let format = match (&body_type, encoding) {
         (BodyType::Known(format), _) => *format,
         (_, Encoding::Identity) => {

@@ -148,3 +148,44 @@ async fn parameters_hold_a_scale_for_each_of_many_channels() {
         assert!(text.starts_with("/parameters"), "{text}");
     }
 }
+
+/// Options have one form: bare or dotted, in the parameters or in the query; said twice they must agree.
+#[tokio::test]
+async fn options_are_taken_wherever_they_are_said() {
+    let client = Client::new();
+    let with = |parameters: Value| json!({"inputs": [input("x", "FP32", &[2, 2], &json!([1, 2, 3, -4]))], "parameters": parameters});
+    let expect = client.post(INFER, &with(json!({"bits": 4, "axis": 0}))).await.json();
+    for (query, parameters) in [
+        ("", json!({"scheme.bits": 4, "axis": 0})),
+        ("?bits=4&scheme.axis=0", json!({})),
+        ("?scheme.bits=4", json!({"axis": 0, "bits": 4})),
+    ] {
+        let answer = client.post(&format!("{INFER}{query}"), &with(parameters)).await.json();
+        assert_eq!(answer["outputs"], expect["outputs"], "{query}");
+    }
+    for (query, parameters, error) in [
+        ("", json!({"scheme.bits": 4, "bits": 5}), "/parameters/scheme.bits: contradicts bits"),
+        ("?bits=4", json!({"bits": 5}), "bits: the query contradicts /parameters/bits of the body"),
+        ("?bitz=4", json!({}), "bitz: unknown option"),
+        ("?bits=1", json!({}), "bits: not an integer"),
+        ("?axis=7", json!({}), "axis: "),
+        ("?binary_data_output=x", json!({}), "binary_data_output: not a boolean"),
+    ] {
+        let answer = client.post(&format!("{INFER}{query}"), &with(parameters)).await;
+        let text = answer.protocol_error(400);
+        assert!(text.starts_with(error), "{query}: {text}");
+    }
+    let product = |parameters: Value| {
+        let sides = [
+            input("a", "FP32", &[1, 2], &json!([1, 2])),
+            input("b", "FP32", &[2, 1], &json!([3, -4])),
+        ];
+        json!({"inputs": sides, "parameters": parameters})
+    };
+    const MATMUL: &str = "/v2/models/matmul_int8/infer";
+    let plain = client.post(MATMUL, &product(json!({}))).await.json();
+    let coarse = client.post(MATMUL, &product(json!({"a_scheme.bits": 4}))).await.json();
+    let asked = client.post(&format!("{MATMUL}?a_scheme.bits=4"), &product(json!({}))).await.json();
+    assert_ne!(plain["outputs"], coarse["outputs"]);
+    assert_eq!(coarse["outputs"], asked["outputs"]);
+}

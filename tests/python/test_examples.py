@@ -56,3 +56,7 @@ def test_examples(newcomer, number):
         command, cwd=folders[page], env=environment, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, f"{block}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+
+
+def test_the_tables_of_options_are_those_of_the_document():
+    subprocess.run([ROOT / "scripts/options-page", "--check"], check=True)

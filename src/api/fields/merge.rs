@@ -6,7 +6,31 @@ use crate::api::error::{Error, Kind, Place};
 
 use super::{Fields, Origin, short};
 
+/// What the fields of a scheme may have before their names.
+const PREFIX: &str = "scheme.";
+
 impl Fields {
+    /// Calls the fields of the scheme by their own names: `scheme.bits` is `bits`.
+    ///
+    /// # Errors
+    /// [`Kind::InvalidOption`] for both of those with different values.
+    pub(super) fn unprefix(&mut self) -> Result<(), Error> {
+        let keys: Vec<_> = self.map.keys().filter(|key| key.starts_with(PREFIX)).cloned().collect();
+        for key in keys {
+            let Some((value, name)) = self.map.remove(&key).zip(key.strip_prefix(PREFIX)) else {
+                continue;
+            };
+            if self.map.get(name).is_some_and(|own| *own != value) {
+                return Err(self.error(&short(&key), format!("contradicts {}", short(name))));
+            }
+            if self.repeated.remove(&key) {
+                self.repeated.insert(name.to_owned());
+            }
+            self.insert(name, value);
+        }
+        Ok(())
+    }
+
     /// Gathers options called `name.field` into one object called `name`.
     ///
     /// # Errors

@@ -64,16 +64,20 @@ impl Fields {
     /// Options that can only be scalars: a string with a comma is an array, as
     /// in a query string, and so is one without where lists have an entry a slice, of
     /// which there may be one. Other strings stay what they are.
-    #[must_use]
-    pub fn of_scalars(mut map: Map<String, Value>, origin: Origin) -> Self {
+    ///
+    /// # Errors
+    /// [`Kind::InvalidOption`] for `scheme.bits` and `bits` with different values.
+    pub fn of_scalars(map: Map<String, Value>, origin: Origin) -> Result<Self, Error> {
         const LISTS: [&str; 4] = ["scale", "zero_point", "min", "max"];
-        for (name, value) in &mut map {
+        let mut fields = Self::new(map, origin);
+        fields.unprefix()?;
+        for (name, value) in &mut fields.map {
             let is_list = |text: &&str| text.contains(',') || LISTS.contains(&name.as_str());
             if let Some(list) = value.as_str().filter(is_list) {
                 *value = query::value(list);
             }
         }
-        Self::new(map, origin)
+        Ok(fields)
     }
 
     /// Where the options stand.
@@ -443,9 +447,10 @@ mod tests {
 
     #[test]
     fn lists_of_scalars_are_strings() {
-        let map = json!({"scale": "0.5", "min": "-1,2", "zero_point": "x", "bits": "8"});
+        let map = json!({"scale": "0.5", "min": "-1,2", "zero_point": "x", "scheme.bits": "8"});
         let mut fields =
-            Fields::of_scalars(map.as_object().unwrap().clone(), Origin::Body(String::new()));
+            Fields::of_scalars(map.as_object().unwrap().clone(), Origin::Body(String::new()))
+                .unwrap();
         assert_eq!(fields.numbers("scale"), Ok(Some(vec![0.5])));
         assert_eq!(fields.numbers("min"), Ok(Some(vec![-1.0, 2.0])));
         assert!(fields.integers("zero_point").is_err());

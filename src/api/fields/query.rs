@@ -6,10 +6,7 @@ use serde_json::{Map, Number, Value};
 
 use crate::api::error::{Error, Kind};
 
-use super::{Fields, Origin, short};
-
-/// What the fields of a scheme may have before their names.
-const PREFIX: &str = "scheme.";
+use super::{Fields, Origin};
 
 /// A query, split and decoded: names and texts in their order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,25 +64,14 @@ impl Query {
         /// Options of a query, of which any route knows far fewer.
         const MAX_OPTIONS: usize = 256;
         let mut fields = Fields::new(Map::new(), Origin::Query);
-        let mut prefixed = Map::new();
         for (name, text) in self.pairs {
-            if fields.map.len() + prefixed.len() >= MAX_OPTIONS {
+            if fields.map.len() >= MAX_OPTIONS {
                 let detail = format!("the query has more than {MAX_OPTIONS} options");
                 return Err(Error::new(Kind::InvalidOption, detail));
             }
-            let value = value(&text);
-            match name.strip_prefix(PREFIX) {
-                Some(name) => add(&mut prefixed, &mut fields.repeated, name, value),
-                None => add(&mut fields.map, &mut fields.repeated, &name, value),
-            }
+            add(&mut fields.map, &mut fields.repeated, &name, value(&text));
         }
-        for (name, value) in prefixed {
-            if fields.map.get(&name).is_some_and(|own| *own != value) {
-                let at = format!("{PREFIX}{}", short(&name));
-                return Err(fields.error(&at, format!("contradicts {}", short(&name))));
-            }
-            fields.insert(&name, value);
-        }
+        fields.unprefix()?;
         Ok(fields)
     }
 }

@@ -33,7 +33,7 @@ pub use self::options::{MEMBERS, OPERANDS, OPTIONS, PRODUCTS};
 
 const SIDES: [&str; 2] = ["a", "b"];
 /// What a query calls the schemes of the operands.
-const SCHEMES: [&str; 2] = ["a_scheme", "b_scheme"];
+pub(super) const SCHEMES: [&str; 2] = ["a_scheme", "b_scheme"];
 /// Members of an operand of real numbers, and what others begin with.
 pub(super) const REAL: [&str; 6] = ["data", "data_b64", "shape", "dtype", "scheme", "codes"];
 

@@ -87,15 +87,16 @@ fn run_quantize(
     context: &mut Context<'_>,
 ) -> Result<Vec<Output>, Error> {
     let known = ["x"];
-    let origin = call.fields.origin().clone();
-    let scheme = options::resolve(&options_over(preset, call)?, &origin)?;
+    let resolved = options_over(preset, call)?.resolve();
+    let fields = call.fields.clone();
+    let scheme = resolved.map_err(|error| Error::of_quant(error, |field| fields.place(field)))?;
     call.fields.clone().finish(fields_of_models())?;
     let Input { tensor, .. } = call.require("x", &known)?;
     call.finish_inputs(&known)?;
     let located = |error| {
         Error::of_quant(error, |field| match field {
             "data" => Place::Pointer("/inputs/0/data".to_owned()),
-            field => origin.place(field),
+            field => fields.place(field),
         })
     };
     let plan = scheme.plan(&tensor).map_err(&located)?;
@@ -215,6 +216,7 @@ fn shape_of(q: &Input, place: &Place, limits: &Limits) -> Result<Option<Shape>, 
 
 fn run_matmul(call: &mut Call, context: &mut Context<'_>) -> Result<Vec<Output>, Error> {
     let known = ["a", "b", "bias", "a_scale", "a_zero_point", "b_scale", "b_zero_point"];
+    matmul::SCHEMES.into_iter().try_for_each(|name| call.fields.nest(name))?;
     let transposed = matmul::transpose_b(&mut call.fields.clone())?;
     let a = side("a", call, transposed, &known)?;
     let b = side("b", call, transposed, &known)?;

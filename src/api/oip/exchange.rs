@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::api::answer::Answer;
 use crate::api::context::Context;
 use crate::api::error::{Error, Kind, Place};
-use crate::api::fields::{Fields, Origin};
+use crate::api::fields::{Fields, Origin, Query};
 use crate::api::payload::Format;
 use quantd_codec::encoding::Encoding;
 use quantd_codec::json::Text;
@@ -37,6 +37,8 @@ pub struct Body {
     pub header: Option<usize>,
     /// How the body is compressed.
     pub encoding: Encoding,
+    /// Options, beside those of the body.
+    pub query: Query,
 }
 
 /// A request, decoded; by default one that holds nothing.
@@ -58,14 +60,14 @@ pub struct Call {
 /// # Errors
 /// [`Error`] names the member, the parameter or the input at fault.
 pub fn decode(body: Body, inputs: &[Spec], context: &mut Context<'_>) -> Result<Call, Error> {
-    let Body { mut bytes, mut lead, header, encoding } = body;
+    let Body { mut bytes, mut lead, header, encoding, query } = body;
     if encoding != Encoding::Identity {
         let coded = bytes.bytes().get(lead..).unwrap_or_default();
         bytes = Arc::new(context.inflate(encoding, coded)?);
         lead = 0;
     }
     if header == Some(0) {
-        return decode_raw(&bytes, lead, inputs, context);
+        return decode_raw(&bytes, lead, inputs, context)?.with_options(query);
     }
     let within: Within<'_> = (context.limits, &mut |bytes| context.take(bytes));
     let request = oip::read(&bytes, lead, header, within)?;
@@ -75,16 +77,15 @@ pub fn decode(body: Body, inputs: &[Spec], context: &mut Context<'_>) -> Result<
     }
     let mut texts = request.parameters.values().filter_map(Value::as_str);
     texts.try_for_each(|text| context.reserve_option(text.as_bytes()))?;
-    let mut call = Call {
+    let call = Call {
         id: request.id,
-        fields: Fields::of_scalars(request.parameters, Origin::Body("/parameters".to_owned())),
+        fields: Fields::of_scalars(request.parameters, Origin::Body("/parameters".to_owned()))?,
         inputs: decoded,
         outputs: request.outputs,
         binary: false,
         timeout: None,
     };
-    call.take_protocol_fields()?;
-    Ok(call)
+    call.with_options(query)
 }
 
 fn decode_raw(
@@ -122,10 +123,11 @@ fn settle(input: Input, context: &mut Context<'_>) -> Result<Input, Error> {
 }
 
 impl Call {
-    /// Takes what the protocol defines out of the parameters.
-    fn take_protocol_fields(&mut self) -> Result<(), Error> {
+    /// Adds the options of a query, and takes out what the protocol defines.
+    fn with_options(mut self, query: Query) -> Result<Self, Error> {
         let fields = &mut self.fields;
-        self.binary = fields.bool("binary_data_output")?.unwrap_or(false);
+        fields.merge(query.into_fields()?)?;
+        self.binary = fields.bool("binary_data_output")?.unwrap_or(self.binary);
         self.timeout = fields.integer("timeout", 0, i64::MAX)?.and_then(|t| u64::try_from(t).ok());
         for name in IGNORED {
             drop(fields.take(name));
@@ -138,7 +140,7 @@ impl Call {
                     .cure("leave it out"));
             }
         }
-        Ok(())
+        Ok(self)
     }
 
     /// Takes the input of that name.

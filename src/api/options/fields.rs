@@ -65,7 +65,7 @@ fields! {
     pub SIGNED: "signed", Flag = Flag,
         "Two's complement codes. Default true.";
     pub SYMMETRIC: "symmetric", Flag = Flag,
-        "Zero point fixed in the middle. Default: as `signed`.";
+        "Zero point fixed in the middle: 0, or 2^(bits-1) for unsigned codes. Default: as `signed`.";
     pub RESTRICTED: "restricted", Flag = Flag,
         "Leave out the most negative code (-127..127). Default: for signed symmetric codes of the \
          profiles `onnx` and `tflite`.";

@@ -56,18 +56,19 @@ async fn carry_out(
 ) -> Result<Response, Error> {
     let (Parts { headers, uri, .. }, body) = request.into_parts();
     let headers = &headers;
-    exchange::check(app, headers, &|bytes| cost(Some(0), bytes))?;
+    let length = exchange::check(app, headers, &|bytes| cost(Some(0), bytes))?;
     let target = named.find(app).await?;
-    let pretty = Query::new(uri.query().unwrap_or_default())?.take_flag(negotiate::PRETTY)?;
+    let mut query = Query::new(uri.query().unwrap_or_default())?;
+    let pretty = query.take_flag(negotiate::PRETTY)?;
     let header = header_length(headers)?;
     let encoding = negotiate::body_encoding(headers)?;
     // The elements behind the header start where vectors are read from.
     let lead = header.map_or(0, |header| header.wrapping_neg() % body::MAX_LEAD);
     let cost = |bytes| cost(header, bytes);
-    let (bytes, permit) = exchange::receive_bytes(app, headers, body, lead, &cost).await?;
+    let (bytes, permit) = exchange::receive_bytes(app, (length, body), lead, &cost).await?;
     let inference = Inference {
         target,
-        body: Received { bytes: Arc::new(bytes), lead, header, encoding },
+        body: Received { bytes: Arc::new(bytes), lead, header, encoding, query },
         style: Style { pretty, encoding: negotiate::asked_encoding(headers) },
         received,
     };
@@ -87,7 +88,7 @@ async fn handle(app: App, named: Named, request: Request) -> Result<Response, Er
 /// tensor data extension, announced by `Inference-Header-Content-Length`), or
 /// both mixed. With a header length of 0 the body is the elements of the only
 /// input. Options of a built-in model are the scheme fields of `/v1`, as flat
-/// request parameters.
+/// request parameters or in the query: `bits` or `scheme.bits`.
 #[utoipa::path(
     post, path = "/v2/models/{model}/infer", operation_id = "v2_infer", tag = "inference protocol",
     params(ModelPath, docs::InferHeaders),

@@ -25,7 +25,9 @@ async fn receive(app: &App, headers: &HeaderMap, body: Body) -> Result<Map<Strin
             .at(Place::Header("content-encoding"))
             .cure("send it as it is"));
     }
-    let (bytes, _permit) = exchange::receive_bytes(app, headers, body, 0, &|bytes| bytes).await?;
+    let needed = |bytes: usize| bytes;
+    let length = exchange::check(app, headers, &needed)?;
+    let (bytes, _permit) = exchange::receive_bytes(app, (length, body), 0, &needed).await?;
     let text = bytes.bytes();
     if text.len() > MAX_BODY {
         let detail = format!("the body is longer than {MAX_BODY} bytes");
