@@ -21,14 +21,14 @@ use half::{bf16, f16};
 use harness::{Call, Meter, Suite, reals};
 use quantd_core::Task;
 use quantd_core::format::{Coded, INTEGER};
-use quantd_core::layout::{CHUNK, Layout};
 use quantd_core::params::{Numerics, Profile};
+use quantd_core::partition::{CHUNK, Partition};
 use quantd_core::scheme::{Granularity, NanPolicy, Options, RangeMethod, Scheme};
 use quantd_core::tensor::{Buffer, DType, Shape, Tensor};
 use quantd_core::walk::Walk;
-use quantd_kernels::scalar::{Affine, Code, CodeRange, Extent, Params, Rounding};
-use quantd_kernels::table::{Spread, Table};
-use quantd_kernels::{How, Isa, Stores};
+use quantd_kernels::scalar::{Code, CodeRange, Extent, Params, QuantParams, Rounding};
+use quantd_kernels::table::{Expanded, Table};
+use quantd_kernels::{CodeSpec, Isa, Stores};
 use rayon::prelude::*;
 
 /// Elements of a row.
@@ -88,8 +88,8 @@ impl<'a> Op<'a> {
         Some(Self { what, granularity, numerics, packed: bits < 8, source })
     }
 
-    fn affine(&self) -> Affine<f32> {
-        Affine { scale: SCALE, zero_point: self.numerics.middle() }
+    fn affine(&self) -> QuantParams<f32> {
+        QuantParams { scale: SCALE, zero_point: self.numerics.middle() }
     }
 }
 
@@ -98,7 +98,7 @@ impl<'a> Op<'a> {
 struct Kernel<C> {
     isa: Isa,
     x: Buffer,
-    layout: Layout,
+    partition: Partition,
     table: Table<f32>,
     range: CodeRange,
     codes: Buffer,
@@ -107,12 +107,13 @@ struct Kernel<C> {
 
 impl<C: Code> Kernel<C> {
     fn new(isa: Isa, op: &Op<'_>, count: usize) -> Result<Self, String> {
-        let layout = Layout::new(op.granularity, &shape(count)?).map_err(|e| e.to_string())?;
-        let table = Table::new(&vec![op.affine(); layout.slices()]);
+        let partition =
+            Partition::new(op.granularity, &shape(count)?).map_err(|e| e.to_string())?;
+        let table = Table::new(&vec![op.affine(); partition.slices()]);
         let x = Buffer::copy_of(cast_slice(&reals(count)));
         let codes = Buffer::zeroed(count * size_of::<C>());
         let range = op.numerics.code_range();
-        let mut kernel = Self { isa, x, layout, table, range, codes, code: PhantomData };
+        let mut kernel = Self { isa, x, partition, table, range, codes, code: PhantomData };
         kernel.quantize();
         kernel.check();
         kernel.dequantize();
@@ -129,7 +130,7 @@ impl<C: Code> Kernel<C> {
 
     /// Each code is that of its number, by the plain formula.
     fn check(&self) {
-        let Affine { scale, zero_point } = self.table.affine(0);
+        let QuantParams { scale, zero_point } = self.table.affine(0);
         for (x, code) in self.numbers().iter().zip(self.codes()).step_by(997) {
             let expect = f64::from(x / scale).round_ties_even() + f64::from(zero_point);
             let expect = expect.clamp(self.range.min.into(), self.range.max.into());
@@ -139,19 +140,19 @@ impl<C: Code> Kernel<C> {
     }
 
     fn quantize(&mut self) {
-        let Self { isa, x, layout, table, range, codes, .. } = self;
-        let walk = Walk { isa: *isa, layout, table };
+        let Self { isa, x, partition, table, range, codes, .. } = self;
+        let walk = Walk { isa: *isa, partition, table };
         let codes: &mut [C] = codes.elements_mut();
         let stores = Stores::of(size_of_val(codes));
-        let how = How { range: *range, rounding: Rounding::DivideEven, stores };
+        let how = CodeSpec { range: *range, rounding: Rounding::DivideEven, stores };
         each_chunk(walk, cast_slice(x.bytes()), codes, |x, params, codes| {
             walk.isa.quantize(x, params, how, codes);
         });
     }
 
     fn dequantize(&mut self) {
-        let Self { isa, x, layout, table, codes, .. } = self;
-        let walk = Walk { isa: *isa, layout, table };
+        let Self { isa, x, partition, table, codes, .. } = self;
+        let walk = Walk { isa: *isa, partition, table };
         let codes: &[C] = cast_slice(codes.bytes());
         let stores = Stores::of(4 * codes.len());
         each_chunk(walk, codes, x.elements_mut(), |codes, params, x| {
@@ -173,7 +174,7 @@ impl<C: Code> Kernel<C> {
     }
 }
 
-/// Hands out the elements of a layout with their parameters and their target.
+/// Hands out the elements of a partition with their parameters and their target.
 fn each_chunk<T: Sync, U: Send>(
     walk: Walk<'_, f32>,
     from: &[T],
@@ -181,8 +182,8 @@ fn each_chunk<T: Sync, U: Send>(
     work: impl Fn(&[T], Params<'_, f32>, &mut [U]) + Sync,
 ) {
     let chunks = from.par_chunks(CHUNK).zip(to.par_chunks_mut(CHUNK)).enumerate();
-    chunks.for_each_init(Spread::default, |spread, (i, (from, to))| {
-        walk.areas([i * CHUNK, i * CHUNK + from.len()], spread, |[start, end], params| {
+    chunks.for_each_init(Expanded::default, |spread, (i, (from, to))| {
+        walk.spans([i * CHUNK, i * CHUNK + from.len()], spread, |[start, end], params| {
             work(&from[start..end], params, &mut to[start..end]);
         });
     });

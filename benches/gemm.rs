@@ -23,7 +23,7 @@ use quantd_kernels::gemm::{
     Codes, Dynamic, Elements, GroupedRhs, Lhs, Mode, Output, PackedInt4, PackedLhs, PackedRhs,
     Requantize, Rhs, RowParams, multiply, multiply_int4,
 };
-use quantd_kernels::scalar::{self, Affine, CodeRange, Extent, Params, Rounding};
+use quantd_kernels::scalar::{self, CodeRange, Extent, Params, QuantParams, Rounding};
 use rayon::prelude::*;
 
 /// Products of transformers, then sizes that fit no tile.
@@ -121,7 +121,7 @@ struct Product {
 }
 
 /// Scale and zero point as `DynamicQuantizeLinear` has them.
-fn dynamic(extent: Extent<f32>) -> Affine<f32> {
+fn dynamic(extent: Extent<f32>) -> QuantParams<f32> {
     let numerics = Numerics {
         profile: Profile::Onnx,
         bits: 8,
@@ -239,10 +239,10 @@ impl Product {
     }
 
     /// Codes of a row of the left operand, and what they mean.
-    fn row(&self, row: usize) -> (Vec<i32>, Affine<f32>) {
+    fn row(&self, row: usize) -> (Vec<i32>, QuantParams<f32>) {
         let k = self.dims[1];
         let own = row * k..(row + 1) * k;
-        let affine = Affine { scale: SCALES[0], zero_point: self.zero_point() };
+        let affine = QuantParams { scale: SCALES[0], zero_point: self.zero_point() };
         match &self.left {
             Numbers::U8(codes) => (codes[own].iter().map(|&code| code.into()).collect(), affine),
             Numbers::I8(codes) => (codes[own].iter().map(|&code| code.into()).collect(), affine),
@@ -310,7 +310,7 @@ fn grouped(isa: Isa, group: usize, [m, k, n]: [usize; 3]) -> Result<Call, String
 }
 
 /// Scale of signed codes without a zero point.
-fn symmetric(extent: Extent<f32>) -> Affine<f32> {
+fn symmetric(extent: Extent<f32>) -> QuantParams<f32> {
     let numerics = Numerics {
         profile: Profile::Onnx,
         bits: 8,

@@ -20,7 +20,7 @@ use quantd_core::params::{Numerics, Profile};
 use quantd_core::scheme::{Granularity, NanPolicy, RangeMethod, Scheme};
 use quantd_core::tensor::{DType, Shape, Tensor};
 use quantd_kernels::Isa;
-use quantd_kernels::scalar::Affine;
+use quantd_kernels::scalar::QuantParams;
 
 /// Operations: bits of the weights and their group, the input, what follows.
 const OPS: [(&str, u32, Option<usize>, Parameters, Activation); 7] = [
@@ -32,7 +32,7 @@ const OPS: [(&str, u32, Option<usize>, Parameters, Activation); 7] = [
     ("layer-int4-g128", 4, Some(128), Parameters::Token, Activation::None),
     ("layer-float", 8, None, Parameters::Token, Activation::None),
 ];
-const STATIC: Parameters = Parameters::Static(Affine { scale: 0.03, zero_point: 128 });
+const STATIC: Parameters = Parameters::Static(QuantParams { scale: 0.03, zero_point: 128 });
 
 struct Layers;
 
@@ -78,7 +78,7 @@ impl Suite for Layers {
         let (task, error) = (Task::new(isa), |error| format!("{error:?}"));
         let definition = Definition {
             geometry: Geometry::Linear,
-            weight: Weight::new(&operand, Order::Rows, &task).map_err(error)?,
+            weight: Weight::new(&operand, Order::OutIn, &task).map_err(error)?,
             bias: Some(reals(n)),
             float: Some(weight.clone()),
             input: Input { numerics: numerics(8, false), parameters, nan },

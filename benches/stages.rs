@@ -12,10 +12,10 @@ use quantd_core::range;
 use quantd_core::scheme::{Granularity, NanPolicy, RangeMethod, Scheme};
 use quantd_core::tensor::{DType, Shape, Tensor};
 use quantd_core::word::Word;
-use quantd_kernels::scalar::{self, Affine, CodeRange, Params, Rounding};
+use quantd_kernels::scalar::{self, CodeRange, Params, QuantParams, Rounding};
 use quantd_kernels::sums::LaneSums;
 use quantd_kernels::table::Table;
-use quantd_kernels::{How, Isa, Stores};
+use quantd_kernels::{CodeSpec, Isa, Stores};
 
 /// 64 MiB: more than any cache.
 const ROWS: usize = 4096;
@@ -55,11 +55,11 @@ fn scheme(range: RangeMethod, granularity: Granularity) -> Scheme {
 /// that stays in the cache. A copy of the same bytes stands beside them.
 fn kernels(criterion: &mut Criterion) {
     let x = &weights()[..CHUNK];
-    let affine = Affine { scale: 0.001_f32, zero_point: 0 };
+    let affine = QuantParams { scale: 0.001_f32, zero_point: 0 };
     let table = Table::new(&vec![affine; CHUNK]);
     let (same, each) = (Params::Same(affine), Params::Each(table.columns(0..CHUNK)));
     let range = CodeRange { min: -127, max: 127 };
-    let how = How::new(range, Rounding::DivideEven);
+    let how = CodeSpec::new(range, Rounding::DivideEven);
     let mut codes = vec![0_i8; CHUNK];
     let mut restored = vec![0.0_f32; CHUNK];
     for isa in Isa::available() {
@@ -74,7 +74,7 @@ fn kernels(criterion: &mut Criterion) {
         ] {
             group.bench_function(name, |bencher| {
                 bencher.iter(|| {
-                    isa.quantize(black_box(x), same, How::new(range, rounding), &mut codes)
+                    isa.quantize(black_box(x), same, CodeSpec::new(range, rounding), &mut codes)
                 });
             });
         }
@@ -91,7 +91,7 @@ fn kernels(criterion: &mut Criterion) {
             });
             group.bench_function(format!("dequantize{name}"), |bencher| {
                 bencher.iter(|| {
-                    isa.dequantize(black_box(&codes), params, Stores::Cached, &mut restored)
+                    isa.dequantize(black_box(&codes), params, Stores::Temporal, &mut restored)
                 });
             });
         }
@@ -112,9 +112,9 @@ fn kernels(criterion: &mut Criterion) {
 fn streaming(criterion: &mut Criterion) {
     let x = weights();
     let isa = Isa::best();
-    let same = Params::Same(Affine { scale: 0.002_f32, zero_point: 0 });
+    let same = Params::Same(QuantParams { scale: 0.002_f32, zero_point: 0 });
     let range = CodeRange { min: -127, max: 127 };
-    let how = How { range, rounding: Rounding::DivideEven, stores: Stores::Past };
+    let how = CodeSpec { range, rounding: Rounding::DivideEven, stores: Stores::Streaming };
     let mut codes = vec![0_i8; x.len()];
     let mut restored = vec![0.0_f32; x.len()];
     let mut group = criterion.benchmark_group("streaming, one thread");
@@ -131,7 +131,7 @@ fn streaming(criterion: &mut Criterion) {
         });
     });
     group.bench_function("dequantize", |bencher| {
-        bencher.iter(|| isa.dequantize(black_box(&codes), same, Stores::Past, &mut restored));
+        bencher.iter(|| isa.dequantize(black_box(&codes), same, Stores::Streaming, &mut restored));
     });
     group.bench_function("copy of f32", |bencher| {
         bencher.iter(|| restored.copy_from_slice(black_box(&x)));

@@ -3,10 +3,10 @@
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use quantd_kernels::scalar::{self, Affine, Code, CodeRange, Params, Rounding};
+use quantd_kernels::scalar::{self, QuantParams, Code, CodeRange, Params, Rounding};
 use quantd_kernels::sums::LaneSums;
 use quantd_kernels::table::{Groups, Table};
-use quantd_kernels::{How, Isa, Stores};
+use quantd_kernels::{CodeSpec, Isa, Stores};
 
 #[derive(Arbitrary, Debug)]
 struct Input {
@@ -20,7 +20,7 @@ struct Input {
     x: Vec<(bool, f32, i16, i8)>,
 }
 
-fn check<C: Code + PartialEq + std::fmt::Debug>(x: &[f32], params: Params<'_, f32>, how: How) {
+fn check<C: Code + PartialEq + std::fmt::Debug>(x: &[f32], params: Params<'_, f32>, how: CodeSpec) {
     let mut expect = vec![C::from_code(0); x.len()];
     scalar::quantize(x, params, how.range, how.rounding, &mut expect);
     let mut sums = LaneSums::default();
@@ -48,10 +48,10 @@ fuzz_target!(|input: Input| {
     let scale = |scale: f32| if scale.is_finite() && scale > 0.0 { scale } else { 0.1 };
     let zero_point =
         |zero: u8| if input.signed { i32::from(zero.cast_signed()) } else { i32::from(zero) };
-    let affines: Vec<Affine<f32>> = input
+    let affines: Vec<QuantParams<f32>> = input
         .slices
         .iter()
-        .map(|&(s, zero)| Affine { scale: scale(s), zero_point: zero_point(zero) })
+        .map(|&(s, zero)| QuantParams { scale: scale(s), zero_point: zero_point(zero) })
         .collect();
     let Some(&first) = affines.first() else { return };
     let number = |&(plain, x, half_steps, ulps): &(bool, f32, i16, i8)| {
@@ -75,8 +75,8 @@ fuzz_target!(|input: Input| {
         Rounding::ZeroPointFirst,
         Rounding::DivideAway,
     ][usize::from(input.rounding % 4)];
-    let stores = if input.past { Stores::Past } else { Stores::Cached };
-    let how = How { range, rounding, stores };
+    let stores = if input.past { Stores::Streaming } else { Stores::Temporal };
+    let how = CodeSpec { range, rounding, stores };
     let table = Table::new(&affines);
     let (x, params) = match input.form {
         0..=84 => (&x[..], Params::Same(first)),

@@ -1,7 +1,7 @@
 //! `inspect`: what to look at before choosing a scheme.
 
 use quantd_core::inspect::{Options as Wanted, Statistics};
-use quantd_core::layout::Layout;
+use quantd_core::partition::Partition;
 use quantd_core::scheme::Granularity;
 use quantd_core::tensor::{Reals, Tensor};
 use quantd_core::{QuantError, Task, cost, inspect_slices};
@@ -66,8 +66,8 @@ pub fn run(payload: Payload, context: &mut Context<'_>) -> Result<Answer, Error>
     let tensor = only_chosen(selection.split(request.tensors, Rule::All, context)?.chosen)?;
     let wanted = Wanted { bins, percentiles };
     let numbers = 2 * wanted.bins + wanted.percentiles.len() + 16;
-    let layout = Layout::new(granularity, tensor.shape()).map_err(place)?;
-    if layout.slices().saturating_mul(numbers) > MAX_NUMBERS {
+    let partition = Partition::new(granularity, tensor.shape()).map_err(place)?;
+    if partition.slices().saturating_mul(numbers) > MAX_NUMBERS {
         return Err(request
             .fields
             .error("granularity", "too many slices for one answer")
@@ -75,11 +75,11 @@ pub fn run(payload: Payload, context: &mut Context<'_>) -> Result<Answer, Error>
     }
     // The elements as f32 where they are not, and a slice at a time side by side;
     // each number of the answer, of which percentiles are several, twice.
-    let answer = layout.slices().saturating_add(1).saturating_mul(numbers);
+    let answer = partition.slices().saturating_add(1).saturating_mul(numbers);
     let working = answer.saturating_mul(32);
     context.reserve(tensor.shape().len().saturating_mul(8).saturating_add(working))?;
     context.foresee(answer.saturating_mul(24))?;
-    let counted = layout.slices() + 1;
+    let counted = partition.slices() + 1;
     context.afford(cost::inspect(
         2 * tensor.shape().len(),
         counted,
@@ -87,8 +87,8 @@ pub fn run(payload: Payload, context: &mut Context<'_>) -> Result<Answer, Error>
         bins,
     ))?;
     let (whole, slices) = match tensor.reals() {
-        Reals::F32(x) => all(&x, &tensor, &layout, &wanted, context.task)?,
-        Reals::F64(x) => all(&x, &tensor, &layout, &wanted, context.task)?,
+        Reals::F32(x) => all(&x, &tensor, &partition, &wanted, context.task)?,
+        Reals::F64(x) => all(&x, &tensor, &partition, &wanted, context.task)?,
     };
     let slices = (granularity != Granularity::Tensor)
         .then(|| slices.into_iter().map(StatisticsDoc::from).collect());
@@ -104,16 +104,16 @@ pub fn run(payload: Payload, context: &mut Context<'_>) -> Result<Answer, Error>
 fn all<T: Real>(
     x: &[T],
     tensor: &Tensor,
-    layout: &Layout,
+    partition: &Partition,
     wanted: &Wanted,
     task: &Task,
 ) -> Result<(Statistics, Vec<Statistics>), Error> {
-    let whole = Layout::new(Granularity::Tensor, tensor.shape())
-        .map_err(|_| Error::new(Kind::Internal, "a tensor without layout"))?;
+    let whole = Partition::new(Granularity::Tensor, tensor.shape())
+        .map_err(|_| Error::new(Kind::Internal, "a tensor without partition"))?;
     let one = inspect_slices(x, &whole, wanted, task).into_iter().next();
     let one = one.ok_or_else(|| Error::new(Kind::Internal, "a tensor without slice"))?;
     let slices =
-        if *layout == whole { Vec::new() } else { inspect_slices(x, layout, wanted, task) };
+        if *partition == whole { Vec::new() } else { inspect_slices(x, partition, wanted, task) };
     Ok((one, slices))
 }
 

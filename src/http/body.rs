@@ -41,12 +41,12 @@ const MAX_REST: usize = 1 << 20;
 const REST_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A body whose rest comes back when it is dropped before its end.
-struct Lent {
+struct TrackedBody {
     body: Body,
     back: Option<oneshot::Sender<Body>>,
 }
 
-impl hyper::body::Body for Lent {
+impl hyper::body::Body for TrackedBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -70,7 +70,7 @@ impl hyper::body::Body for Lent {
     }
 }
 
-impl Drop for Lent {
+impl Drop for TrackedBody {
     fn drop(&mut self) {
         if let Some(back) = self.back.take().filter(|_| !self.body.is_end_stream()) {
             // Nobody waits for it when the client has gone.
@@ -80,18 +80,18 @@ impl Drop for Lent {
 }
 
 /// What a request leaves of its body.
-pub(super) struct Rest(oneshot::Receiver<Body>);
+pub(super) struct Remainder(oneshot::Receiver<Body>);
 
 /// The same body, and what will be left of it; nothing of one that has ended.
-pub(super) fn lend(body: Body) -> (Body, Option<Rest>) {
+pub(super) fn tracked(body: Body) -> (Body, Option<Remainder>) {
     if body.is_end_stream() {
         return (body, None);
     }
     let (back, rest) = oneshot::channel();
-    (Body::new(Lent { body, back: Some(back) }), Some(Rest(rest)))
+    (Body::new(TrackedBody { body, back: Some(back) }), Some(Remainder(rest)))
 }
 
-impl Rest {
+impl Remainder {
     /// Takes what is left, if anything is.
     pub(super) fn take(mut self) -> Option<Body> {
         self.0.try_recv().ok()

@@ -14,7 +14,7 @@ use crate::api::payload::{Format, Payload};
 use crate::service::calibrators::Calibrators;
 
 use super::document::Document;
-use super::exchange::{self, Named, Received, Terms};
+use super::exchange::{self, ContentPolicy, Named, Received};
 use super::{App, body, docs, negotiate};
 
 /// What is answered with.
@@ -32,8 +32,8 @@ async fn receive(
     + Send
     + 'static,
 ) -> Result<Response, Error> {
-    let terms = Terms { formats: FORMATS, cost: &Calibrators::cost };
-    let Received { payload, style, permit, .. } = exchange::receive(&app, request, terms).await?;
+    let policy = ContentPolicy { formats: FORMATS, cost: &Calibrators::cost };
+    let Received { payload, style, permit, .. } = exchange::receive(&app, request, policy).await?;
     let calibrators = app.service.calibrators().clone();
     let length = payload.body.bytes().len();
     let started = Instant::now();

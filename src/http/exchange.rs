@@ -28,7 +28,7 @@ use super::negotiate::{self, Accept, BodyType};
 
 /// What an operation answers with and needs.
 #[derive(Clone, Copy)]
-pub(super) struct Terms<'a> {
+pub(super) struct ContentPolicy<'a> {
     /// Formats of the answer, the one for a JSON request first, the one for a binary request second.
     pub(super) formats: &'a [Format],
     /// Bytes that a request may need in all, from its format and those of its body.
@@ -93,7 +93,7 @@ pub(super) async fn receive_bytes(
 pub(super) async fn receive(
     app: &App,
     request: Request,
-    terms: Terms<'_>,
+    policy: ContentPolicy<'_>,
 ) -> Result<Received, Error> {
     refuse_when_draining(app)?;
     // Whole, and not by extractors: those would copy all headers.
@@ -108,8 +108,8 @@ pub(super) async fn receive(
         BodyType::Unnamed | BodyType::Form | BodyType::Multipart(_) => Format::Json,
     };
     let accept = Accept::of(headers)?;
-    accept.format(terms.formats, assumed)?;
-    let cost = |bytes: usize| (terms.cost)(assumed, bytes);
+    accept.format(policy.formats, assumed)?;
+    let cost = |bytes: usize| (policy.cost)(assumed, bytes);
     let length = check(app, headers, &cost)?;
     let (buffer, permit) = receive_bytes(app, (length, body), 0, &cost).await?;
     let format = match (&body_type, encoding) {
@@ -129,7 +129,7 @@ pub(super) async fn receive(
     };
     Ok(Received {
         payload: Payload { body: Arc::new(buffer), format, encoding, boundary, query },
-        format: accept.format(terms.formats, format)?,
+        format: accept.format(policy.formats, format)?,
         style: Style { pretty, encoding: negotiate::reply_encoding(headers) },
         permit,
     })

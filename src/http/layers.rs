@@ -14,7 +14,7 @@ use crate::api::payload::Format;
 use quantd_codec::encoding::Encoding;
 
 use super::document::Document;
-use super::exchange::{self, Named, Received, Terms};
+use super::exchange::{self, ContentPolicy, Named, Received};
 use super::{App, body, docs};
 
 /// Answers of documents.
@@ -37,8 +37,8 @@ const fn least(body: usize) -> usize {
 }
 
 async fn make(app: App, name: Option<Name>, request: Request) -> Result<Response, Error> {
-    let terms = Terms { formats: DOCUMENTS, cost: &cost };
-    let Received { payload, style, permit, .. } = exchange::receive(&app, request, terms).await?;
+    let policy = ContentPolicy { formats: DOCUMENTS, cost: &cost };
+    let Received { payload, style, permit, .. } = exchange::receive(&app, request, policy).await?;
     let started = Instant::now();
     let style = Style { encoding: Encoding::Identity, ..style };
     let mut outcome = app.service.make_layer(permit, name, payload, style).await?;
@@ -174,9 +174,9 @@ pub(super) async fn forward(
 ) -> Result<Response, Error> {
     exchange::check(&app, request.headers(), &least)?;
     let hosted = app.service.layers().get(&name, None).await?;
-    let terms = Terms { formats: TENSORS, cost: &cost };
+    let policy = ContentPolicy { formats: TENSORS, cost: &cost };
     let Received { payload, format, style, permit } =
-        exchange::receive(&app, request, terms).await?;
+        exchange::receive(&app, request, policy).await?;
     let started = Instant::now();
     let outcome = app.service.run_layer(permit, hosted, payload, (format, style)).await?;
     Ok(body::respond("forward", outcome, started.elapsed()))
@@ -207,8 +207,8 @@ pub(super) async fn evaluate(
 ) -> Result<Response, Error> {
     exchange::check(&app, request.headers(), &least)?;
     let hosted = app.service.layers().get(&name, None).await?;
-    let terms = Terms { formats: DOCUMENTS, cost: &cost };
-    let Received { payload, style, permit, .. } = exchange::receive(&app, request, terms).await?;
+    let policy = ContentPolicy { formats: DOCUMENTS, cost: &cost };
+    let Received { payload, style, permit, .. } = exchange::receive(&app, request, policy).await?;
     let started = Instant::now();
     let outcome = app.service.evaluate_layer(permit, hosted, payload, style).await?;
     Ok(body::respond("evaluate", outcome, started.elapsed()))

@@ -27,7 +27,7 @@ use crate::api::error::{Error, Kind};
 use crate::telemetry;
 
 use super::App;
-use super::body::{self, Rest};
+use super::body::{self, Remainder};
 use super::connection::Link;
 use super::document;
 use super::guard::Access;
@@ -47,7 +47,7 @@ pub(super) fn wrap(router: Router<App>, app: &App, access: &Access) -> Router<Ap
     let key = app.key_hash.map(|hash| from_fn_with_state(hash, authenticate));
     router.layer(
         ServiceBuilder::new()
-            .layer_fn(move |inner| Attend { inner, access: Arc::clone(&access) })
+            .layer_fn(move |inner| Observe { inner, access: Arc::clone(&access) })
             .layer(CatchPanicLayer::custom(|_| {
                 Error::new(Kind::Internal, "the server failed on the request").into_response()
             }))
@@ -99,12 +99,12 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
 /// One service for all of it, and not one of `from_fn`, which copies the routes under it
 /// for every request: each layer around a route costs some allocations.
 #[derive(Clone)]
-struct Attend<S> {
+struct Observe<S> {
     inner: S,
     access: Arc<Access>,
 }
 
-impl<S> Service<Request> for Attend<S>
+impl<S> Service<Request> for Observe<S>
 where
     S: Service<Request, Response: IntoResponse, Error = Infallible, Future: Send + 'static>,
 {
@@ -119,7 +119,7 @@ where
     fn call(&mut self, request: Request) -> Self::Future {
         let started = Instant::now();
         let active = Active::begin();
-        let seen = Seen {
+        let seen = RequestInfo {
             id: request_id(request.headers()),
             matched: request.extensions().get().cloned(),
             method: method_name(request.method()),
@@ -133,7 +133,7 @@ where
         let link: Option<Arc<Link>> = request.extensions().get().cloned();
         let access = self.access.check(&request, HEALTH.contains(&request.uri().path()));
         let (head, body) = request.into_parts();
-        let (body, rest) = body::lend(body);
+        let (body, rest) = body::tracked(body);
         let answer = access.map(|()| self.inner.call(Request::from_parts(head, body)));
         Box::pin(async move {
             let response = match answer {
@@ -141,7 +141,7 @@ where
                 Err(refusal) => refusal.into_response(),
             };
             let mut response = seen.attend(response, started.elapsed(), &span);
-            if !settle_connection(rest, expects, response.headers_mut()).await
+            if !drain_or_close(rest, expects, response.headers_mut()).await
                 && let Some(link) = link
             {
                 link.linger();
@@ -153,14 +153,14 @@ where
 }
 
 /// What is known of a request once it is answered.
-struct Seen {
+struct RequestInfo {
     id: HeaderValue,
     matched: Option<MatchedPath>,
     method: &'static str,
     form: Form,
 }
 
-impl Seen {
+impl RequestInfo {
     fn route(&self) -> &str {
         self.matched.as_ref().map_or("other", MatchedPath::as_str)
     }
@@ -190,8 +190,8 @@ impl Seen {
 /// word, and the next request of the client fails on it. A short rest is read; else the answer says
 /// that the connection ends. A client that waits for leave to send its body is not given it.
 /// Whether nothing of the body is left to come.
-async fn settle_connection(rest: Option<Rest>, expects: bool, headers: &mut HeaderMap) -> bool {
-    let Some(rest) = rest.and_then(Rest::take) else { return true };
+async fn drain_or_close(rest: Option<Remainder>, expects: bool, headers: &mut HeaderMap) -> bool {
+    let Some(rest) = rest.and_then(Remainder::take) else { return true };
     let is_closing = headers.contains_key(header::CONNECTION);
     if !is_closing && !expects && body::discard(rest).await {
         return true;

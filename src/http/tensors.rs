@@ -11,14 +11,16 @@ use axum::response::Response;
 use crate::api::error::Error;
 use crate::service::{Command, Operation};
 
-use super::exchange::{self, Received, Terms};
+use super::exchange::{self, ContentPolicy, Received};
 use super::{App, body, docs};
 
 async fn handle(app: App, operation: Operation, request: Request) -> Result<Response, Error> {
-    let terms =
-        Terms { formats: operation.formats(), cost: &|format, body| operation.cost(format, body) };
+    let policy = ContentPolicy {
+        formats: operation.formats(),
+        cost: &|format, body| operation.cost(format, body),
+    };
     let Received { payload, format, style, permit } =
-        exchange::receive(&app, request, terms).await?;
+        exchange::receive(&app, request, policy).await?;
     let command = Command { operation, payload, format, style };
     let started = Instant::now();
     let outcome = app.service.run(permit, command).await?;

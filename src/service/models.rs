@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::api::answer::{Answer, Encoding, Style};
 use crate::api::context::Context;
 use crate::api::error::{Error, Kind, Place};
-use crate::api::layers::Hosted;
+use crate::api::layers::LayerHandle;
 use crate::api::name::Name;
 use crate::api::oip::documents::{
     BatchStatistics, Duration as Total, IndexEntry, InferStatistics, MemoryUsage, ModelMetadata,
@@ -31,7 +31,7 @@ pub enum Target {
     /// One of [`CATALOG`].
     Builtin(&'static Model),
     /// A layer or chain.
-    Layer(Arc<Hosted>),
+    Layer(Arc<LayerHandle>),
 }
 
 /// A request to a model, nothing of it decoded.
@@ -260,7 +260,7 @@ struct OfLayer {
     call: Call,
     target: Target,
     style: Style,
-    hosted: Arc<Hosted>,
+    hosted: Arc<LayerHandle>,
     submitted: Instant,
     statistics: Arc<Statistics>,
 }
@@ -268,7 +268,7 @@ struct OfLayer {
 impl OfLayer {
     fn new(
         inference: Inference,
-        hosted: Arc<Hosted>,
+        hosted: Arc<LayerHandle>,
         submitted: Instant,
         statistics: Arc<Statistics>,
     ) -> Self {
@@ -458,7 +458,7 @@ impl Service {
                 let is_plain = inference.body.encoding == Encoding::Identity
                     // What is laid out takes room that is not known before the run.
                     && !inference.style.pretty;
-                let together = is_plain && self.goes_together(&hosted, body);
+                let together = is_plain && self.is_batchable(&hosted, body);
                 let of = Arc::clone(&hosted);
                 let part = move || OfLayer::new(inference, of, submitted, own);
                 if together {

@@ -7,12 +7,12 @@ use quantd_kernels::real::Real;
 use quantd_kernels::scalar::Extent;
 
 use super::Task;
-use super::layout::{Band, CHUNK, Layout};
+use super::partition::{CHUNK, Partition, Tile};
 use super::source::Source;
 
 /// Elements that are not worth sharing between threads.
 const SMALL: usize = 4 * CHUNK;
-/// Parts that a thread may have of bands that are shared: few, as each has extents of its own for all slices of the band,
+/// Parts that a thread may have of tiles that are shared: few, as each has extents of its own for all slices of the tile,
 /// and enough to share evenly.
 const PARTS: usize = 4;
 /// Elements that are looked at without a look at whether to stop, at most.
@@ -23,16 +23,20 @@ const LARGE: usize = 1 << 22;
 /// Extents join in any order to the same result, so threads may share the work
 /// as they like: each has slices of its own, or, where slices are long, parts
 /// of some.
-pub(super) fn extents<T: Real>(x: &Source<'_, T>, layout: &Layout, task: &Task) -> Vec<Extent<T>> {
-    let mut table = vec![Extent::default(); layout.slices()];
+pub(super) fn extents<T: Real>(
+    x: &Source<'_, T>,
+    partition: &Partition,
+    task: &Task,
+) -> Vec<Extent<T>> {
+    let mut table = vec![Extent::default(); partition.slices()];
     let isa = task.isa();
     if !x.is_empty() {
         let small = (x.len() / (PARTS * rayon::current_num_threads())).clamp(SMALL, LARGE);
         let find = Find { x, isa, task, small };
-        let bands = table.par_chunks_mut(layout.slices_per_band());
+        let bands = table.par_chunks_mut(partition.slices_per_band());
         bands
             .enumerate()
-            .for_each_init(Vec::new, |room, (i, own)| find.band(layout.band(i), own, room));
+            .for_each_init(Vec::new, |room, (i, own)| find.tile(partition.tile(i), own, room));
     }
     table
 }
@@ -47,23 +51,23 @@ struct Find<'a, T: Real> {
 }
 
 impl<T: Real> Find<'_, T> {
-    /// Joins the extents of the slices of `band` to `own`; `room` is for elements that have to be made.
-    fn band(self, band: Band, own: &mut [Extent<T>], room: &mut Vec<T>) {
-        let Band { start, len, stride, count, size } = band;
+    /// Joins the extents of the slices of `tile` to `own`; `room` is for elements that have to be made.
+    fn tile(self, tile: Tile, own: &mut [Extent<T>], room: &mut Vec<T>) {
+        let Tile { start, len, stride, count, size } = tile;
         let room_of_other = &mut Vec::new();
         if len * count <= if count > 1 { self.small } else { SMALL } {
             if !self.task.is_cancelled() {
-                self.pieces(band, own, room);
+                self.runs(tile, own, room);
             }
         } else if count > 1 {
             let half = count / 2;
             let mut other = vec![Extent::default(); own.len()];
             rayon::join(
-                || self.band(Band { count: half, ..band }, own, room),
+                || self.tile(Tile { count: half, ..tile }, own, room),
                 || {
                     let start = start + half * stride;
-                    let band = Band { start, count: count - half, ..band };
-                    self.band(band, &mut other, room_of_other);
+                    let tile = Tile { start, count: count - half, ..tile };
+                    self.tile(tile, &mut other, room_of_other);
                 },
             );
             own.iter_mut().zip(other).for_each(|(own, other)| *own = own.join(other));
@@ -82,27 +86,27 @@ impl<T: Real> Find<'_, T> {
             let (first, second) = own.split_at_mut(half);
             let middle = half * size;
             rayon::join(
-                || self.band(Band { len: middle, ..band }, first, room),
+                || self.tile(Tile { len: middle, ..tile }, first, room),
                 || {
-                    let band = Band { start: start + middle, len: len - middle, ..band };
-                    self.band(band, second, room_of_other);
+                    let tile = Tile { start: start + middle, len: len - middle, ..tile };
+                    self.tile(tile, second, room_of_other);
                 },
             );
         }
     }
 
-    fn pieces(
+    fn runs(
         self,
-        Band { start, len, stride, count, size }: Band,
+        Tile { start, len, stride, count, size }: Tile,
         own: &mut [Extent<T>],
         room: &mut Vec<T>,
     ) {
         match self.x {
-            Source::Here(x) => {
+            Source::Borrowed(x) => {
                 let pieces = (0..count).map(|i| &x[start + i * stride..][..len]);
                 self.isa.extents(pieces, size, own);
             }
-            Source::Made(made) => {
+            Source::Converted(made) => {
                 // As many at a time as make a chunk, which is then still in a cache.
                 let together = (CHUNK / len.max(1)).clamp(1, count.max(1));
                 room.resize(room.len().max(together * len), T::ZERO);
@@ -122,9 +126,9 @@ impl<T: Real> Find<'_, T> {
 pub(super) fn whole<T: Real>(x: &[T], task: &Task) -> Extent<T> {
     let mut own = Extent::default();
     if !x.is_empty() {
-        let band = Band { start: 0, len: x.len(), stride: x.len(), count: 1, size: x.len() };
+        let tile = Tile { start: 0, len: x.len(), stride: x.len(), count: 1, size: x.len() };
         let find = Find { x: &x.into(), isa: task.isa(), task, small: SMALL };
-        find.band(band, std::slice::from_mut(&mut own), &mut Vec::new());
+        find.tile(tile, std::slice::from_mut(&mut own), &mut Vec::new());
     }
     own
 }

@@ -6,20 +6,20 @@ use ndarray::{ArrayView, Axis, IxDyn};
 
 use quantd_kernels::real::Real;
 
-use super::layout::Layout;
+use super::partition::Partition;
 
 /// The elements of slice `slice` in memory order: borrowed where they lie side by side.
-pub(super) fn slice<'a, T: Copy>(x: &'a [T], layout: &Layout, slice: usize) -> Cow<'a, [T]> {
-    let pieces = layout.pieces(slice);
-    if pieces.count == 1 {
-        return Cow::Borrowed(&x[pieces.start..pieces.start + pieces.len]);
+pub(super) fn slice<'a, T: Copy>(x: &'a [T], partition: &Partition, slice: usize) -> Cow<'a, [T]> {
+    let runs = partition.runs(slice);
+    if runs.count == 1 {
+        return Cow::Borrowed(&x[runs.start..runs.start + runs.len]);
     }
-    let mut values = Vec::with_capacity(pieces.elements());
-    if pieces.len == 1 && pieces.count > 0 {
-        values.extend(x[pieces.start..].iter().step_by(pieces.stride).take(pieces.count));
+    let mut values = Vec::with_capacity(runs.elements());
+    if runs.len == 1 && runs.count > 0 {
+        values.extend(x[runs.start..].iter().step_by(runs.stride).take(runs.count));
     } else {
-        for start in pieces.starts() {
-            values.extend_from_slice(&x[start..start + pieces.len]);
+        for start in runs.starts() {
+            values.extend_from_slice(&x[start..start + runs.len]);
         }
     }
     Cow::Owned(values)

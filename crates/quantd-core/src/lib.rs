@@ -40,9 +40,9 @@ pub mod format;
 mod gather;
 pub mod inspect;
 pub mod layer;
-pub mod layout;
 pub mod matmul;
 pub mod params;
+pub mod partition;
 pub mod range;
 pub mod report;
 pub mod scheme;
@@ -57,22 +57,22 @@ use rayon::prelude::*;
 
 use quantd_kernels::real::Real;
 
-use layout::Layout;
+use partition::Partition;
 
 pub use error::{ErrorKind, QuantError};
 pub use task::Task;
 
-/// Statistics of every slice of a layout, in the order of the slices.
+/// Statistics of every slice of a partition, in the order of the slices.
 #[must_use]
 pub fn inspect_slices<T: Real>(
     x: &[T],
-    layout: &Layout,
+    partition: &Partition,
     options: &inspect::Options,
     task: &Task,
 ) -> Vec<inspect::Statistics> {
-    (0..layout.slices())
+    (0..partition.slices())
         .into_par_iter()
-        .map(|slice| inspect::inspect(&gather::slice(x, layout, slice), options, task))
+        .map(|slice| inspect::inspect(&gather::slice(x, partition, slice), options, task))
         .collect()
 }
 

@@ -5,9 +5,9 @@
 
 use crate::tensor::DType;
 use crate::words;
-use quantd_kernels::How;
+use quantd_kernels::CodeSpec;
 use quantd_kernels::real::Real;
-use quantd_kernels::scalar::{Affine, CodeRange, Rounding};
+use quantd_kernels::scalar::{CodeRange, QuantParams, Rounding};
 
 words! {
     /// Whose numerics are followed.
@@ -135,8 +135,8 @@ impl Numerics {
 
     /// The two, for codes that are read again soon.
     #[must_use]
-    pub const fn how(&self) -> How {
-        How::new(self.code_range(), self.rounding())
+    pub const fn how(&self) -> CodeSpec {
+        CodeSpec::new(self.code_range(), self.rounding())
     }
 
     /// The zero point of symmetric codes.
@@ -149,7 +149,7 @@ impl Numerics {
     /// constant-zero or all-infinite slice) gets a positive scale, so that 0
     /// still maps to exactly 0.
     #[must_use]
-    pub fn affine<T: Real>(&self, range: Range<T>) -> Affine<T> {
+    pub fn affine<T: Real>(&self, range: Range<T>) -> QuantParams<T> {
         let range = if self.symmetric {
             let amax = range.abs_max();
             Range { min: -amax, max: amax }
@@ -199,18 +199,18 @@ impl Numerics {
 
     /// ONNX `DynamicQuantizeLinear` as ONNX Runtime computes it: all in F32. Where its scale is not a number to divide
     /// by, because the width overflows or the quotient is 0, there is that of the tool.
-    fn onnx_operator<T: Real>(&self, range: Range<T>) -> Affine<T> {
+    fn onnx_operator<T: Real>(&self, range: Range<T>) -> QuantParams<T> {
         let scale = (range.max - range.min) / T::from_i32(self.steps());
         if !(scale > T::ZERO && scale.is_finite()) {
             return self.onnx_tool(range);
         }
         let zero_point = T::from_i32(self.code_range().min) - range.min / scale;
-        Affine { scale, zero_point: self.clamped_even(zero_point.to_f64()) }
+        QuantParams { scale, zero_point: self.clamped_even(zero_point.to_f64()) }
     }
 
     /// `onnxruntime/quantization/quant_utils.py: compute_scale_zp`: everything
     /// in f64, the scale rounded to the tensor's type at the end.
-    fn onnx_tool<T: Real>(&self, range: Range<T>) -> Affine<T> {
+    fn onnx_tool<T: Real>(&self, range: Range<T>) -> QuantParams<T> {
         let (min, max) = (range.min.to_f64(), range.max.to_f64());
         let scale = self.step(min, max);
         if scale < T::TINY.to_f64() {
@@ -221,14 +221,14 @@ impl Numerics {
         } else {
             self.clamped_even(f64::from(self.code_range().min) - min / scale)
         };
-        Affine { scale: T::from_f64(scale), zero_point }
+        QuantParams { scale: T::from_f64(scale), zero_point }
     }
 
     /// Scale 1; the zero point is 0 where that is a code, as ONNX Runtime answers for a tensor of zeros.
-    fn without_extent<T: Real>(&self) -> Affine<T> {
+    fn without_extent<T: Real>(&self) -> QuantParams<T> {
         let CodeRange { min, max } = self.code_range();
         let zero_point = if self.symmetric { self.middle() } else { 0.clamp(min, max) };
-        Affine { scale: T::ONE, zero_point }
+        QuantParams { scale: T::ONE, zero_point }
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "clamped to the codes before")]
@@ -239,39 +239,39 @@ impl Numerics {
 
     /// `torch/ao/quantization/observer.py: _calculate_qparams`: in the type of
     /// the tensor, with the machine epsilon of f32 as smallest scale.
-    fn torch<T: Real>(&self, range: Range<T>) -> Affine<T> {
+    fn torch<T: Real>(&self, range: Range<T>) -> QuantParams<T> {
         let CodeRange { min: qmin, max: qmax } = self.code_range();
         let floor = T::from_f64(f64::from(f32::EPSILON));
         let at_least = |scale: T| if scale > floor { scale } else { floor };
         if self.symmetric {
             let scale = at_least(finite_or_max(self.symmetric_step(range.max)));
-            return Affine { scale, zero_point: self.middle() };
+            return QuantParams { scale, zero_point: self.middle() };
         }
         let scale = at_least(finite_or_max((range.max - range.min) / T::from_i32(qmax - qmin)));
         let shift = (range.min / scale).to_f64().round_ties_even();
         let zero_point = self.clamped_even(f64::from(qmin) - shift);
-        Affine { scale, zero_point }
+        QuantParams { scale, zero_point }
     }
 
     /// `compressed_tensors/quantization/utils/helpers.py: calculate_qparams`:
     /// as PyTorch, but the zero point is rounded after the subtraction and only
     /// a scale of zero is replaced by epsilon.
-    fn compressed_tensors<T: Real>(&self, range: Range<T>) -> Affine<T> {
+    fn compressed_tensors<T: Real>(&self, range: Range<T>) -> QuantParams<T> {
         let CodeRange { min: qmin, max: qmax } = self.code_range();
         let positive = |scale: T| if scale > T::ZERO { scale } else { T::EPSILON };
         if self.symmetric {
             let scale = positive(finite_or_max(self.symmetric_step(range.max)));
-            return Affine { scale, zero_point: self.middle() };
+            return QuantParams { scale, zero_point: self.middle() };
         }
         let scale = positive(finite_or_max((range.max - range.min) / T::from_i32(qmax - qmin)));
         let zero_point = T::from_i32(qmin) - range.min / scale;
-        Affine { scale, zero_point: self.clamped_even(zero_point.to_f64()) }
+        QuantParams { scale, zero_point: self.clamped_even(zero_point.to_f64()) }
     }
 
     /// `tflite/kernels/internal/quantization_util.h: ChooseQuantizationParams`:
     /// in f64 to the end, so that the zero point does not see the scale as it is stored; it is computed from the end
     /// that loses less.
-    fn tflite<T: Real>(&self, range: Range<T>) -> Affine<T> {
+    fn tflite<T: Real>(&self, range: Range<T>) -> QuantParams<T> {
         let CodeRange { min: qmin, max: qmax } = self.code_range();
         let (min, max) = (range.min.to_f64(), range.max.to_f64());
         let step = self.step(min, max);
@@ -280,14 +280,14 @@ impl Numerics {
         }
         let scale = T::from_f64(step);
         if self.symmetric {
-            return Affine { scale, zero_point: self.middle() };
+            return QuantParams { scale, zero_point: self.middle() };
         }
         let (qmin, qmax) = (f64::from(qmin), f64::from(qmax));
         let min_error = qmin.abs() + (min / step).abs();
         let max_error = qmax.abs() + (max / step).abs();
         let exact = if min_error < max_error { qmin - min / step } else { qmax - max / step };
         // `round`, half away from zero, and then nothing left for `clamped_even` to round.
-        Affine { scale, zero_point: self.clamped_even(exact.round()) }
+        QuantParams { scale, zero_point: self.clamped_even(exact.round()) }
     }
 }
 
@@ -319,7 +319,11 @@ mod tests {
         let check = |profile, bits, kind, range: [f32; 2], scale: f32, zero_point| {
             let range = Range::around_zero(range[0], range[1]);
             let affine = numerics(profile, bits, kind).affine(range);
-            assert_eq!(affine, Affine { scale, zero_point }, "{profile:?} {bits} {kind} {range:?}");
+            assert_eq!(
+                affine,
+                QuantParams { scale, zero_point },
+                "{profile:?} {bits} {kind} {range:?}"
+            );
         };
         use Profile::{CompressedTensors, Onnx, Tflite, Torch};
         check(Onnx, 8, "unsigned", [1.0, 3.0], 0.011_764_706, 0);
@@ -347,14 +351,14 @@ mod tests {
     fn unsigned_codes_of_f32_are_those_of_the_operator() {
         let unsigned = numerics(Profile::Onnx, 8, "unsigned");
         let affine = unsigned.affine(Range::around_zero(-0.1_f32, 0.5));
-        assert_eq!(affine, Affine { scale: 0.002_352_941_3, zero_point: 42 });
+        assert_eq!(affine, QuantParams { scale: 0.002_352_941_3, zero_point: 42 });
         let tiny = unsigned.affine(Range::around_zero(0.0_f32, 1e-38));
-        assert_eq!(tiny, Affine { scale: 1e-38 / 255.0, zero_point: 0 });
+        assert_eq!(tiny, QuantParams { scale: 1e-38 / 255.0, zero_point: 0 });
         let wide = unsigned.affine(Range { min: f32::MIN, max: f32::MAX });
-        assert_eq!(wide, Affine { scale: f32::MAX / 255.0 * 2.0, zero_point: 128 });
+        assert_eq!(wide, QuantParams { scale: f32::MAX / 255.0 * 2.0, zero_point: 128 });
         // Numbers of F64 and all other codes are those of the tool.
         let double = unsigned.affine(Range::around_zero(-0.1_f64, 0.5));
-        assert_eq!(double, Affine { scale: 0.6 / 255.0, zero_point: 43 });
+        assert_eq!(double, QuantParams { scale: 0.6 / 255.0, zero_point: 43 });
         let signed = numerics(Profile::Onnx, 8, "signed");
         assert_eq!(signed.affine(Range::around_zero(-0.1_f32, 0.5)).zero_point, -85);
     }
@@ -367,7 +371,11 @@ mod tests {
             for k in 0..64 {
                 let max = f64::MIN_POSITIVE * 255.0 + f64::from_bits(k);
                 let affine = numerics.affine(Range { min: 0.0, max });
-                assert_eq!(affine, Affine { scale: max / 255.0, zero_point: 0 }, "{profile:?} {k}");
+                assert_eq!(
+                    affine,
+                    QuantParams { scale: max / 255.0, zero_point: 0 },
+                    "{profile:?} {k}"
+                );
             }
         }
     }

@@ -13,7 +13,7 @@ use quantd_kernels::Isa;
 use quantd_kernels::real::Real;
 
 use super::gather;
-use super::layout::{CHUNK, Layout};
+use super::partition::{CHUNK, Partition};
 
 /// Elements that are made at a time, a multiple of the elements that kernels take: they are read again where they were
 /// written, in a cache of the first level.
@@ -23,9 +23,9 @@ const PART: usize = 1 << 12;
 #[derive(Clone, Debug)]
 pub(crate) enum Source<'a, T: Real> {
     /// They are there.
-    Here(Cow<'a, [T]>),
+    Borrowed(Cow<'a, [T]>),
     /// They are made when they are asked for.
-    Made(Made<'a, T>),
+    Converted(Converted<'a, T>),
 }
 
 /// A source of either type.
@@ -39,11 +39,11 @@ pub(super) enum Sources<'a> {
 
 /// Elements of another type and how they are converted.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Made<'a, T> {
+pub(crate) struct Converted<'a, T> {
     tensor: &'a Tensor,
     isa: Isa,
     part: fn(Isa, &[u8], &mut [T]),
-    slice: fn(Isa, &Tensor, &Layout, usize) -> Vec<T>,
+    slice: fn(Isa, &Tensor, &Partition, usize) -> Vec<T>,
 }
 
 impl<'a> Sources<'a> {
@@ -51,26 +51,26 @@ impl<'a> Sources<'a> {
     #[must_use]
     pub(super) fn of(tensor: &'a Tensor, isa: Isa) -> Self {
         let made = match tensor.dtype() {
-            DType::F64 => return Self::F64(Source::Here(tensor.elements())),
-            DType::F32 => return Self::F32(Source::Here(tensor.elements())),
-            DType::F16 => Made::from::<f16>(tensor, isa),
-            DType::BF16 => Made::from::<bf16>(tensor, isa),
-            DType::I64 => Made::from::<i64>(tensor, isa),
-            DType::I32 => Made::from::<i32>(tensor, isa),
-            DType::I16 => Made::from::<i16>(tensor, isa),
-            DType::I8 => Made::from::<i8>(tensor, isa),
-            DType::U64 => Made::from::<u64>(tensor, isa),
-            DType::U32 => Made::from::<u32>(tensor, isa),
-            DType::U16 => Made::from::<u16>(tensor, isa),
-            DType::U8 => Made::from::<u8>(tensor, isa),
+            DType::F64 => return Self::F64(Source::Borrowed(tensor.elements())),
+            DType::F32 => return Self::F32(Source::Borrowed(tensor.elements())),
+            DType::F16 => Converted::from::<f16>(tensor, isa),
+            DType::BF16 => Converted::from::<bf16>(tensor, isa),
+            DType::I64 => Converted::from::<i64>(tensor, isa),
+            DType::I32 => Converted::from::<i32>(tensor, isa),
+            DType::I16 => Converted::from::<i16>(tensor, isa),
+            DType::I8 => Converted::from::<i8>(tensor, isa),
+            DType::U64 => Converted::from::<u64>(tensor, isa),
+            DType::U32 => Converted::from::<u32>(tensor, isa),
+            DType::U16 => Converted::from::<u16>(tensor, isa),
+            DType::U8 => Converted::from::<u8>(tensor, isa),
         };
-        Self::F32(Source::Made(made))
+        Self::F32(Source::Converted(made))
     }
 }
 
 impl<'a, T: Real> From<&'a [T]> for Source<'a, T> {
     fn from(x: &'a [T]) -> Self {
-        Self::Here(Cow::Borrowed(x))
+        Self::Borrowed(Cow::Borrowed(x))
     }
 }
 
@@ -79,8 +79,8 @@ impl<T: Real> Source<'_, T> {
     #[must_use]
     pub(crate) fn len(&self) -> usize {
         match self {
-            Self::Here(x) => x.len(),
-            Self::Made(made) => made.tensor.shape().len(),
+            Self::Borrowed(x) => x.len(),
+            Self::Converted(made) => made.tensor.shape().len(),
         }
     }
 
@@ -106,8 +106,8 @@ impl<T: Real> Source<'_, T> {
         let start = i * CHUNK;
         let len = CHUNK.min(self.len() - start);
         let part = match self {
-            Self::Here(_) => CHUNK,
-            Self::Made(_) => PART,
+            Self::Borrowed(_) => CHUNK,
+            Self::Converted(_) => PART,
         };
         for at in (0..len).step_by(part) {
             let end = len.min(at + part);
@@ -118,8 +118,8 @@ impl<T: Real> Source<'_, T> {
     /// `len` elements from `start` on, in `room` if they have to be made.
     pub(crate) fn part<'s>(&'s self, start: usize, len: usize, room: &'s mut Vec<T>) -> &'s [T] {
         match self {
-            Self::Here(x) => &x[start..start + len],
-            Self::Made(made) => {
+            Self::Borrowed(x) => &x[start..start + len],
+            Self::Converted(made) => {
                 if room.len() < len {
                     room.resize(len, T::ZERO);
                 }
@@ -131,10 +131,12 @@ impl<T: Real> Source<'_, T> {
 
     /// The elements of slice `slice` in memory order: borrowed where they lie side by side.
     #[must_use]
-    pub(crate) fn slice(&self, layout: &Layout, slice: usize) -> Cow<'_, [T]> {
+    pub(crate) fn slice(&self, partition: &Partition, slice: usize) -> Cow<'_, [T]> {
         match self {
-            Self::Here(x) => gather::slice(x, layout, slice),
-            Self::Made(made) => Cow::Owned((made.slice)(made.isa, made.tensor, layout, slice)),
+            Self::Borrowed(x) => gather::slice(x, partition, slice),
+            Self::Converted(made) => {
+                Cow::Owned((made.slice)(made.isa, made.tensor, partition, slice))
+            }
         }
     }
 
@@ -153,7 +155,7 @@ impl<T: Real> Source<'_, T> {
     }
 }
 
-impl<T> Made<'_, T> {
+impl<T> Converted<'_, T> {
     /// Makes the elements from `start` on.
     pub(crate) fn fill(&self, start: usize, to: &mut [T]) {
         let size = self.tensor.dtype().size();
@@ -161,7 +163,7 @@ impl<T> Made<'_, T> {
     }
 }
 
-impl<'a> Made<'a, f32> {
+impl<'a> Converted<'a, f32> {
     fn from<E: ToF32>(tensor: &'a Tensor, isa: Isa) -> Self {
         Self { tensor, isa, part: convert::<E>, slice: convert_slice::<E> }
     }
@@ -174,9 +176,14 @@ fn convert<E: ToF32>(isa: Isa, bytes: &[u8], to: &mut [f32]) {
     }
 }
 
-fn convert_slice<E: ToF32>(isa: Isa, tensor: &Tensor, layout: &Layout, slice: usize) -> Vec<f32> {
+fn convert_slice<E: ToF32>(
+    isa: Isa,
+    tensor: &Tensor,
+    partition: &Partition,
+    slice: usize,
+) -> Vec<f32> {
     let elements = tensor.elements::<E>();
-    let own = gather::slice(&elements, layout, slice);
+    let own = gather::slice(&elements, partition, slice);
     let mut reals = vec![0.0; own.len()];
     let parts = reals.par_chunks_mut(CHUNK).zip(own.par_chunks(CHUNK));
     parts.for_each(|(reals, own)| isa.convert(own, reals));

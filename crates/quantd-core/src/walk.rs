@@ -5,12 +5,12 @@ use rayon::prelude::*;
 use crate::tensor::Buffer;
 use quantd_kernels::real::Real;
 use quantd_kernels::scalar::{Code, Params};
-use quantd_kernels::table::{Groups, Span, Spread, TILE, Table};
+use quantd_kernels::table::{Expanded, Groups, Span, TILE, Table};
 use quantd_kernels::{Filling, Isa};
 
 use super::Task;
-use super::layout::{CHUNK, Layout};
 use super::params::{CodeType, Numerics};
+use super::partition::{CHUNK, Partition};
 
 /// Elements from which on those of one slice, or of one row of columns, get a
 /// call of their own.
@@ -22,14 +22,14 @@ const STEP: usize = 64;
 /// Slices that kernels take many of at a time have a multiple of so many elements in a row.
 const VECTOR: usize = 16;
 
-/// A layout and the parameters of its slices.
+/// A partition and the parameters of its slices.
 #[derive(Clone, Copy, Debug)]
 pub struct Walk<'a, T> {
     /// What the kernels may use.
     pub isa: Isa,
     /// Where the slices are.
-    pub layout: &'a Layout,
-    /// Their parameters, as many as the layout has slices.
+    pub partition: &'a Partition,
+    /// Their parameters, as many as the partition has slices.
     pub table: &'a Table<T>,
 }
 
@@ -40,7 +40,7 @@ impl<T: Real> Walk<'_, T> {
     pub fn pieces(
         &self,
         [start, end]: [usize; 2],
-        spread: &mut Spread<T>,
+        spread: &mut Expanded<T>,
         mut visit: impl FnMut([usize; 2], Params<'_, T>),
     ) {
         let mut at = start;
@@ -54,16 +54,16 @@ impl<T: Real> Walk<'_, T> {
 
     /// As [`pieces`](Self::pieces), and rows of columns, of blocks and of long slices together, as many
     /// as there are: for those who do not add up what they find, as the lanes of sums would be out of step.
-    pub fn areas(
+    pub fn spans(
         &self,
         [start, end]: [usize; 2],
-        spread: &mut Spread<T>,
+        spread: &mut Expanded<T>,
         mut visit: impl FnMut([usize; 2], Params<'_, T>),
     ) {
         let mut at = start;
         while at < end {
-            let span = self.layout.span(at);
-            let rows = self.layout.rows(at).min((end - at) / span.len);
+            let span = self.partition.span(at);
+            let rows = self.partition.rows(at).min((end - at) / span.len);
             let whole = span.size.is_multiple_of(VECTOR) && span.len.is_multiple_of(span.size);
             let across = span.len / span.size;
             let len = if rows > 1 && span.size == 1 && span.len >= STEP {
@@ -100,11 +100,11 @@ impl<T: Real> Walk<'_, T> {
     fn piece(
         &self,
         [at, end]: [usize; 2],
-        spread: &mut Spread<T>,
+        spread: &mut Expanded<T>,
         visit: impl FnOnce(usize, Params<'_, T>),
     ) -> usize {
         let rest = end - at;
-        let span = self.layout.span(at);
+        let span = self.partition.span(at);
         let own = (span.size - span.offset).min(span.len).min(rest);
         let row = span.len.min(rest);
         if own >= LONG || own == rest {
@@ -148,11 +148,11 @@ impl<T: Real> Walk<'_, T> {
         let mut filling = Filling::of::<C>(x.len());
         let (parts, written) = filling.parts::<C>(CHUNK);
         x.par_chunks(CHUNK).zip(parts).enumerate().for_each_init(
-            Spread::default,
+            Expanded::default,
             |spread, (i, (x, codes))| {
                 let start = i * CHUNK;
                 if !task.is_cancelled() {
-                    self.areas([start, start + x.len()], spread, |[from, to], params| {
+                    self.spans([start, start + x.len()], spread, |[from, to], params| {
                         self.isa.quantize(&x[from..to], params, how, &mut codes[from..to]);
                     });
                     written.whole(codes);
@@ -163,11 +163,11 @@ impl<T: Real> Walk<'_, T> {
     }
 
     /// Fills a tile, or what is left; says how many elements that are.
-    fn spread(&self, [start, end]: [usize; 2], spread: &mut Spread<T>) -> usize {
+    fn spread(&self, [start, end]: [usize; 2], spread: &mut Expanded<T>) -> usize {
         let len = TILE.min(end - start);
         spread.clear();
         while spread.len() < len {
-            let mut span = self.layout.span(start + spread.len());
+            let mut span = self.partition.span(start + spread.len());
             span.len = span.len.min(len - spread.len());
             self.table.put(self.isa, span, spread);
         }
@@ -185,7 +185,7 @@ mod tests {
     use super::*;
     use crate::scheme::Granularity;
     use crate::tensor::Shape;
-    use quantd_kernels::scalar::Affine;
+    use quantd_kernels::scalar::QuantParams;
 
     /// Elements in their order, once each, with the parameters of their slices,
     /// by pieces and by areas, from chunks of several lengths.
@@ -215,28 +215,29 @@ mod tests {
             (&[3, 5, 320], channel(1)),
         ];
         for (dims, granularity) in cases {
-            let layout = Layout::new(granularity, &Shape::new(dims.to_vec()).unwrap()).unwrap();
-            let affine = |i| Affine { scale: 1.0_f32, zero_point: i };
+            let partition =
+                Partition::new(granularity, &Shape::new(dims.to_vec()).unwrap()).unwrap();
+            let affine = |i| QuantParams { scale: 1.0_f32, zero_point: i };
             let table = Table::new(
-                &(0..i32::try_from(layout.slices()).unwrap()).map(affine).collect::<Vec<_>>(),
+                &(0..i32::try_from(partition.slices()).unwrap()).map(affine).collect::<Vec<_>>(),
             );
-            let walk = Walk { isa: Isa::best(), layout: &layout, table: &table };
-            let mut expect = vec![0; layout.len()];
-            for slice in 0..layout.slices() {
-                let pieces = layout.pieces(slice);
+            let walk = Walk { isa: Isa::best(), partition: &partition, table: &table };
+            let mut expect = vec![0; partition.len()];
+            for slice in 0..partition.slices() {
+                let pieces = partition.runs(slice);
                 let zero_point = i32::try_from(slice).unwrap();
                 pieces.starts().for_each(|at| expect[at..at + pieces.len].fill(zero_point));
             }
             for chunk in [1, 64, 1000, 1 << 15] {
                 let (mut by_pieces, mut by_areas) = (Vec::new(), Vec::new());
-                let mut spread = Spread::default();
-                for start in (0..layout.len()).step_by(chunk) {
-                    let part = [start, layout.len().min(start + chunk)];
+                let mut spread = Expanded::default();
+                for start in (0..partition.len()).step_by(chunk) {
+                    let part = [start, partition.len().min(start + chunk)];
                     walk.pieces(part, &mut spread, |[from, to], params| {
                         assert_eq!(start + from, by_pieces.len());
                         by_pieces.extend((0..to - from).map(|i| params.zero_point(i)));
                     });
-                    walk.areas(part, &mut spread, |[from, to], params| {
+                    walk.spans(part, &mut spread, |[from, to], params| {
                         assert_eq!(start + from, by_areas.len());
                         by_areas.extend((0..to - from).map(|i| params.zero_point(i)));
                     });

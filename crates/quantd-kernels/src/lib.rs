@@ -37,7 +37,7 @@ pub mod table;
 pub use buffer::Buffer;
 pub use buffer_pool::BufferPool;
 pub use convert::ToF32;
-pub use elementwise::{How, Stores};
+pub use elementwise::{CodeSpec, Stores};
 pub use filling::{Filling, Written};
 pub use fork_join::{WorkSlots, fork_join};
 pub use isa::Isa;

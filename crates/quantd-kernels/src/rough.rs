@@ -12,7 +12,7 @@ use super::Isa;
 use super::isa::Op;
 use super::real::Real;
 use super::scalar::{
-    Affine, CodeRange, DIVIDE_AWAY, DIVIDE_EVEN, Quantizer, RECIPROCAL_EVEN, Rounding,
+    CodeRange, DIVIDE_AWAY, DIVIDE_EVEN, QuantParams, Quantizer, RECIPROCAL_EVEN, Rounding,
     ZERO_POINT_FIRST,
 };
 use super::smooth::power_of_two;
@@ -263,7 +263,7 @@ impl<T: Real, const ROUNDING: u8> Op for Shifts<'_, T, ROUNDING> {
         let Candidates { scales, zero_points } = *self.candidates;
         let reciprocals = std::array::from_fn::<_, SIDE, _>(|i| T::ONE / scales[i]);
         let restored = |x: T, i: usize| {
-            let affine = Affine { scale: scales[i], zero_point: zero_points[i] };
+            let affine = QuantParams { scale: scales[i], zero_point: zero_points[i] };
             let quantizer = Quantizer::with_reciprocal(affine, reciprocals[i], codes, rounding);
             quantizer.restore::<ROUNDING>(x).0
         };

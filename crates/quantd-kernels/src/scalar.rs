@@ -44,7 +44,7 @@ pub struct CodeRange {
 
 /// Scale and zero point of one slice.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Affine<T> {
+pub struct QuantParams<T> {
     /// Step between neighbouring codes, positive and finite.
     pub scale: T,
     /// Code of 0.0.
@@ -83,7 +83,7 @@ pub(super) struct Quantizer<T> {
 
 impl<T: Real> Quantizer<T> {
     #[inline(always)]
-    pub(super) fn new(affine: Affine<T>, codes: CodeRange, rounding: Rounding) -> Self {
+    pub(super) fn new(affine: QuantParams<T>, codes: CodeRange, rounding: Rounding) -> Self {
         Self::with_reciprocal(affine, T::ONE / affine.scale, codes, rounding)
     }
 
@@ -94,12 +94,12 @@ impl<T: Real> Quantizer<T> {
 
     #[inline(always)]
     pub(super) fn with_reciprocal(
-        affine: Affine<T>,
+        affine: QuantParams<T>,
         reciprocal: T,
         codes: CodeRange,
         rounding: Rounding,
     ) -> Self {
-        let Affine { scale, zero_point } = affine;
+        let QuantParams { scale, zero_point } = affine;
         let shift = if rounding == Rounding::ZeroPointFirst { 0 } else { zero_point };
         // One step beyond the codes, so that a saturated value stays visible.
         Self {
@@ -170,7 +170,7 @@ pub(super) const DIVIDE_AWAY: u8 = 3;
 #[derive(Clone, Copy, Debug)]
 pub enum Params<'a, T> {
     /// All elements share them.
-    Same(Affine<T>),
+    Same(QuantParams<T>),
     /// Each element of a row has its own (the last axis is the channel, or slices are short). What
     /// follows is further rows with the same ones: element `i` has those of column `i % columns`.
     Each(Columns<'a, T>),
@@ -187,7 +187,7 @@ impl<T: Real> Params<'_, T> {
 
     /// Scale and zero point of element `i`.
     #[inline(always)]
-    pub(super) fn affine(&self, i: usize) -> Affine<T> {
+    pub(super) fn affine(&self, i: usize) -> QuantParams<T> {
         match self {
             Self::Same(affine) => *affine,
             Self::Each(columns) => columns.affine(i % columns.len()),
@@ -261,7 +261,7 @@ fn quantize_with<T: Real, C: Code, const ROUNDING: u8>(
 pub fn dequantize<T: Real, C: Code>(codes: &[C], params: Params<'_, T>, x: &mut [T]) {
     debug_assert_eq!(x.len(), codes.len());
     match params {
-        Params::Same(Affine { scale, zero_point }) => {
+        Params::Same(QuantParams { scale, zero_point }) => {
             for (x, &code) in x.iter_mut().zip(codes) {
                 *x = T::from_i32(code.to_code().wrapping_sub(zero_point)) * scale;
             }
@@ -270,14 +270,14 @@ pub fn dequantize<T: Real, C: Code>(codes: &[C], params: Params<'_, T>, x: &mut 
             let row = columns.len().max(1);
             for (x, codes) in x.chunks_mut(row).zip(codes.chunks(row)) {
                 for (i, (x, &code)) in x.iter_mut().zip(codes).enumerate() {
-                    let Affine { scale, zero_point } = columns.affine(i);
+                    let QuantParams { scale, zero_point } = columns.affine(i);
                     *x = T::from_i32(code.to_code().wrapping_sub(zero_point)) * scale;
                 }
             }
         }
         Params::Groups(groups) => {
             for (i, (x, &code)) in x.iter_mut().zip(codes).enumerate() {
-                let Affine { scale, zero_point } = groups.affine(i);
+                let QuantParams { scale, zero_point } = groups.affine(i);
                 *x = T::from_i32(code.to_code().wrapping_sub(zero_point)) * scale;
             }
         }
@@ -355,7 +355,7 @@ fn add_blocks<T: Real, const ROUNDING: u8>(
 #[inline(always)]
 pub fn squared_error<T: Real>(
     x: &[T],
-    affine: Affine<T>,
+    affine: QuantParams<T>,
     range: CodeRange,
     rounding: Rounding,
 ) -> f64 {
@@ -374,7 +374,7 @@ pub fn squared_error<T: Real>(
 #[inline(always)]
 fn squared_error_with<T: Real, const ROUNDING: u8>(
     x: &[T],
-    affine: Affine<T>,
+    affine: QuantParams<T>,
     range: CodeRange,
     rounding: Rounding,
 ) -> f64 {
@@ -405,7 +405,7 @@ fn add_squares<T: Real, const ROUNDING: u8>(
 #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "x86-64 has the kernels"))]
 pub(super) fn add_squared_errors<T: Real>(
     x: &[T],
-    affine: Affine<T>,
+    affine: QuantParams<T>,
     range: CodeRange,
     rounding: Rounding,
     lanes: &mut [f64; LANES],

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::Isa;
 use super::isa::Op;
 use super::real::Real;
-use super::scalar::{Affine, Params};
+use super::scalar::{Params, QuantParams};
 
 /// What kernels must know of parameters before they take a short way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ impl Facts {
 
     /// Those of one slice.
     #[inline(always)]
-    pub(super) fn of<T: Real>(affine: Affine<T>) -> Self {
+    pub(super) fn of<T: Real>(affine: QuantParams<T>) -> Self {
         let reciprocal = T::ONE / affine.scale;
         Self {
             normal: reciprocal >= T::TINY && reciprocal < T::INFINITY,
@@ -78,7 +78,7 @@ pub struct Groups<'a, T> {
     pub size: usize,
 }
 
-/// Elements of one tile of a [`Spread`].
+/// Elements of one tile of a [`Expanded`].
 pub const TILE: usize = 512;
 /// Elements that are written at once; the last of them may be too many.
 const STEP: usize = 16;
@@ -86,7 +86,7 @@ const STEP: usize = 16;
 /// Room for the parameters of a tile of elements whose slices change too often
 /// for a call a slice.
 #[derive(Clone, Debug)]
-pub struct Spread<T> {
+pub struct Expanded<T> {
     /// As long as a tile and a step, or empty where nothing was put yet.
     scales: Vec<T>,
     reciprocals: Vec<T>,
@@ -97,7 +97,7 @@ pub struct Spread<T> {
 impl<T: Real> Table<T> {
     /// The table of those slices.
     #[must_use]
-    pub fn new(affines: &[Affine<T>]) -> Self {
+    pub fn new(affines: &[QuantParams<T>]) -> Self {
         /// Slices that are worth handing to another thread.
         const PART: usize = 1 << 12;
         let slices = || affines.par_iter().with_min_len(PART);
@@ -123,8 +123,8 @@ impl<T: Real> Table<T> {
 
     /// Parameters of one slice.
     #[must_use]
-    pub fn affine(&self, slice: usize) -> Affine<T> {
-        Affine { scale: self.scales[slice], zero_point: self.zero_points[slice] }
+    pub fn affine(&self, slice: usize) -> QuantParams<T> {
+        QuantParams { scale: self.scales[slice], zero_point: self.zero_points[slice] }
     }
 
     /// Scales of all slices.
@@ -151,13 +151,13 @@ impl<T: Real> Table<T> {
     }
 
     /// Puts the parameters of the elements of `span`, at most as many as make a [`TILE`].
-    pub fn put(&self, isa: Isa, span: Span, spread: &mut Spread<T>) {
+    pub fn put(&self, isa: Isa, span: Span, spread: &mut Expanded<T>) {
         spread.put(isa, self.columns(0..self.len()), span);
     }
 
     /// The elements that were put, parameters element by element.
     #[must_use]
-    pub fn spread<'s>(&self, spread: &'s Spread<T>) -> Columns<'s, T> {
+    pub fn spread<'s>(&self, spread: &'s Expanded<T>) -> Columns<'s, T> {
         spread.columns(self.facts)
     }
 }
@@ -171,8 +171,8 @@ impl<'a, T: Real> Columns<'a, T> {
 
     /// Parameters of slice `i`.
     #[inline(always)]
-    pub(super) fn affine(&self, i: usize) -> Affine<T> {
-        Affine { scale: self.scales[i], zero_point: self.zero_points[i] }
+    pub(super) fn affine(&self, i: usize) -> QuantParams<T> {
+        QuantParams { scale: self.scales[i], zero_point: self.zero_points[i] }
     }
 
     /// Some of the slices.
@@ -190,7 +190,7 @@ impl<'a, T: Real> Columns<'a, T> {
 impl<'a, T: Real> Groups<'a, T> {
     /// Parameters of element `i`.
     #[inline(always)]
-    pub(super) fn affine(&self, i: usize) -> Affine<T> {
+    pub(super) fn affine(&self, i: usize) -> QuantParams<T> {
         self.slices.affine(self.slice(i))
     }
 
@@ -254,7 +254,7 @@ impl<'a, T: Real> Groups<'a, T> {
         len: usize,
         mut visit: impl FnMut(Range<usize>, Columns<'_, T>),
     ) {
-        let mut spread = Spread::default();
+        let mut spread = Expanded::default();
         let mut at = 0;
         while at < len {
             let (slice, offset) = (self.slice(at), (self.offset + at) % self.size);
@@ -268,7 +268,7 @@ impl<'a, T: Real> Groups<'a, T> {
     }
 }
 
-impl<T: Real> Default for Spread<T> {
+impl<T: Real> Default for Expanded<T> {
     fn default() -> Self {
         Self { scales: Vec::new(), reciprocals: Vec::new(), zero_points: Vec::new(), len: 0 }
     }
@@ -288,7 +288,7 @@ pub struct Span {
     pub size: usize,
 }
 
-impl<T: Real> Spread<T> {
+impl<T: Real> Expanded<T> {
     /// Forgets all elements.
     pub fn clear(&mut self) {
         self.len = 0;
@@ -329,7 +329,7 @@ impl<T: Real> Spread<T> {
 }
 
 struct Put<'a, T> {
-    to: &'a mut Spread<T>,
+    to: &'a mut Expanded<T>,
     slices: Columns<'a, T>,
     span: Span,
 }

@@ -5,7 +5,8 @@ use proptest::prelude::*;
 
 use super::real::Real;
 use super::scalar::{
-    self, Affine, CodeRange, Extent, Params, Rounding, dequantize, extent, quantize, squared_error,
+    self, CodeRange, Extent, Params, QuantParams, Rounding, dequantize, extent, quantize,
+    squared_error,
 };
 use super::sums::{ErrorSums, LaneSums};
 use super::table::Table;
@@ -19,7 +20,12 @@ const ROUNDINGS: [Rounding; 4] = [
     Rounding::DivideAway,
 ];
 
-fn codes<T: Real>(x: &[T], affine: Affine<T>, range: CodeRange, rounding: Rounding) -> Vec<i32> {
+fn codes<T: Real>(
+    x: &[T],
+    affine: QuantParams<T>,
+    range: CodeRange,
+    rounding: Rounding,
+) -> Vec<i32> {
     let mut codes = vec![0_i32; x.len()];
     quantize(x, Params::Same(affine), range, rounding, &mut codes);
     codes
@@ -39,8 +45,8 @@ fn measure<T: Real>(
 /// The formula of each profile as it stands in docs/NUMERICS.md, in f64, which
 /// holds every quotient of f32 well enough to find its rounding.
 #[expect(clippy::cast_possible_truncation, reason = "codes are small")]
-fn formula(x: f32, affine: Affine<f32>, range: CodeRange, rounding: Rounding) -> i32 {
-    let Affine { scale, zero_point } = affine;
+fn formula(x: f32, affine: QuantParams<f32>, range: CodeRange, rounding: Rounding) -> i32 {
+    let QuantParams { scale, zero_point } = affine;
     let (min, max) = (f64::from(range.min), f64::from(range.max));
     let z = f64::from(zero_point);
     if x.is_nan() {
@@ -61,7 +67,7 @@ fn formula(x: f32, affine: Affine<f32>, range: CodeRange, rounding: Rounding) ->
 #[test]
 fn ties_and_saturation_are_those_of_each_tool() {
     let x = [0.5_f32, 1.5, 2.5, -0.5, -1.5];
-    let at = |zero_point| Affine { scale: 1.0, zero_point };
+    let at = |zero_point| QuantParams { scale: 1.0, zero_point };
     // ONNX Runtime and PyTorch.
     for rounding in [Rounding::DivideEven, Rounding::ReciprocalEven] {
         assert_eq!(codes(&x, at(3), U8, rounding), [3, 5, 5, 3, 1]);
@@ -78,7 +84,7 @@ fn ties_and_saturation_are_those_of_each_tool() {
         assert_eq!(codes(&huge, at(9), wide, rounding), [65_535, 0, 65_535, 0, 65_535, 0]);
     }
     // Multiplying by the reciprocal is not dividing.
-    let affine = Affine { scale: 0.002_148_548_6_f32, zero_point: 0 };
+    let affine = QuantParams { scale: 0.002_148_548_6_f32, zero_point: 0 };
     assert_eq!(codes(&[0.273_939_94], affine, U8, Rounding::ReciprocalEven), [128]);
     assert_eq!(codes(&[0.273_939_94], affine, U8, Rounding::DivideEven), [127]);
 }
@@ -87,7 +93,7 @@ fn ties_and_saturation_are_those_of_each_tool() {
 fn every_code_of_sixteen_bits_comes_back() {
     let range = CodeRange { min: -32_768, max: 32_767 };
     for zero_point in [-32_768, -1, 0, 32_767] {
-        let affine = Affine { scale: 0.037_f32, zero_point };
+        let affine = QuantParams { scale: 0.037_f32, zero_point };
         let all: Vec<i16> = (i16::MIN..=i16::MAX).collect();
         let mut x = vec![0.0_f32; all.len()];
         dequantize(&all, Params::Same(affine), &mut x);
@@ -126,7 +132,7 @@ fn any_range() -> impl Strategy<Value = (CodeRange, i32)> {
 proptest! {
     #[test]
     fn codes_follow_their_formula(x in any_x(), scale in any_scale(), (range, zero_point) in any_range()) {
-        let affine = Affine { scale, zero_point };
+        let affine = QuantParams { scale, zero_point };
         for rounding in ROUNDINGS {
             let expect: Vec<i32> =
                 x.iter().map(|&x| formula(x, affine, range, rounding)).collect();
@@ -149,7 +155,7 @@ proptest! {
     fn sums_are_those_of_the_restored_elements(
         x in any_x(), scale in 1e-3_f32..10.0, (range, zero_point) in any_range(),
     ) {
-        let affine = Affine { scale, zero_point };
+        let affine = QuantParams { scale, zero_point };
         for rounding in ROUNDINGS {
             let codes = codes(&x, affine, range, rounding);
             let mut restored = vec![0.0_f32; x.len()];
@@ -205,7 +211,7 @@ proptest! {
 
 #[test]
 fn saturated_elements_are_told_from_rounded_ones() {
-    let affine = Affine { scale: 1.0_f32, zero_point: 0 };
+    let affine = QuantParams { scale: 1.0_f32, zero_point: 0 };
     let x = [126.6, 127.4, 127.6, 300.0, -128.4, -129.0, 0.25];
     let sums = measure(&x, Params::Same(affine), I8, Rounding::DivideEven);
     assert_eq!((sums.clipped_count, sums.zeroed_count), (3, 1));

@@ -17,7 +17,7 @@ use quantd_core::scheme::Granularity;
 use quantd_core::tensor::{DType, Shape, Tensor};
 use quantd_core::word::Word;
 use quantd_kernels::real::Real;
-use quantd_kernels::scalar::Affine;
+use quantd_kernels::scalar::QuantParams;
 
 use super::answer::{Answer, ObjectWriter};
 use super::context::Context;
@@ -319,7 +319,7 @@ fn columns<T: Real>(
     numerics: &Numerics,
     is_tensor: bool,
 ) -> Result<(), Error> {
-    let affines: Vec<Affine<T>> = ranges.iter().map(|range| numerics.affine(*range)).collect();
+    let affines: Vec<QuantParams<T>> = ranges.iter().map(|range| numerics.affine(*range)).collect();
     let dtype = if T::BITS == 64 { DType::F64 } else { DType::F32 };
     let mut column = |key: &str, values: &[T]| -> Result<(), Error> {
         let shape = if is_tensor { Ok(Shape::scalar()) } else { Shape::vector(values.len()) };

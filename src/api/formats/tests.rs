@@ -10,8 +10,8 @@ use tower::ServiceExt;
 use quantd_core::format::{
     CODES, Coded, Format, PartShape, PartType, Parts, Plan, Quantized, Restoring,
 };
-use quantd_core::layout::Layout;
 use quantd_core::params::{Numerics, Profile};
+use quantd_core::partition::Partition;
 use quantd_core::report::{Report, Size};
 use quantd_core::scheme::{Granularity, NanPolicy, Options, RangeMethod, Scheme};
 use quantd_core::tensor::{DType, Reals, Shape, Tensor};
@@ -133,7 +133,7 @@ impl Format for Blocks {
             let size = Size { elements: x.len(), bits: bits(x.len()), source_bits };
             Report::new(&ErrorSums::of(x, restored), 0, 0, size)
         };
-        let slices = Layout::new(scheme.granularity, tensor.shape())?.slices();
+        let slices = Partition::new(scheme.granularity, tensor.shape())?.slices();
         let slices = if per_slice { slices } else { 0 };
         let at = |i: usize| i * BLOCK..(i + 1) * BLOCK;
         let codes = Shape::new(dims).ok();

@@ -11,7 +11,7 @@ use quantd_core::layer::{Input, Output, Parameters};
 use quantd_core::matmul::Requantization;
 use quantd_core::params::Numerics;
 use quantd_core::scheme::{Granularity, GranularityName, Options, Scheme};
-use quantd_kernels::scalar::Affine;
+use quantd_kernels::scalar::QuantParams;
 
 /// Finds the parameters that a calibrator has learnt, for codes of a kind, or of
 /// its own where none is given.
@@ -19,7 +19,7 @@ pub type Calibrated<'a> = &'a dyn Fn(
     &Name,
     Option<&Numerics>,
     &mut Context<'_>,
-) -> Result<(Numerics, Affine<f32>), Error>;
+) -> Result<(Numerics, QuantParams<f32>), Error>;
 
 /// Who finds them, and what that may take.
 pub(super) type Find<'a, 'c> = (Calibrated<'a>, &'a mut Context<'c>);
@@ -43,7 +43,7 @@ fn learnt(
     name: &Name,
     pointer: &str,
     (calibrated, context): Find<'_, '_>,
-) -> Result<(Scheme, Affine<f32>), Error> {
+) -> Result<(Scheme, QuantParams<f32>), Error> {
     let place = |field: &str| Place::Pointer(format!("{pointer}/{field}"));
     if options.range.is_some() || options.scale.is_some() || options.min.is_some() {
         let error = Error::new(Kind::InvalidOption, "given beside a range");

@@ -19,8 +19,8 @@ use quantd_codec::json::{self, Member};
 use quantd_codec::{Within, npy, safetensors};
 use quantd_core::format::integer::Unpacked;
 use quantd_core::layer::{Activation, Conv, Definition, Geometry, Layer, Order, Weight};
-use quantd_core::layout::CHUNK;
 use quantd_core::matmul::Operand;
+use quantd_core::partition::CHUNK;
 use quantd_core::scheme::{Granularity, Options, Scheme};
 use quantd_core::tensor::{Buffer, DType, Reals, Tensor};
 use quantd_core::transpose::transposed;
@@ -159,12 +159,12 @@ fn layer(
     let kind = fields.get(&KIND)?.unwrap_or(LayerKind::Linear);
     let transpose = fields.get(&TRANSPOSE)?.unwrap_or(false);
     let (geometry, order) = match (kind, transpose) {
-        (LayerKind::Conv2d, false) => (Geometry::Conv(conv(&mut fields)?), Order::Kernels),
+        (LayerKind::Conv2d, false) => (Geometry::Conv(conv(&mut fields)?), Order::Oihw),
         (LayerKind::Conv2d, true) => {
             return Err(fields.error("transpose", "does not apply to kernels"));
         }
-        (_, false) => (Geometry::Linear, Order::Rows),
-        (_, true) => (Geometry::Linear, Order::Columns),
+        (_, false) => (Geometry::Linear, Order::OutIn),
+        (_, true) => (Geometry::Linear, Order::InOut),
     };
     let input = coding::input(fields.take("input"), (calibrated, context))?;
     let output = coding::output(fields.take("output"), (calibrated, context))?;
@@ -181,7 +181,7 @@ fn layer(
         Given::Real(tensor, _) => tensor.shape().dims(),
         Given::Coded(coded) => coded.codes.shape().dims(),
     };
-    let outputs = dims.get(usize::from(order == Order::Columns)).copied().unwrap_or(1);
+    let outputs = dims.get(usize::from(order == Order::InOut)).copied().unwrap_or(1);
     let panel = (elements / outputs.max(1)).saturating_mul(PANEL);
     context.reserve(elements.saturating_mul(1 + 1 + 2 + 12 + 5).saturating_add(panel))?;
     context.afford(cost::pack(elements))?;
@@ -253,7 +253,7 @@ fn weights(
 fn real_weight(tensor: &Tensor, order: Order, weight: &Weight, task: &Task) -> Option<Tensor> {
     let float = real(tensor);
     let float = match (order, weight.codes().shape().dims()) {
-        (Order::Columns, &[n, k]) => transposed(&float, [k, n], task),
+        (Order::InOut, &[n, k]) => transposed(&float, [k, n], task),
         _ => Cow::Borrowed(&*float),
     };
     // Memory that was never used takes longer to be had than to be written: in parts, which end.
@@ -279,7 +279,7 @@ fn real(tensor: &Tensor) -> Cow<'_, [f32]> {
 
 /// A scale for each output.
 const fn outputs(order: Order) -> Granularity {
-    Granularity::Channel { axis: if matches!(order, Order::Columns) { 1 } else { 0 } }
+    Granularity::Channel { axis: if matches!(order, Order::InOut) { 1 } else { 0 } }
 }
 
 /// Which codes share parameters: several of them are those of outputs where nothing else is named.

@@ -8,7 +8,7 @@ use quantd_core::layer::{Definition, Geometry, Layer, Output};
 use quantd_core::word::Word;
 
 use super::options::LayerKind;
-use quantd_kernels::scalar::Affine;
+use quantd_kernels::scalar::QuantParams;
 
 /// Codes of weights.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -189,9 +189,9 @@ pub struct EvaluationDoc {
     pub time: TimeDoc,
 }
 
-const fn parts(affine: Option<Affine<f32>>) -> (Option<f32>, Option<i32>) {
+const fn parts(affine: Option<QuantParams<f32>>) -> (Option<f32>, Option<i32>) {
     match affine {
-        Some(Affine { scale, zero_point }) => (Some(scale), Some(zero_point)),
+        Some(QuantParams { scale, zero_point }) => (Some(scale), Some(zero_point)),
         None => (None, None),
     }
 }

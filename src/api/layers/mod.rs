@@ -21,7 +21,7 @@ use super::name::Name;
 
 /// A layer under its name.
 #[derive(Debug)]
-pub struct Link {
+pub struct ChainMember {
     /// Its name.
     pub name: Name,
     /// How often it was made under that name.
@@ -33,12 +33,12 @@ pub struct Link {
 /// A layer or a chain of them, as it was when it was asked for: what is made
 /// under its name later does not change it.
 #[derive(Clone, Debug)]
-pub struct Hosted {
+pub struct LayerHandle {
     /// Its name.
     pub name: Name,
     /// Its version, from 1 on.
     pub version: u64,
-    links: Vec<Arc<Link>>,
+    links: Vec<Arc<ChainMember>>,
 }
 
 /// What goes in or comes out.
@@ -52,29 +52,31 @@ pub struct Port {
     pub codes: Option<DType>,
 }
 
-impl Hosted {
+impl LayerHandle {
     /// Of layers that follow one another, at least one.
     #[must_use]
-    pub const fn new(name: Name, version: u64, links: Vec<Arc<Link>>) -> Self {
+    pub const fn new(name: Name, version: u64, links: Vec<Arc<ChainMember>>) -> Self {
         Self { name, version, links }
     }
 
     /// The layers in their order.
-    pub fn links(&self) -> impl ExactSizeIterator<Item = &Link> {
+    pub fn links(&self) -> impl ExactSizeIterator<Item = &ChainMember> {
         self.links.iter().map(|link| &**link)
     }
 
     /// The layers that it runs, without keeping them.
     #[must_use]
-    pub fn made_of(&self) -> Vec<Weak<Link>> {
+    pub fn made_of(&self) -> Vec<Weak<ChainMember>> {
         self.links.iter().map(Arc::downgrade).collect()
     }
 
     /// Whether it runs exactly those layers.
     #[must_use]
-    pub fn is_made_of(&self, links: &[Weak<Link>]) -> bool {
+    pub fn is_made_of(&self, links: &[Weak<ChainMember>]) -> bool {
         // A weak reference keeps the address from being used again.
-        let same = |(own, link): (&Arc<Link>, &Weak<Link>)| Arc::as_ptr(own) == link.as_ptr();
+        let same = |(own, link): (&Arc<ChainMember>, &Weak<ChainMember>)| {
+            Arc::as_ptr(own) == link.as_ptr()
+        };
         self.links.len() == links.len() && self.links.iter().zip(links).all(same)
     }
 

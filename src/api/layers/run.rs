@@ -14,7 +14,7 @@ use quantd_core::layer::{ChainError, Comparison, chain_float};
 use quantd_core::tensor::{Shape, Tensor};
 use quantd_core::{ErrorKind, QuantError, cost};
 
-use super::Hosted;
+use super::LayerHandle;
 use super::documents::{EvaluationDoc, MemoryDoc, TimeDoc};
 
 /// Runs of an evaluation.
@@ -57,7 +57,7 @@ pub fn input_of_run(payload: Payload, context: &mut Context<'_>) -> Result<(Tens
 /// # Errors
 /// [`Error`] about the shape, or when there is no room.
 pub fn reserve(
-    hosted: &Hosted,
+    hosted: &LayerHandle,
     x: &Tensor,
     format: Format,
     context: &mut Context<'_>,
@@ -79,7 +79,7 @@ pub fn reserve(
 /// # Errors
 /// There is no room for its text.
 pub fn answer(
-    hosted: &Hosted,
+    hosted: &LayerHandle,
     y: Tensor,
     format: Format,
     context: &mut Context<'_>,
@@ -122,7 +122,7 @@ pub fn answer(
 /// were not kept.
 pub fn evaluate(
     payload: Payload,
-    hosted: &Hosted,
+    hosted: &LayerHandle,
     now: &dyn Fn() -> f64,
     context: &mut Context<'_>,
 ) -> Result<Answer, Error> {
@@ -171,7 +171,7 @@ pub fn evaluate(
     Answer::document(&document, &mut |bytes| context.take(bytes))
 }
 
-fn unkept(hosted: &Hosted, error: ChainError) -> Error {
+fn unkept(hosted: &LayerHandle, error: ChainError) -> Error {
     if error.error.kind != ErrorKind::NotKept {
         return hosted.located(error);
     }

@@ -21,7 +21,7 @@ use quantd_core::params::{Numerics, Profile};
 use quantd_core::scheme::{Granularity, NanPolicy};
 use quantd_core::tensor::{Buffer, DType, Reals, Shape, Tensor};
 use quantd_core::word::Word;
-use quantd_kernels::scalar::Affine;
+use quantd_kernels::scalar::QuantParams;
 
 use super::documents::LayerDoc;
 
@@ -129,7 +129,7 @@ impl Coding {
     }
 
     /// The scale and zero point: `Some(None)` where there are none, `None` where they are wrong.
-    fn affine(&self) -> Option<Option<Affine<f32>>> {
+    fn affine(&self) -> Option<Option<QuantParams<f32>>> {
         let codes = self.numerics()?.code_range();
         match (self.scale, self.zero_point) {
             (None, None) => Some(None),
@@ -138,7 +138,7 @@ impl Coding {
                     && scale.is_finite()
                     && (codes.min..=codes.max).contains(&zero_point) =>
             {
-                Some(Some(Affine { scale, zero_point }))
+                Some(Some(QuantParams { scale, zero_point }))
             }
             _ => None,
         }
@@ -329,9 +329,9 @@ fn definition(
     task: &Task,
 ) -> Option<Result<Definition, String>> {
     let (geometry, order) = match kind.convolution {
-        None => (Geometry::Linear, Order::Rows),
+        None => (Geometry::Linear, Order::OutIn),
         Some(Convolution { stride, padding, dilation, groups }) => {
-            (Geometry::Conv(Conv { stride, padding, dilation, groups }), Order::Kernels)
+            (Geometry::Conv(Conv { stride, padding, dilation, groups }), Order::Oihw)
         }
     };
     let codes = tensors.remove("weight.codes")?;

@@ -2,7 +2,7 @@
 
 use crate::api::context::Context;
 use crate::api::error::{Error, Place};
-use crate::api::layers::{Hosted, Port, run};
+use crate::api::layers::{LayerHandle, Port, run};
 use quantd_codec::oip::Output;
 use quantd_core::tensor::{Shape, Tensor};
 
@@ -11,13 +11,13 @@ use super::models::Spec;
 
 /// What a layer or chain takes.
 #[must_use]
-pub fn input(hosted: &Hosted) -> Spec {
+pub fn input(hosted: &LayerHandle) -> Spec {
     spec("x", &hosted.input())
 }
 
 /// What it gives.
 #[must_use]
-pub fn output(hosted: &Hosted) -> Spec {
+pub fn output(hosted: &LayerHandle) -> Spec {
     spec("y", &hosted.output())
 }
 
@@ -44,7 +44,7 @@ pub fn take_input(call: &mut Call) -> Result<(Tensor, bool), Error> {
 /// # Errors
 /// [`Error`] about the input, or when there is no room.
 pub fn reserve(
-    hosted: &Hosted,
+    hosted: &LayerHandle,
     x: &Tensor,
     call: &Call,
     context: &mut Context<'_>,
@@ -54,7 +54,7 @@ pub fn reserve(
 
 /// The result as the outputs of an answer.
 #[must_use]
-pub fn outputs(hosted: &Hosted, y: Tensor) -> Vec<Output> {
+pub fn outputs(hosted: &LayerHandle, y: Tensor) -> Vec<Output> {
     let affine = hosted.links().last().and_then(|link| link.layer.output().affine());
     let parameters = affine.map(|affine| {
         vec![

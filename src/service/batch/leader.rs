@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use crate::api::answer::Answer;
 use crate::api::effort::Effort;
 use crate::api::error::Error;
-use crate::api::layers::Hosted;
+use crate::api::layers::LayerHandle;
 use crate::service::admission::Permit;
 use crate::service::compute::{Compute, caught, defect};
 use crate::service::pools::{Length, Slot};
@@ -24,7 +24,7 @@ use super::{Batching, Item, Lane, lock};
 #[derive(Clone)]
 pub(super) struct Leader {
     pub(super) lane: Arc<Lane>,
-    pub(super) hosted: Arc<Hosted>,
+    pub(super) hosted: Arc<LayerHandle>,
     /// Numbers of a row.
     pub(super) row: usize,
     pub(super) compute: Compute,

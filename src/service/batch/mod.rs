@@ -18,7 +18,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::api::error::Error;
-use crate::api::layers::{Hosted, Link};
+use crate::api::layers::{ChainMember, LayerHandle};
 use crate::api::name::Name;
 use quantd_core::cost;
 
@@ -75,7 +75,7 @@ struct Lane {
 }
 
 /// The layers that a leader runs, without keeping them.
-type Links = Vec<Weak<Link>>;
+type Links = Vec<Weak<ChainMember>>;
 
 /// The lanes of all layers.
 #[derive(Default)]
@@ -97,7 +97,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Numbers of a row, where rows can be run together.
-pub(super) fn row(hosted: &Hosted) -> Option<usize> {
+pub(super) fn row(hosted: &LayerHandle) -> Option<usize> {
     match hosted.input().dims.as_slice() {
         [None, Some(row)] if hosted.is_row_independent() => Some(*row),
         _ => None,
@@ -105,7 +105,7 @@ pub(super) fn row(hosted: &Hosted) -> Option<usize> {
 }
 
 impl Lanes {
-    fn of(&self, hosted: &Hosted, exists: impl Fn(&Name) -> bool) -> Arc<Lane> {
+    fn of(&self, hosted: &LayerHandle, exists: impl Fn(&Name) -> bool) -> Arc<Lane> {
         let mut found = lock(&self.found);
         if let Some((links, lane)) = found.get(&hosted.name)
             && hosted.is_made_of(links)
@@ -121,7 +121,7 @@ impl Lanes {
 
 impl Service {
     /// Whether a request of `body` bytes, as they are, to `hosted` may be run with others.
-    pub(super) fn goes_together(&self, hosted: &Hosted, body: usize) -> bool {
+    pub(super) fn is_batchable(&self, hosted: &LayerHandle, body: usize) -> bool {
         let rows = self.rows_together(hosted);
         rows > 1
             && row(hosted).is_some_and(|row| {
@@ -131,7 +131,7 @@ impl Service {
     }
 
     /// Rows of one product with that layer, which is to be short work.
-    fn rows_together(&self, hosted: &Hosted) -> usize {
+    fn rows_together(&self, hosted: &LayerHandle) -> usize {
         let one = row(hosted).and_then(|row| hosted.cost(&[1, row], cost::product).ok());
         one.map_or(0, |one| one.fits(TOGETHER).min(self.batching.rows))
     }
@@ -144,7 +144,7 @@ impl Service {
         &self,
         permit: Permit,
         body: usize,
-        hosted: Arc<Hosted>,
+        hosted: Arc<LayerHandle>,
         part: Box<dyn Part>,
     ) -> Result<Outcome, Error> {
         let lane = self.lanes.of(&hosted, |name| self.layers().contains(name));

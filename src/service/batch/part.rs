@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::api::answer::Answer;
 use crate::api::context::Context;
 use crate::api::error::Error;
-use crate::api::layers::Hosted;
+use crate::api::layers::LayerHandle;
 use quantd_core::tensor::{Shape, Tensor};
 
 /// What a request makes of its body and of its result.
@@ -36,7 +36,7 @@ pub(in crate::service) struct Run {
 }
 
 /// Rows of an input.
-pub(in crate::service) fn rows(hosted: &Hosted, x: &Tensor) -> usize {
+pub(in crate::service) fn rows(hosted: &LayerHandle, x: &Tensor) -> usize {
     let row = hosted.input().dims.iter().flatten().product::<usize>();
     x.shape().len().checked_div(row).unwrap_or(1).max(1)
 }
@@ -44,7 +44,7 @@ pub(in crate::service) fn rows(hosted: &Hosted, x: &Tensor) -> usize {
 /// Runs a request by itself: a batch of one, on the thread that calls.
 pub(in crate::service) fn alone(
     part: &mut dyn Part,
-    hosted: &Hosted,
+    hosted: &LayerHandle,
     context: &mut Context<'_>,
 ) -> Result<Answer, Error> {
     let begun = Instant::now();

@@ -17,7 +17,7 @@ use crate::api::error::{Error, Kind, Place};
 use crate::api::fields::Query;
 use crate::api::name::Name;
 use crate::api::payload::{Format, Payload};
-use quantd_core::calibrate::{Affine, Calibration};
+use quantd_core::calibrate::{Calibration, QuantParams};
 use quantd_core::params::Numerics;
 use quantd_core::{QuantError, cost};
 
@@ -105,14 +105,14 @@ impl Room {
 }
 
 /// Why something was not taken in.
-enum TakeIn {
+enum MergeIn {
     /// There is no room.
     Room(Error),
     /// It does not fit.
     Fit(QuantError),
 }
 
-impl TakeIn {
+impl MergeIn {
     fn error(self, of_fit: impl FnOnce(QuantError) -> Error) -> Error {
         match self {
             Self::Room(error) => error,
@@ -181,7 +181,7 @@ impl Calibrator {
         &self,
         numerics: &Numerics,
         context: &mut Context<'_>,
-    ) -> Result<Affine<f32>, Error> {
+    ) -> Result<QuantParams<f32>, Error> {
         let learnt = self.learnt();
         if learnt.slices() <= 1
             && let Ranges::F32(ranges) = &*self.ranges(&learnt, (numerics, false), context)?
@@ -219,17 +219,17 @@ impl Calibrator {
     }
 
     /// Takes something of `slices` slices in, if there is room for it.
-    fn take_in(
+    fn merge_in(
         &self,
         slices: usize,
-        take_in: impl FnOnce(&mut Calibration) -> Result<(), QuantError>,
-    ) -> Result<Arc<Calibration>, TakeIn> {
+        merge_in: impl FnOnce(&mut Calibration) -> Result<(), QuantError>,
+    ) -> Result<Arc<Calibration>, MergeIn> {
         let state = &mut *lock(&self.state);
         if state.learnt.slices() == 0 {
-            state.room.grow(self.bytes(slices)).map_err(TakeIn::Room)?;
+            state.room.grow(self.bytes(slices)).map_err(MergeIn::Room)?;
         }
         // Copied only while somebody reads it.
-        take_in(Arc::make_mut(&mut state.learnt)).map_err(TakeIn::Fit)?;
+        merge_in(Arc::make_mut(&mut state.learnt)).map_err(MergeIn::Fit)?;
         state.found = Found::default();
         Ok(Arc::clone(&state.learnt))
     }
@@ -395,7 +395,7 @@ impl Calibrators {
         }
         calibrator.commit(&learnt, &batch.wanted, context)?;
         calibrator
-            .take_in(slices, |known| known.feed(&learnt))
+            .merge_in(slices, |known| known.feed(&learnt))
             .map_err(|error| error.error(|error| batch.error(error)))
     }
 
@@ -436,7 +436,7 @@ impl Calibrators {
         };
         calibrator.commit(&other, &Wanted::default(), context)?;
         let learnt = calibrator
-            .take_in(other.slices(), |known| known.merge(&other))
+            .merge_in(other.slices(), |known| known.merge(&other))
             .map_err(|error| error.error(misfit))?;
         calibrator.describe(&learnt, &Wanted::default(), context)
     }

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::api::error::{Error, Kind};
 use crate::api::layers::documents::LayerDoc;
 use crate::api::layers::stored::Stored;
-use crate::api::layers::{Link, create::Made};
+use crate::api::layers::{ChainMember, create::Made};
 use crate::api::name::Name;
 use quantd_core::layer::Layer;
 use quantd_core::tensor::Buffer;
@@ -44,7 +44,7 @@ pub(super) enum Job {
     Commit { commit: Box<Commit>, reply: oneshot::Sender<Result<LayerDoc, Error>> },
     Remove { name: Name, reply: oneshot::Sender<Result<LayerDoc, Error>> },
     Read { name: Name, len: usize, reply: oneshot::Sender<Result<Buffer, Error>> },
-    Restore { link: Box<Link>, reply: oneshot::Sender<Result<(), Error>> },
+    Restore { link: Box<ChainMember>, reply: oneshot::Sender<Result<(), Error>> },
 }
 
 struct Keeper {
@@ -121,9 +121,11 @@ impl Keeper {
         }
         let doc = LayerDoc { name: name.as_str().to_owned(), version, ..doc };
         let content = match made {
-            Ready::Layer(layer) => {
-                Content::Loaded(Arc::new(Link { name: name.clone(), version, layer: *layer }))
-            }
+            Ready::Layer(layer) => Content::Loaded(Arc::new(ChainMember {
+                name: name.clone(),
+                version,
+                layer: *layer,
+            })),
             Ready::Chain(layers) => Content::Chain(layers.into()),
         };
         let mut registry = lock(&self.registry);
@@ -168,7 +170,7 @@ impl Keeper {
 
     /// Puts a layer that was read where it belongs, unless it was replaced, removed or unloaded
     /// meanwhile.
-    fn restore(&self, link: Link) -> Result<(), Error> {
+    fn restore(&self, link: ChainMember) -> Result<(), Error> {
         let (name, bytes) = (link.name.clone(), link.layer.memory_bytes());
         let need = Need { name: &name, bytes, layers: &[] };
         let mut registry = lock(&self.registry);

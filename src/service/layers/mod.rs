@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::api::error::{Error, Kind};
 use crate::api::layers::documents::{LayerDoc, LayersDoc};
 use crate::api::layers::stored::{self, Content as Restored};
-use crate::api::layers::{Hosted, Link};
+use crate::api::layers::{ChainMember, LayerHandle};
 use crate::api::name::Name;
 
 use super::compute::Compute;
@@ -130,7 +130,7 @@ impl Layers {
     /// # Errors
     /// [`Kind::NotFound`] when there is none, [`Kind::Storage`] when there is no
     /// room to bring it back, and those of the pool.
-    pub async fn get(&self, name: &Name, version: Option<u64>) -> Result<Arc<Hosted>, Error> {
+    pub async fn get(&self, name: &Name, version: Option<u64>) -> Result<Arc<LayerHandle>, Error> {
         /// Layers of one chain that may be read for it, each more than once.
         const READS: usize = 1024;
         for _ in 0..READS {
@@ -144,7 +144,7 @@ impl Layers {
                     }
                 }
             };
-            self.bring_back(&missing).await?;
+            self.reload(&missing).await?;
         }
         Err(Error::new(Kind::Overloaded, "other layers take the memory at the moment")
             .cure("try again after the time that Retry-After gives, or raise --max-layer-bytes"))
@@ -152,7 +152,7 @@ impl Layers {
 
     /// Reads the file of a layer that was put away. When it was replaced or removed meanwhile,
     /// nothing is done, and whoever looks again finds out.
-    async fn bring_back(&self, name: &Name) -> Result<(), Error> {
+    async fn reload(&self, name: &Name) -> Result<(), Error> {
         let gate = lock(&self.registry).gate(name)?;
         let _gate = gate.lock().await;
         let on_disk = || lock(&self.registry).on_disk(name);
@@ -177,7 +177,7 @@ impl Layers {
         };
         let (restored, _permit) = self.compute.run(Length::of_body(file.len), permit, read).await?;
         let Restored::Layer(layer) = restored.content else { return Ok(()) };
-        let link = Link { name: restored.name, version: restored.version, layer: layer.0 };
+        let link = ChainMember { name: restored.name, version: restored.version, layer: layer.0 };
         let (reply, answer) = oneshot::channel();
         self.ask(Job::Restore { link: Box::new(link), reply }).await?;
         answer.await.map_err(lost)?
@@ -224,7 +224,7 @@ impl Layers {
     ///
     /// # Errors
     /// As [`get`](Self::get).
-    pub async fn load(&self, name: &Name) -> Result<Arc<Hosted>, Error> {
+    pub async fn load(&self, name: &Name) -> Result<Arc<LayerHandle>, Error> {
         lock(&self.registry).allow(name)?;
         self.get(name, None).await
     }

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crate::api::error::Place;
-use crate::api::layers::Link;
+use crate::api::layers::ChainMember;
 use crate::api::layers::documents::LayerDoc;
 use crate::api::layers::stored::{self, Content as Restored};
 use crate::api::name::Name;
@@ -78,7 +78,7 @@ fn read_one(
         Restored::Layer(layer) => {
             let (layer, doc) = *layer;
             let bytes = layer.memory_bytes();
-            let link = Link { name: name.clone(), version, layer };
+            let link = ChainMember { name: name.clone(), version, layer };
             (doc, Content::Loaded(Arc::new(link)), bytes)
         }
     };

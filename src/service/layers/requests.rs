@@ -10,7 +10,7 @@ use crate::api::fields::Query;
 use crate::api::layers::create::{self, Made};
 use crate::api::layers::documents::LayerDoc;
 use crate::api::layers::stored::Stored;
-use crate::api::layers::{Hosted, run};
+use crate::api::layers::{LayerHandle, run};
 use crate::api::name::Name;
 use crate::api::oip;
 use crate::api::payload::{Format, Payload};
@@ -19,7 +19,7 @@ use crate::service::batch::{Part, Run, alone};
 use crate::service::calibrators::Calibrators;
 use crate::service::{Outcome, Service};
 use quantd_codec::encoding::Encoding;
-use quantd_core::calibrate::Affine;
+use quantd_core::calibrate::QuantParams;
 use quantd_core::params::Numerics;
 use quantd_core::tensor::{Shape, Tensor};
 
@@ -89,7 +89,7 @@ impl Service {
     pub async fn run_layer(
         &self,
         permit: Permit,
-        hosted: Arc<Hosted>,
+        hosted: Arc<LayerHandle>,
         payload: Payload,
         (format, style): (Format, Style),
     ) -> Result<Outcome, Error> {
@@ -98,7 +98,7 @@ impl Service {
         let by_itself = style.pretty || says_alone(&payload.query);
         let is_plain = payload.encoding == Encoding::Identity && !by_itself;
         let part = Forward { payload: Some(payload), hosted: Arc::clone(&hosted), format, style };
-        if is_plain && self.goes_together(&hosted, body) {
+        if is_plain && self.is_batchable(&hosted, body) {
             return self.run_together(permit, body, hosted, Box::new(part)).await;
         }
         self.work(permit, "forward", body, move |context| {
@@ -115,7 +115,7 @@ impl Service {
     pub async fn evaluate_layer(
         &self,
         permit: Permit,
-        hosted: Arc<Hosted>,
+        hosted: Arc<LayerHandle>,
         payload: Payload,
         style: Style,
     ) -> Result<Outcome, Error> {
@@ -135,7 +135,7 @@ fn learnt(
     name: &Name,
     numerics: Option<&Numerics>,
     context: &mut Context<'_>,
-) -> Result<(Numerics, Affine<f32>), Error> {
+) -> Result<(Numerics, QuantParams<f32>), Error> {
     let calibrator = calibrators.get(name).map_err(|error| Error {
         // The path names a layer; what the body names is an option.
         kind: Kind::InvalidOption,
@@ -154,7 +154,7 @@ fn says_alone(query: &Query) -> bool {
 #[derive(Clone)]
 struct Forward {
     payload: Option<Payload>,
-    hosted: Arc<Hosted>,
+    hosted: Arc<LayerHandle>,
     format: Format,
     style: Style,
 }

@@ -20,9 +20,9 @@ use rayon::prelude::*;
 
 use crate::tensor::{Reals, Tensor};
 use quantd_kernels::real::Real;
-pub use quantd_kernels::scalar::Affine;
+pub use quantd_kernels::scalar::QuantParams;
 
-use super::layout::Layout;
+use super::partition::Partition;
 use super::{QuantError, Task};
 use distinct::Distinct;
 use histogram::Histogram;
@@ -199,10 +199,10 @@ impl Calibration {
         if x.is_empty() {
             return Err(QuantError::field("data", "the batch has no elements"));
         }
-        let layout = Layout::new(plan.granularity(), tensor.shape())?;
-        let of_slice = |slice| Slice::of(&super::gather::slice(x, &layout, slice), &plan, task);
+        let partition = Partition::new(plan.granularity(), tensor.shape())?;
+        let of_slice = |slice| Slice::of(&super::gather::slice(x, &partition, slice), &plan, task);
         let found: Vec<(Slice, [u64; 2])> =
-            (0..layout.slices()).into_par_iter().map(of_slice).collect();
+            (0..partition.slices()).into_par_iter().map(of_slice).collect();
         let mut seen = Seen { batches: 1, elements: x.len() as u64, nan: 0, inf: 0 };
         for (_, [nan, inf]) in &found {
             seen.nan += nan;
@@ -233,7 +233,7 @@ impl Calibration {
         } else {
             0.0
         };
-        self.take_in(batch, share)
+        self.merge_in(batch, share)
     }
 
     /// Takes in all that another one has seen. Moving averages become their
@@ -248,10 +248,10 @@ impl Calibration {
                 .cure("merge calibrators that were created alike"));
         }
         let total = self.seen.batches.saturating_add(other.seen.batches).max(1);
-        self.take_in(other, other.seen.batches as f64 / total as f64)
+        self.merge_in(other, other.seen.batches as f64 / total as f64)
     }
 
-    fn take_in(&mut self, other: &Self, share: f64) -> Result<(), QuantError> {
+    fn merge_in(&mut self, other: &Self, share: f64) -> Result<(), QuantError> {
         if other.seen.batches == 0 {
             return Ok(());
         }

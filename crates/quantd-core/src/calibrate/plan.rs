@@ -1,7 +1,7 @@
 //! How a calibrator learns: method, granularity, resolution.
 
 use crate::QuantError;
-use crate::layout::Layout;
+use crate::partition::Partition;
 use crate::scheme::Granularity;
 use crate::tensor::Shape;
 use crate::word::Word;
@@ -220,7 +220,7 @@ impl Plan {
     /// # Errors
     /// [`QuantError`] when the granularity does not fit the shape.
     pub fn slices(&self, shape: &Shape) -> Result<usize, QuantError> {
-        Ok(Layout::new(self.granularity, shape)?.slices())
+        Ok(Partition::new(self.granularity, shape)?.slices())
     }
 
     /// Most bytes that are ever kept of so many slices.

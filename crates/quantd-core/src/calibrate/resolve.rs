@@ -10,7 +10,7 @@ use crate::range::histogram::Sparse;
 use crate::range::{mse, percentile};
 use crate::{ErrorKind, QuantError, Task};
 use quantd_kernels::real::Real;
-use quantd_kernels::scalar::{Affine, Extent};
+use quantd_kernels::scalar::{Extent, QuantParams};
 
 use super::histogram::{Cell, Histogram, magnitude};
 use super::{Calibration, Method, Slice};
@@ -47,7 +47,7 @@ impl Calibration {
         &self,
         numerics: &Numerics,
         task: &Task,
-    ) -> Result<Vec<Affine<T>>, QuantError> {
+    ) -> Result<Vec<QuantParams<T>>, QuantError> {
         let ranges = self.ranges(numerics, task)?;
         Ok(ranges.into_iter().map(|range| numerics.affine(range)).collect())
     }
@@ -173,7 +173,12 @@ fn least_error<T: Real>(
 /// With n the code nearest to t, less the zero point, and r = t - n s, the
 /// integral of the squared distance from 0 to t is `n s^3 / 12 + r^3 / 3`,
 /// also where n stays at the last code.
-fn squared_error<T: Real>(cells: &[Cell], top: i32, affine: Affine<T>, numerics: &Numerics) -> f64 {
+fn squared_error<T: Real>(
+    cells: &[Cell],
+    top: i32,
+    affine: QuantParams<T>,
+    numerics: &Numerics,
+) -> f64 {
     let scale = libm::ldexp(affine.scale.to_f64(), -top);
     let codes = numerics.code_range();
     let ends = [codes.min, codes.max].map(|code| f64::from(code - affine.zero_point));

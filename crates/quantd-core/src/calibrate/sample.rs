@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use rayon::prelude::*;
 
 use crate::QuantError;
-use crate::layout::resolve_axis;
+use crate::partition::resolve_axis;
 use quantd_kernels::real::Real;
 
 /// Elements of all lines that are kept.

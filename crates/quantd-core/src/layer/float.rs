@@ -9,8 +9,8 @@ use rayon::prelude::*;
 use crate::tensor::{Buffer, DType, Tensor};
 use quantd_kernels::real::Real;
 
-use super::super::layout::CHUNK;
 use super::super::matmul::Report;
+use super::super::partition::CHUNK;
 use super::super::{ErrorKind, QuantError, Task};
 use super::forward::reals;
 use super::{Geometry, Layer};
@@ -32,7 +32,7 @@ impl Report {
 }
 
 /// Codes as the real numbers that they stand for.
-fn restored(x: &Tensor, affine: Option<quantd_kernels::scalar::Affine<f32>>) -> Vec<f32> {
+fn restored(x: &Tensor, affine: Option<quantd_kernels::scalar::QuantParams<f32>>) -> Vec<f32> {
     let x = reals(x);
     match affine {
         None => x.into_owned(),

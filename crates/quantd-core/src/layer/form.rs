@@ -3,8 +3,8 @@
 use crate::tensor::DType;
 use crate::words;
 use quantd_kernels::real::Real;
-use quantd_kernels::scalar::{Affine, CodeRange};
-use quantd_kernels::{How, Isa};
+use quantd_kernels::scalar::{CodeRange, QuantParams};
+use quantd_kernels::{CodeSpec, Isa};
 
 use super::super::QuantError;
 use super::super::matmul::Requantization;
@@ -19,7 +19,7 @@ pub enum Parameters {
     /// The extent of each row, or of each image.
     Token,
     /// Given ahead.
-    Static(Affine<f32>),
+    Static(QuantParams<f32>),
 }
 
 impl Parameters {
@@ -55,7 +55,7 @@ pub enum Output {
         /// Codes and formulas.
         numerics: Numerics,
         /// Scale and zero point.
-        affine: Affine<f32>,
+        affine: QuantParams<f32>,
         /// Whose definition of requantization; `None` for `float_ort` where sums
         /// have a common scale, and for quantizing the real result where not.
         requantization: Option<Requantization>,
@@ -130,14 +130,14 @@ impl Input {
 
     /// The fixed scale and zero point, if there are any.
     #[must_use]
-    pub const fn fixed(&self) -> Option<Affine<f32>> {
+    pub const fn fixed(&self) -> Option<QuantParams<f32>> {
         match self.parameters {
             Parameters::Static(affine) => Some(affine),
             Parameters::Tensor | Parameters::Token => None,
         }
     }
 
-    pub(super) const fn how(&self) -> How {
+    pub(super) const fn how(&self) -> CodeSpec {
         self.numerics.how()
     }
 
@@ -188,7 +188,7 @@ impl Output {
 
     /// Scale and zero point of the result, where it is codes.
     #[must_use]
-    pub const fn affine(&self) -> Option<Affine<f32>> {
+    pub const fn affine(&self) -> Option<QuantParams<f32>> {
         match self {
             Self::F32 => None,
             Self::Codes { affine, .. } => Some(*affine),
@@ -197,7 +197,7 @@ impl Output {
 }
 
 /// The parameters that a scheme gives ahead.
-fn fixed(scheme: &Scheme) -> Result<Option<Affine<f32>>, QuantError> {
+fn fixed(scheme: &Scheme) -> Result<Option<QuantParams<f32>>, QuantError> {
     let numerics = &scheme.numerics;
     match &scheme.range {
         RangeMethod::MinMax => Ok(None),
@@ -216,7 +216,7 @@ fn fixed(scheme: &Scheme) -> Result<Option<Affine<f32>>, QuantError> {
                 &[zero_point] => zero_point,
                 _ => return Err(several("zero_point")),
             };
-            Ok(Some(Affine { scale, zero_point }))
+            Ok(Some(QuantParams { scale, zero_point }))
         }
         RangeMethod::Percentile(_)
         | RangeMethod::Mse

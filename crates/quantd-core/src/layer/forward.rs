@@ -7,19 +7,19 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use crate::tensor::{Buffer, DType, Reals, Shape, Tensor};
-use quantd_kernels::How;
+use quantd_kernels::CodeSpec;
 use quantd_kernels::gemm::{
     self, Codes, Dynamic, Elements, Lhs, Mode, Output as Target, PackedLhs, Requantize, RowParams,
     multiply_int4,
 };
 use quantd_kernels::real::Real;
-use quantd_kernels::scalar::{Affine, CodeRange, Extent};
+use quantd_kernels::scalar::{CodeRange, Extent, QuantParams};
 use quantd_kernels::table::Table;
 
 use super::super::extent::extents;
-use super::super::layout::{CHUNK, Layout};
 use super::super::matmul::Requantization;
 use super::super::params::{self, Numerics};
+use super::super::partition::{CHUNK, Partition};
 use super::super::scheme::{Granularity, NanPolicy};
 use super::super::walk::Walk;
 use super::super::{QuantError, Task};
@@ -50,7 +50,7 @@ enum Pixels<'a> {
 /// Codes of images; one scale and zero point, or one an image.
 struct Images<'a> {
     pixels: Pixels<'a>,
-    affines: Vec<Affine<f32>>,
+    affines: Vec<QuantParams<f32>>,
 }
 
 impl Images<'_> {
@@ -61,7 +61,7 @@ impl Images<'_> {
         }
     }
 
-    fn affine(&self, image: usize) -> Affine<f32> {
+    fn affine(&self, image: usize) -> QuantParams<f32> {
         self.affines[if self.affines.len() == 1 { 0 } else { image }]
     }
 
@@ -155,7 +155,7 @@ impl Layer {
     }
 
     /// Scale and zero point of what has that extent.
-    fn affine(&self, extent: Extent<f32>) -> Affine<f32> {
+    fn affine(&self, extent: Extent<f32>) -> QuantParams<f32> {
         self.input.numerics.affine(params::Range::around_zero(extent.min, extent.max))
     }
 
@@ -169,14 +169,14 @@ impl Layer {
         let k = shape.dims().last().copied().unwrap_or(1);
         let m = shape.len() / k.max(1);
         let each = |extent| self.affine(extent);
-        let How { range, rounding, .. } = self.input.how();
+        let CodeSpec { range, rounding, .. } = self.input.how();
         let params = match self.input.parameters {
             Parameters::Static(affine) => RowParams::Same(affine),
             Parameters::Token => RowParams::Row(&each),
             Parameters::Tensor => {
                 let Source::Real(x) = source else { return Ok(()) };
                 let extents =
-                    extents(&(&**x).into(), &Layout::new(Granularity::Tensor, shape)?, task);
+                    extents(&(&**x).into(), &Partition::new(Granularity::Tensor, shape)?, task);
                 RowParams::Same(self.affine(extents.first().copied().unwrap_or_default()))
             }
         };
@@ -255,15 +255,15 @@ impl Layer {
             Parameters::Static(_) | Parameters::Tensor => Granularity::Tensor,
             Parameters::Token => Granularity::Channel { axis: 0 },
         };
-        let layout = Layout::new(granularity, shape)?;
+        let partition = Partition::new(granularity, shape)?;
         let affines: Vec<_> = match self.input.fixed() {
             Some(affine) => vec![affine],
             None => {
-                let extents = extents(&(&**x).into(), &layout, task);
+                let extents = extents(&(&**x).into(), &partition, task);
                 extents.into_iter().map(|extent| self.affine(extent)).collect()
             }
         };
-        let pixels = codes(x, &layout, &affines, &self.input.numerics, task);
+        let pixels = codes(x, &partition, &affines, &self.input.numerics, task);
         Ok(Images { pixels: Pixels::Made(pixels), affines })
     }
 
@@ -328,21 +328,21 @@ impl Layer {
             parts.for_each(|part| self.activation.apply(task.isa(), part));
         }
         let Output::Codes { numerics, affine, .. } = self.output else { return Ok(real) };
-        let layout = Layout::new(Granularity::Tensor, shape)?;
-        Ok(codes(real.elements_mut(), &layout, &[affine], &numerics, task))
+        let partition = Partition::new(Granularity::Tensor, shape)?;
+        Ok(codes(real.elements_mut(), &partition, &[affine], &numerics, task))
     }
 }
 
 /// Numbers as codes.
 fn codes(
     x: &[f32],
-    layout: &Layout,
-    affines: &[Affine<f32>],
+    partition: &Partition,
+    affines: &[QuantParams<f32>],
     numerics: &Numerics,
     task: &Task,
 ) -> Buffer {
     let table = &Table::new(affines);
-    Walk { isa: task.isa(), layout, table }.codes(x, numerics, task)
+    Walk { isa: task.isa(), partition, table }.codes(x, numerics, task)
 }
 
 /// The elements in f32.

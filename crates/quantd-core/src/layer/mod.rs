@@ -82,7 +82,7 @@ pub struct Definition {
 /// let layer = Layer::new(
 ///     &Definition {
 ///         geometry: Geometry::Linear,
-///         weight: Weight::new(&operand, Order::Rows, &task)?,
+///         weight: Weight::new(&operand, Order::OutIn, &task)?,
 ///         bias: Some(vec![0.5]),
 ///         float: None,
 ///         input: Input {

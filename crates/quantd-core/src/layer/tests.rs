@@ -8,7 +8,7 @@ use crate::params::{Numerics, Profile};
 use crate::scheme::{Granularity, NanPolicy, RangeMethod, Scheme};
 use crate::tensor::{DType, Reals};
 use quantd_kernels::Isa;
-use quantd_kernels::scalar::Affine;
+use quantd_kernels::scalar::QuantParams;
 
 fn tensor(dims: &[usize], x: &[f32]) -> Tensor {
     Tensor::from_elements(DType::F32, Shape::new(dims.to_vec()).unwrap(), x).unwrap()
@@ -42,7 +42,7 @@ fn weight(order: Order, w: &Tensor, scheme: &Scheme) -> Weight {
 }
 
 fn fixed(numerics: Numerics, scale: f32, zero_point: i32) -> Input {
-    let parameters = Parameters::Static(Affine { scale, zero_point });
+    let parameters = Parameters::Static(QuantParams { scale, zero_point });
     Input { numerics, parameters, nan: NanPolicy::Refuse }
 }
 
@@ -63,7 +63,7 @@ fn codes(w: &Weight) -> Vec<i32> {
 
 /// `clamp(rne(x / scale) + zero)`, the ONNX formula in plain code.
 #[expect(clippy::cast_possible_truncation, reason = "a small integer")]
-fn quantized(x: f32, affine: Affine<f32>, numerics: &Numerics) -> i32 {
+fn quantized(x: f32, affine: QuantParams<f32>, numerics: &Numerics) -> i32 {
     let range = numerics.code_range();
     ((x / affine.scale).round_ties_even() as i32 + affine.zero_point).clamp(range.min, range.max)
 }
@@ -76,10 +76,10 @@ fn a_linear_layer_is_the_plain_formula_for_all_signs() {
     for (own, other) in (0..16).map(|i| ((i & 1 != 0, i & 2 != 0), (i & 4 != 0, i & 8 != 0))) {
         let own = numerics(8, own.0, own.1);
         for granularity in [Granularity::Tensor, Granularity::Channel { axis: 0 }] {
-            let w = weight(Order::Rows, &tensor(&[n, k], &w), &scheme(own, granularity));
+            let w = weight(Order::OutIn, &tensor(&[n, k], &w), &scheme(own, granularity));
             let other = numerics(8, other.0, other.1);
             let zero = if other.symmetric { other.middle() } else { other.middle() + 3 };
-            let affine = Affine { scale: 0.011, zero_point: zero };
+            let affine = QuantParams { scale: 0.011, zero_point: zero };
             let mut definition =
                 definition(Geometry::Linear, w.clone(), fixed(other, affine.scale, zero));
             definition.bias = Some(bias.clone());
@@ -114,10 +114,10 @@ fn rows_do_not_depend_on_other_rows_unless_quantized_together() {
     let mut x = numbers(9 * k, 5);
     x[..k].iter_mut().for_each(|x| *x *= 50.0);
     for own in [channel, group] {
-        let w = weight(Order::Rows, &w, &own);
+        let w = weight(Order::OutIn, &w, &own);
         for (parameters, independent) in [
             (Parameters::Token, true),
-            (Parameters::Static(Affine { scale: 0.01, zero_point: 128 }), true),
+            (Parameters::Static(QuantParams { scale: 0.01, zero_point: 128 }), true),
             (Parameters::Tensor, false),
         ] {
             let numerics = numerics(8, false, false);
@@ -139,15 +139,15 @@ fn groups_along_k_are_the_plain_formula() {
     let (x, w) = (numbers(m * k, 6), numbers(n * k, 7));
     for signed in [true, false] {
         let own = scheme(numerics(4, signed, signed), Granularity::Group { axis: 1, size });
-        let w_rows = weight(Order::Rows, &tensor(&[n, k], &w), &own);
+        let w_rows = weight(Order::OutIn, &tensor(&[n, k], &w), &own);
         let turned: Vec<f32> = (0..k * n).map(|i| w[i % n * k + i / n]).collect();
         let other = Scheme { granularity: Granularity::Group { axis: 0, size }, ..own.clone() };
-        let w_columns = weight(Order::Columns, &tensor(&[k, n], &turned), &other);
+        let w_columns = weight(Order::InOut, &tensor(&[k, n], &turned), &other);
         assert_eq!(codes(&w_rows), codes(&w_columns));
         assert_eq!(w_rows.scales(), w_columns.scales());
         assert_eq!(w_rows.zero_points(), w_columns.zero_points());
         let input = numerics(8, true, true);
-        let affine = Affine { scale: 0.008, zero_point: 0 };
+        let affine = QuantParams { scale: 0.008, zero_point: 0 };
         let layer = definition(Geometry::Linear, w_rows.clone(), fixed(input, 0.008, 0));
         let made = run(&Layer::new(&layer, &Task::default()).unwrap(), &tensor(&[m, k], &x));
         let (codes, groups) = (codes(&w_rows), k.div_ceil(size));
@@ -170,7 +170,7 @@ fn a_convolution_is_the_plain_formula() {
     let dims = [2, 4, 7, 6];
     let x = numbers(dims.iter().product(), 8);
     let other = numerics(8, false, false);
-    let affine = Affine { scale: 0.01, zero_point: 90 };
+    let affine = QuantParams { scale: 0.01, zero_point: 90 };
     for (conv, kernel) in [
         (Conv::PLAIN, [3, 4, 2, 3]),
         (Conv { stride: [2, 1], padding: [1, 2, 0, 1], dilation: [1, 2], groups: 2 }, [4, 2, 3, 3]),
@@ -178,7 +178,7 @@ fn a_convolution_is_the_plain_formula() {
     ] {
         let w = numbers(kernel.iter().product(), 9);
         let own = scheme(numerics(8, true, false), Granularity::Channel { axis: 0 });
-        let w = weight(Order::Kernels, &tensor(&kernel, &w), &own);
+        let w = weight(Order::Oihw, &tensor(&kernel, &w), &own);
         let layer = definition(Geometry::Conv(conv), w.clone(), fixed(other, 0.01, 90));
         let layer = Layer::new(&layer, &Task::default()).unwrap();
         let shape = layer.output_shape(&dims).unwrap();
@@ -214,7 +214,7 @@ fn a_convolution_is_the_plain_formula() {
 #[test]
 fn images_do_not_depend_on_other_images() {
     let own = scheme(numerics(8, true, true), Granularity::Tensor);
-    let w = weight(Order::Kernels, &tensor(&[2, 3, 3, 3], &numbers(54, 1)), &own);
+    let w = weight(Order::Oihw, &tensor(&[2, 3, 3, 3], &numbers(54, 1)), &own);
     let mut x = numbers(4 * 3 * 25, 2);
     x[..75].iter_mut().for_each(|x| *x *= 9.0);
     let input = Input {
@@ -234,7 +234,7 @@ fn a_chain_is_its_layers_one_by_one() {
     let own = scheme(numerics(8, true, true), Granularity::Channel { axis: 0 });
     let unsigned = numerics(8, false, false);
     let make = |n: usize, k: usize, zero: i32, output: Output, activation: Activation| {
-        let w = weight(Order::Rows, &tensor(&[n, k], &numbers(n * k, 3)), &own);
+        let w = weight(Order::OutIn, &tensor(&[n, k], &numbers(n * k, 3)), &own);
         let mut layer = definition(Geometry::Linear, w, fixed(unsigned, 0.02, zero));
         (layer.output, layer.activation) = (output, activation);
         layer.bias = Some(numbers(n, 4));
@@ -242,7 +242,7 @@ fn a_chain_is_its_layers_one_by_one() {
     };
     let codes = |zero_point| Output::Codes {
         numerics: unsigned,
-        affine: Affine { scale: 0.02, zero_point },
+        affine: QuantParams { scale: 0.02, zero_point },
         requantization: None,
     };
     let first = make(20, 12, 100, codes(7), Activation::Relu);
@@ -266,7 +266,7 @@ fn a_chain_is_its_layers_one_by_one() {
 #[test]
 fn codes_and_the_numbers_they_stand_for_give_the_same() {
     let w = tensor(&[7, 9], &numbers(63, 6));
-    let w = weight(Order::Rows, &w, &scheme(numerics(8, true, true), Granularity::Tensor));
+    let w = weight(Order::OutIn, &w, &scheme(numerics(8, true, true), Granularity::Tensor));
     let signed = numerics(8, true, false);
     let layer =
         Layer::new(&definition(Geometry::Linear, w, fixed(signed, 0.25, -5)), &Task::default())
@@ -309,7 +309,7 @@ fn the_error_functions_are_those_of_published_tables() {
 fn what_does_not_fit_is_named() {
     let w = tensor(&[2, 3], &numbers(6, 1));
     let per_tensor = scheme(numerics(8, true, true), Granularity::Tensor);
-    let weight = weight(Order::Rows, &w, &per_tensor);
+    let weight = weight(Order::OutIn, &w, &per_tensor);
     let input = fixed(numerics(8, false, false), 0.1, 0);
     let good = definition(Geometry::Linear, weight.clone(), input);
     let field =
@@ -318,7 +318,7 @@ fn what_does_not_fit_is_named() {
     assert_eq!(field(&Definition { bias: Some(vec![0.0, f32::NAN]), ..good.clone() }), "bias");
     let output = Output::Codes {
         numerics: numerics(8, false, false),
-        affine: Affine { scale: 0.1, zero_point: 0 },
+        affine: QuantParams { scale: 0.1, zero_point: 0 },
         requantization: Some(Requantization::Gemmlowp),
     };
     let smooth = Definition { output, activation: Activation::Gelu, ..good.clone() };
@@ -334,8 +334,7 @@ fn what_does_not_fit_is_named() {
     let float = layer.float_forward(&tensor(&[3], &[0.0; 3]), &Task::default());
     assert_eq!(float.unwrap_err().field, "keep_float");
     let conv = Conv { groups: 3, ..Conv::PLAIN };
-    let kernels =
-        self::weight(Order::Kernels, &tensor(&[2, 1, 3, 3], &numbers(18, 1)), &per_tensor);
+    let kernels = self::weight(Order::Oihw, &tensor(&[2, 1, 3, 3], &numbers(18, 1)), &per_tensor);
     assert_eq!(field(&definition(Geometry::Conv(conv), kernels.clone(), input)), "groups");
     let layer =
         Layer::new(&definition(Geometry::Conv(Conv::PLAIN), kernels, input), &Task::default())
@@ -360,7 +359,7 @@ fn codes_of_weights_are_checked() {
             granularity,
             stated: Stated { bits: Some(bits), signed: None },
         };
-        Weight::new(&operand, Order::Rows, &Task::default()).map(drop).map_err(|e| e.field)
+        Weight::new(&operand, Order::OutIn, &Task::default()).map(drop).map_err(|e| e.field)
     };
     let (all, rows) = (Granularity::Tensor, Granularity::Channel { axis: 0 });
     let group = Granularity::Group { axis: 1, size: 1 };

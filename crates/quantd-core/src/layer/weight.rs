@@ -5,8 +5,8 @@ use bytemuck::Pod;
 use crate::tensor::{DType, Shape, Tensor};
 use quantd_kernels::gemm::{Codes, GroupedRhs, PackedInt4, PackedRhs, Rhs};
 
-use super::super::layout::resolve_axis;
 use super::super::matmul::{Coded, ColumnParameters, Operand};
+use super::super::partition::resolve_axis;
 use super::super::scheme::Granularity;
 use super::super::transpose::transposed;
 use super::super::{QuantError, Task};
@@ -17,11 +17,11 @@ use crate::format::integer::dequantize;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     /// `[n, k]`: a row an output, as frameworks store linear layers.
-    Rows,
+    OutIn,
     /// `[k, n]`: a column an output.
-    Columns,
+    InOut,
     /// `[out, in / groups, height, width]`: a kernel an output.
-    Kernels,
+    Oihw,
 }
 
 /// Codes of weights, one row (or kernel) an output, and their parameters.
@@ -65,13 +65,13 @@ impl Weight {
     /// [`QuantError`] names the field at fault.
     pub fn new(operand: &Operand<'_>, order: Order, task: &Task) -> Result<Self, QuantError> {
         let dims = operand.dims();
-        let rank = if order == Order::Kernels { 4 } else { 2 };
+        let rank = if order == Order::Oihw { 4 } else { 2 };
         if dims.len() != rank || dims.contains(&0) {
             let detail = format!("{dims:?} is not a weight of this kind of layer");
             let cure = match order {
-                Order::Rows => "send [outputs, inputs]",
-                Order::Columns => "send [inputs, outputs]",
-                Order::Kernels => "send [outputs, inputs / groups, height, width]",
+                Order::OutIn => "send [outputs, inputs]",
+                Order::InOut => "send [inputs, outputs]",
+                Order::Oihw => "send [outputs, inputs / groups, height, width]",
             };
             return Err(QuantError::field("shape", detail).cure(cure));
         }
@@ -91,7 +91,7 @@ impl Weight {
         let mut weight =
             Self { codes: coded.codes, scales, zero_points: coded.zero_points, group, bits };
         weight.check(columns, order)?;
-        if order == Order::Columns {
+        if order == Order::InOut {
             weight.transpose(task)?;
         }
         Ok(weight)
@@ -100,8 +100,8 @@ impl Weight {
     fn check(&self, columns: ColumnParameters, order: Order) -> Result<(), QuantError> {
         let dims = self.codes.shape().dims();
         let (n, k) = match order {
-            Order::Rows | Order::Kernels => (dims[0], self.codes.shape().len() / dims[0]),
-            Order::Columns => (dims[1], dims[0]),
+            Order::OutIn | Order::Oihw => (dims[0], self.codes.shape().len() / dims[0]),
+            Order::InOut => (dims[1], dims[0]),
         };
         let slices = match columns {
             ColumnParameters::Same => 1,
@@ -279,13 +279,13 @@ fn parameters(
     order: Order,
 ) -> Result<ColumnParameters, QuantError> {
     match (order, granularity) {
-        (Order::Rows, _) => ColumnParameters::new(granularity, dims, 0),
-        (Order::Columns, _) => ColumnParameters::new(granularity, dims, 1),
-        (Order::Kernels, Granularity::Tensor) => Ok(ColumnParameters::Same),
-        (Order::Kernels, Granularity::Channel { axis }) if resolve_axis(axis, dims.len())? == 0 => {
+        (Order::OutIn, _) => ColumnParameters::new(granularity, dims, 0),
+        (Order::InOut, _) => ColumnParameters::new(granularity, dims, 1),
+        (Order::Oihw, Granularity::Tensor) => Ok(ColumnParameters::Same),
+        (Order::Oihw, Granularity::Channel { axis }) if resolve_axis(axis, dims.len())? == 0 => {
             Ok(ColumnParameters::Each)
         }
-        (Order::Kernels, _) => Err(QuantError::field("granularity", "not one that kernels have")
+        (Order::Oihw, _) => Err(QuantError::field("granularity", "not one that kernels have")
             .cure("use tensor, or channel with axis 0")),
     }
 }

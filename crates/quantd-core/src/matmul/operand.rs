@@ -5,7 +5,7 @@ use crate::tensor::{DType, Reals, Tensor};
 use quantd_kernels::gemm::Codes;
 use quantd_kernels::real::Real;
 
-use super::super::layout::resolve_axis;
+use super::super::partition::resolve_axis;
 use super::super::scheme::{Granularity, Scheme};
 use super::super::{QuantError, Task};
 use super::Fault;

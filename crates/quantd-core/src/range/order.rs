@@ -78,7 +78,7 @@ fn guess<T: Real, const N: usize>(
 ) -> [Bracket<T>; N] {
     // Enough for narrow bounds, few enough to cost little beside the pass.
     let wanted = (values.len() / 8).min(1 << 14);
-    // Spread as fractions of the golden ratio are, which no period of a tensor follows.
+    // Expanded as fractions of the golden ratio are, which no period of a tensor follows.
     let place = |i: usize| {
         let fraction = (i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let product = u128::from(fraction) * values.len() as u128;

@@ -7,7 +7,7 @@
 use super::Isa;
 use super::isa::Op;
 use super::real::Real;
-use super::scalar::{self, Affine, Code, CodeRange, Extent, Params, Rounding};
+use super::scalar::{self, Code, CodeRange, Extent, Params, QuantParams, Rounding};
 use super::sums::LaneSums;
 #[cfg(not(target_arch = "x86_64"))]
 use portable as kernels;
@@ -25,16 +25,16 @@ mod x86;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stores {
     /// Into the caches: for what is read again soon.
-    Cached,
+    Temporal,
     /// Past the caches, where the kernel and the alignment of the target (64
     /// bytes) allow it: nothing is read before it is overwritten, and what is
     /// in the caches stays there. Pays for results that no cache can hold.
-    Past,
+    Streaming,
 }
 
 /// What numbers become.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct How {
+pub struct CodeSpec {
     /// Codes that may be used.
     pub range: CodeRange,
     /// How a number becomes one of them.
@@ -43,11 +43,11 @@ pub struct How {
     pub stores: Stores,
 }
 
-impl How {
+impl CodeSpec {
     /// To codes that are read again soon.
     #[must_use]
     pub const fn new(range: CodeRange, rounding: Rounding) -> Self {
-        Self { range, rounding, stores: Stores::Cached }
+        Self { range, rounding, stores: Stores::Temporal }
     }
 }
 
@@ -58,7 +58,7 @@ impl Stores {
     /// For a result of so many bytes.
     #[must_use]
     pub const fn of(bytes: usize) -> Self {
-        if bytes >= Self::LARGE { Self::Past } else { Self::Cached }
+        if bytes >= Self::LARGE { Self::Streaming } else { Self::Temporal }
     }
 }
 
@@ -71,7 +71,7 @@ impl Isa {
         self,
         x: &[T],
         params: Params<'_, T>,
-        how: How,
+        how: CodeSpec,
         codes: &mut [C],
     ) {
         assert!(x.len() == codes.len(), "a code for each element");
@@ -96,7 +96,7 @@ impl Isa {
         self,
         x: &[T],
         params: Params<'_, T>,
-        how: How,
+        how: CodeSpec,
         codes: &mut [C],
         lanes: &mut LaneSums,
     ) {
@@ -108,7 +108,13 @@ impl Isa {
     }
 
     /// As [`scalar::measure`].
-    pub fn measure<T: Real>(self, x: &[T], params: Params<'_, T>, how: How, lanes: &mut LaneSums) {
+    pub fn measure<T: Real>(
+        self,
+        x: &[T],
+        params: Params<'_, T>,
+        how: CodeSpec,
+        lanes: &mut LaneSums,
+    ) {
         if kernels::measure(self, x, params, how, lanes) {
             return;
         }
@@ -153,11 +159,11 @@ impl Isa {
     pub fn squared_error<T: Real>(
         self,
         x: &[T],
-        affine: Affine<T>,
+        affine: QuantParams<T>,
         range: CodeRange,
         rounding: Rounding,
     ) -> f64 {
-        kernels::squared_error(self, x, affine, How::new(range, rounding))
+        kernels::squared_error(self, x, affine, CodeSpec::new(range, rounding))
             .unwrap_or_else(|| self.run(SquaredError { x, affine, range, rounding }))
     }
 
@@ -235,7 +241,7 @@ impl Isa {
 struct Quantize<'a, T, C> {
     x: &'a [T],
     params: Params<'a, T>,
-    how: How,
+    how: CodeSpec,
     codes: &'a mut [C],
 }
 
@@ -250,7 +256,7 @@ impl<T: Real, C: Code> Op for Quantize<'_, T, C> {
 struct Measure<'a, T> {
     x: &'a [T],
     params: Params<'a, T>,
-    how: How,
+    how: CodeSpec,
     lanes: &'a mut LaneSums,
 }
 
@@ -278,7 +284,7 @@ impl<T: Real, C: Code> Op for Dequantize<'_, T, C> {
 
 struct SquaredError<'a, T> {
     x: &'a [T],
-    affine: Affine<T>,
+    affine: QuantParams<T>,
     range: CodeRange,
     rounding: Rounding,
 }

@@ -2,15 +2,15 @@
 //! and says so, which leaves the work to the loops of `scalar`.
 
 use super::super::real::Real;
-use super::super::scalar::{Affine, Code, Extent, Params};
+use super::super::scalar::{Code, Extent, Params, QuantParams};
 use super::super::sums::LaneSums;
-use super::{How, Isa, Stores};
+use super::{CodeSpec, Isa, Stores};
 
 pub(super) fn quantize<T: Real, C: Code>(
     _: Isa,
     _: &[T],
     _: Params<'_, T>,
-    _: How,
+    _: CodeSpec,
     _: &mut [C],
 ) -> bool {
     false
@@ -20,7 +20,7 @@ pub(super) fn encode<T: Real, C: Code>(
     _: Isa,
     _: &[T],
     _: Params<'_, T>,
-    _: How,
+    _: CodeSpec,
     _: &mut [C],
     _: &mut LaneSums,
 ) -> bool {
@@ -31,7 +31,7 @@ pub(super) fn measure<T: Real>(
     _: Isa,
     _: &[T],
     _: Params<'_, T>,
-    _: How,
+    _: CodeSpec,
     _: &mut LaneSums,
 ) -> bool {
     false
@@ -47,7 +47,12 @@ pub(super) fn dequantize<T: Real, C: Code>(
     false
 }
 
-pub(super) fn squared_error<T: Real>(_: Isa, _: &[T], _: Affine<T>, _: How) -> Option<f64> {
+pub(super) fn squared_error<T: Real>(
+    _: Isa,
+    _: &[T],
+    _: QuantParams<T>,
+    _: CodeSpec,
+) -> Option<f64> {
     None
 }
 

@@ -6,8 +6,8 @@ use rayon::prelude::*;
 
 use crate::Buffer;
 
-use super::super::scalar::{Affine, Code, CodeRange, Extent, Params, Rounding};
-use super::super::{How, Isa};
+use super::super::scalar::{Code, CodeRange, Extent, Params, QuantParams, Rounding};
+use super::super::{CodeSpec, Isa};
 use super::Codes;
 use super::shared::{Shared, share};
 use super::tile::{Lanes, STEP, Tile};
@@ -56,9 +56,9 @@ pub struct Dynamic<'a> {
 #[derive(Clone, Copy)]
 pub enum RowParams<'a> {
     /// All rows share them.
-    Same(Affine<f32>),
+    Same(QuantParams<f32>),
     /// Those of each row follow from its extent.
-    Row(&'a (dyn Fn(Extent<f32>) -> Affine<f32> + Sync)),
+    Row(&'a (dyn Fn(Extent<f32>) -> QuantParams<f32> + Sync)),
 }
 
 impl std::fmt::Debug for RowParams<'_> {
@@ -247,10 +247,10 @@ fn quantize<'a, T: Packable>(
 ) -> PackedLhs<'a> {
     let stride = lanes.steps(k) * STEP;
     let mut buffer = Buffer::zeroed(m * stride);
-    let mut affines = vec![Affine { scale: 1.0, zero_point: 0 }; m];
-    let how = How::new(from.range, from.rounding);
+    let mut affines = vec![QuantParams { scale: 1.0, zero_point: 0 }; m];
+    let how = CodeSpec::new(from.range, from.rounding);
     let in_place = lanes.takes_as_they_are(T::SIGNED);
-    let one = |codes: &mut [T], x: &[f32], bytes: &mut [u8], affine: &mut Affine<f32>| {
+    let one = |codes: &mut [T], x: &[f32], bytes: &mut [u8], affine: &mut QuantParams<f32>| {
         *affine = match from.params {
             RowParams::Same(affine) => affine,
             RowParams::Row(affine) => affine(isa.extent(x)),

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use proptest::prelude::*;
 
 use super::super::Isa;
-use super::super::scalar::{Affine, CodeRange, Extent, Rounding};
+use super::super::scalar::{CodeRange, Extent, QuantParams, Rounding};
 use super::tile::Tile;
 use super::*;
 
@@ -180,12 +180,13 @@ fn forms(isa: Isa, (m, k, n): (usize, usize, usize), signed: bool) -> Vec<Vec<u8
     let b = PackedRhs::new(isa, right, &AtomicBool::new(false));
     let range =
         if signed { CodeRange { min: -127, max: 127 } } else { CodeRange { min: 0, max: 255 } };
-    let affine = |extent: Extent<f32>| Affine {
+    let affine = |extent: Extent<f32>| QuantParams {
         scale: ((extent.max - extent.min) / 255.0).max(1e-6),
         zero_point: if signed { 3 } else { 131 },
     };
     let mut made = Vec::new();
-    for params in [RowParams::Row(&affine), RowParams::Same(Affine { scale: 0.03, zero_point: 9 })]
+    for params in
+        [RowParams::Row(&affine), RowParams::Same(QuantParams { scale: 0.03, zero_point: 9 })]
     {
         let dynamic = Dynamic { x: &x, range, rounding: Rounding::DivideEven, params };
         let a = PackedLhs::new(isa, Lhs { m, k, elements: Elements::Real(dynamic) }, true);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::api::error::{Error, Kind, Place};
 use crate::api::layers::documents::LayerDoc;
-use crate::api::layers::{Hosted, Link};
+use crate::api::layers::{ChainMember, LayerHandle};
 use crate::api::name::Name;
 
 use super::chains::{self, Users, at_chain};
@@ -18,7 +18,7 @@ pub(super) const FIRST_VERSION: u64 = 1;
 #[derive(Clone, Debug)]
 pub(super) enum Content {
     /// A layer in memory.
-    Loaded(Arc<Link>),
+    Loaded(Arc<ChainMember>),
     /// A layer whose file is read when it is used.
     OnDisk,
     /// A layer whose file is left alone until it is loaded again.
@@ -88,7 +88,7 @@ pub(super) struct Registry {
 #[derive(Debug)]
 pub(super) enum Found {
     /// Ready to run.
-    Ready(Hosted),
+    Ready(LayerHandle),
     /// A layer must be read first.
     Missing(Name),
 }
@@ -142,7 +142,7 @@ impl Registry {
                 Content::Chain(_) => return Err(not_found(own)),
             }
         }
-        Ok(Found::Ready(Hosted::new(name.clone(), current, links)))
+        Ok(Found::Ready(LayerHandle::new(name.clone(), current, links)))
     }
 
     /// Bytes of what is under a name and of the layers of a chain, were they all in memory.

@@ -44,7 +44,7 @@ fn layer(own: &str, outputs: usize, inputs: usize, bytes: usize) -> Entry {
     let Made::Layer(made) = made else { panic!("no layer") };
     let (definition, layer) = *made;
     let doc = LayerDoc::of_layer(&definition, &layer);
-    let link = Link { name: name(own), version: 1, layer };
+    let link = ChainMember { name: name(own), version: 1, layer };
     let content = Content::Loaded(Arc::new(link));
     Entry { name: name(own), doc: LayerDoc { version: 1, ..doc }, content, bytes, saved: 0 }
 }

@@ -6,7 +6,7 @@ use crate::tensor::{DType, Tensor};
 use quantd_kernels::scalar::CodeRange;
 
 use crate::QuantError;
-use crate::layout::CHUNK;
+use crate::partition::CHUNK;
 
 /// What a caller says of codes beside their type.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -8,11 +8,11 @@ use rayon::prelude::*;
 
 use crate::tensor::{Buffer, DType, Reals, Shape, Tensor};
 use quantd_kernels::real::Real;
-use quantd_kernels::scalar::{Affine, Code};
-use quantd_kernels::table::{Spread, Table};
+use quantd_kernels::scalar::{Code, QuantParams};
+use quantd_kernels::table::{Expanded, Table};
 use quantd_kernels::{Filling, Stores};
 
-use crate::layout::{CHUNK, Layout};
+use crate::partition::{CHUNK, Partition};
 use crate::scheme::Granularity;
 use crate::walk::Walk;
 use crate::{QuantError, Task};
@@ -40,21 +40,21 @@ pub struct Codes<'a> {
 /// # Errors
 /// [`QuantError`] when the parts do not fit one another.
 pub fn dequantize(parts: &Codes<'_>, dtype: DType, task: &Task) -> Result<Tensor, QuantError> {
-    let layout = Layout::new(parts.granularity, parts.codes.shape())?;
-    let zero_points = zero_points(parts, &layout)?;
+    let partition = Partition::new(parts.granularity, parts.codes.shape())?;
+    let zero_points = zero_points(parts, &partition)?;
     parts.stated.check(parts.codes, &zero_points)?;
     if !parts.scale.dtype().is_float() {
         return Err(QuantError::field("scale", "not a floating-point type").cure("send F32 or F64"));
     }
     let buffer = match parts.scale.reals() {
         Reals::F32(scale) => {
-            let table = Table::new(&affines(&scale, &zero_points, &layout)?);
-            let restored = restore::<f32>(parts.codes, &table, &layout, task)?;
+            let table = Table::new(&affines(&scale, &zero_points, &partition)?);
+            let restored = restore::<f32>(parts.codes, &table, &partition, task)?;
             convert(restored, Real::to_f64, f16::from_f32, bf16::from_f32, dtype)
         }
         Reals::F64(scale) => {
-            let table = Table::new(&affines(&scale, &zero_points, &layout)?);
-            let restored = restore::<f64>(parts.codes, &table, &layout, task)?;
+            let table = Table::new(&affines(&scale, &zero_points, &partition)?);
+            let restored = restore::<f64>(parts.codes, &table, &partition, task)?;
             convert(restored, Real::to_f64, f16_from_f64, bf16_from_f64, dtype)
         }
     };
@@ -76,7 +76,7 @@ pub(super) fn working_bytes(
     let computed = if scale == DType::F64 { 8 } else { 4 };
     // A scale in its type, a zero point in three, both as one and as columns with the reciprocal.
     let slice = 4 * computed + 4 * size_of::<i64>();
-    let slices = Layout::new(granularity, shape)?.slices();
+    let slices = Partition::new(granularity, shape)?.slices();
     let elements = if dtype.size() == computed { 0 } else { shape.len() };
     Ok(slices.saturating_mul(slice).saturating_add(elements.saturating_mul(computed)))
 }
@@ -84,15 +84,15 @@ pub(super) fn working_bytes(
 fn restore<T: Real>(
     codes: &Tensor,
     table: &Table<T>,
-    layout: &Layout,
+    partition: &Partition,
     task: &Task,
 ) -> Result<Buffer, QuantError> {
     match codes.dtype() {
-        DType::I8 => Ok(restore_codes::<T, i8>(codes, table, layout, task)),
-        DType::U8 => Ok(restore_codes::<T, u8>(codes, table, layout, task)),
-        DType::I16 => Ok(restore_codes::<T, i16>(codes, table, layout, task)),
-        DType::U16 => Ok(restore_codes::<T, u16>(codes, table, layout, task)),
-        DType::I32 => Ok(restore_codes::<T, i32>(codes, table, layout, task)),
+        DType::I8 => Ok(restore_codes::<T, i8>(codes, table, partition, task)),
+        DType::U8 => Ok(restore_codes::<T, u8>(codes, table, partition, task)),
+        DType::I16 => Ok(restore_codes::<T, i16>(codes, table, partition, task)),
+        DType::U16 => Ok(restore_codes::<T, u16>(codes, table, partition, task)),
+        DType::I32 => Ok(restore_codes::<T, i32>(codes, table, partition, task)),
         DType::F64
         | DType::F32
         | DType::F16
@@ -109,21 +109,21 @@ fn restore<T: Real>(
 fn restore_codes<T: Real, C: Code>(
     codes: &Tensor,
     table: &Table<T>,
-    layout: &Layout,
+    partition: &Partition,
     task: &Task,
 ) -> Buffer {
     let codes = codes.elements::<C>();
     let mut filling = Filling::of::<T>(codes.len());
-    let walk = Walk { isa: task.isa(), layout, table };
+    let walk = Walk { isa: task.isa(), partition, table };
     let stores = Stores::of(filling.len());
     let (parts, written) = filling.parts::<T>(CHUNK);
     codes.par_chunks(CHUNK).zip(parts).enumerate().for_each_init(
-        Spread::default,
+        Expanded::default,
         |spread, (i, (codes, x))| {
             if task.is_cancelled() {
                 return;
             }
-            walk.areas([i * CHUNK, i * CHUNK + codes.len()], spread, |[from, to], params| {
+            walk.spans([i * CHUNK, i * CHUNK + codes.len()], spread, |[from, to], params| {
                 walk.isa.dequantize(&codes[from..to], params, stores, &mut x[from..to]);
             });
             written.whole(x);
@@ -188,9 +188,9 @@ fn f32_to_odd(x: f64) -> f32 {
 fn affines<T: Real>(
     scale: &[T],
     zero_points: &[i32],
-    layout: &Layout,
-) -> Result<Vec<Affine<T>>, QuantError> {
-    let slices = layout.slices();
+    partition: &Partition,
+) -> Result<Vec<QuantParams<T>>, QuantError> {
+    let slices = partition.slices();
     check_count("scale", scale.len(), slices)?;
     if let Some(i) = scale.iter().position(|scale| !(*scale > T::ZERO && scale.is_finite())) {
         let detail = format!("element {i} is not a positive finite number");
@@ -198,21 +198,21 @@ fn affines<T: Real>(
     }
     let pick = |count: usize, slice: usize| if count == 1 { 0 } else { slice };
     Ok((0..slices)
-        .map(|slice| Affine {
+        .map(|slice| QuantParams {
             scale: scale[pick(scale.len(), slice)],
             zero_point: zero_points[pick(zero_points.len(), slice)],
         })
         .collect())
 }
 
-fn zero_points(parts: &Codes<'_>, layout: &Layout) -> Result<Vec<i32>, QuantError> {
+fn zero_points(parts: &Codes<'_>, partition: &Partition) -> Result<Vec<i32>, QuantError> {
     let Some(tensor) = parts.zero_point else {
         return Ok(vec![0]);
     };
     if tensor.dtype().is_float() {
         return Err(QuantError::field("zero_point", "not an integer type"));
     }
-    check_count("zero_point", tensor.shape().len(), layout.slices())?;
+    check_count("zero_point", tensor.shape().len(), partition.slices())?;
     // Exact in f32 for every zero point of 16 bits; of codes of 32 bits anything larger is refused.
     let Reals::F32(reals) = tensor.reals() else {
         return Err(QuantError::field("zero_point", "not an integer type"));

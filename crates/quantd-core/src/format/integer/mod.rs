@@ -7,8 +7,8 @@ mod pack;
 mod quantize;
 mod work;
 
-use crate::layout::Layout;
 use crate::params::{Numerics, Profile};
+use crate::partition::Partition;
 use crate::report::Report;
 use crate::scheme::{NanPolicy, Options, Scheme, scale_dtype};
 use crate::source::Sources;
@@ -63,7 +63,7 @@ impl Format for Integer {
     }
 
     fn plan(&self, scheme: &Scheme, shape: &Shape, dtype: DType) -> Result<Plan, QuantError> {
-        let layout = Layout::new(scheme.granularity, shape)?;
+        let partition = Partition::new(scheme.granularity, shape)?;
         let code = scheme.numerics.code_type().dtype();
         let codes = match scheme.packed {
             true => {
@@ -73,12 +73,12 @@ impl Format for Integer {
             false => (code, shape.dims().to_vec()),
         };
         let part = |name, (dtype, dims)| PartShape { name, dtype, dims };
-        let (elements, slices) = (shape.len(), layout.slices());
+        let (elements, slices) = (shape.len(), partition.slices());
         Ok(Plan {
             parts: vec![
                 part(CODES, codes),
-                part(SCALE, (scale_dtype(dtype), layout.scale_dims().to_vec())),
-                part(ZERO_POINT, (code, layout.scale_dims().to_vec())),
+                part(SCALE, (scale_dtype(dtype), partition.scale_dims().to_vec())),
+                part(ZERO_POINT, (code, partition.scale_dims().to_vec())),
             ],
             slices,
             working_bytes: quantize::working_bytes([elements, slices], dtype, scheme),

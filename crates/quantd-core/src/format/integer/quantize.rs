@@ -7,24 +7,24 @@ use rayon::prelude::*;
 
 use crate::tensor::{DType, Shape, Tensor};
 use quantd_kernels::real::Real;
-use quantd_kernels::scalar::{Affine, Code, Extent};
+use quantd_kernels::scalar::{Code, Extent, QuantParams};
 use quantd_kernels::sums::ErrorSums;
 use quantd_kernels::table::Table;
 
 use super::work::Work;
-use crate::layout::Layout;
 use crate::params::{CodeType, Numerics, Range};
+use crate::partition::Partition;
 use crate::report::{Report, Size};
 use crate::scheme::{Granularity, NanPolicy, RangeMethod, Scheme};
 use crate::source::{Source, Sources};
-use crate::{QuantError, Task, extent, gather, layout, range};
+use crate::{QuantError, Task, extent, gather, partition, range};
 
 /// Codes and parameters of one tensor.
 #[derive(Clone, Debug)]
 pub struct Encoded {
     /// Codes in the shape of the source: I8, U8, I16 or U16.
     pub codes: Tensor,
-    /// Scales, F32 or F64, in the shape of [`Layout::scale_dims`].
+    /// Scales, F32 or F64, in the shape of [`Partition::scale_dims`].
     pub scale: Tensor,
     /// Zero points in the shape of the scales and the type of the codes.
     pub zero_point: Tensor,
@@ -39,7 +39,7 @@ pub(super) struct Prepared<'a, T: Real> {
     pub(super) x: &'a Source<'a, T>,
     dims: &'a [usize],
     granularity: Granularity,
-    pub(super) layout: Layout,
+    pub(super) partition: Partition,
     pub(super) extents: Vec<Extent<T>>,
     pub(super) total: Extent<T>,
     source_bits: usize,
@@ -131,7 +131,7 @@ pub(super) fn working_bytes(
     dtype: DType,
     scheme: &Scheme,
 ) -> usize {
-    const SLICE: usize = size_of::<Extent<f64>>() + 2 * size_of::<Affine<f64>>() + 8;
+    const SLICE: usize = size_of::<Extent<f64>>() + 2 * size_of::<QuantParams<f64>>() + 8;
     let compute = if dtype == DType::F64 { 8 } else { 4 };
     // Elements of other types are gathered as they are, and converted then.
     let converted = if matches!(dtype, DType::F64 | DType::F32) { 0 } else { dtype.size() };
@@ -161,13 +161,13 @@ impl<'a, T: Real> Prepared<'a, T> {
         granularity: Granularity,
         task: &Task,
     ) -> Result<Self, QuantError> {
-        let layout = Layout::new(granularity, tensor.shape())?;
-        let extents = extent::extents(x, &layout, task);
+        let partition = Partition::new(granularity, tensor.shape())?;
+        let extents = extent::extents(x, &partition, task);
         let total =
             extents.par_iter().with_min_len(PART).copied().reduce(Extent::default, Extent::join);
         let source_bits = 8 * tensor.dtype().size();
         let dims = tensor.shape().dims();
-        Ok(Self { x, dims, granularity, layout, extents, total, source_bits })
+        Ok(Self { x, dims, granularity, partition, extents, total, source_bits })
     }
 
     fn quantize(
@@ -204,7 +204,7 @@ impl<'a, T: Real> Prepared<'a, T> {
         };
         let shape = |dims: &[usize]| Shape::new(dims.to_vec()).ok();
         let parts = (|| {
-            let scale_shape = shape(self.layout.scale_dims())?;
+            let scale_shape = shape(self.partition.scale_dims())?;
             Some(Encoded {
                 codes: Tensor::view(dtype, shape(self.dims)?, Arc::new(codes), 0)?,
                 scale: Tensor::from_elements(scale_dtype, scale_shape.clone(), table.scales())?,
@@ -226,7 +226,7 @@ impl<'a, T: Real> Prepared<'a, T> {
     }
 
     fn report(&self, sums: &ErrorSums, scheme: &Scheme) -> Report {
-        let size = self.size(scheme, self.x.len(), self.layout.slices());
+        let size = self.size(scheme, self.x.len(), self.partition.slices());
         Report::new(sums, self.total.nan, self.total.inf, size)
     }
 
@@ -239,7 +239,7 @@ impl<'a, T: Real> Prepared<'a, T> {
     }
 
     /// Scale and zero point of each slice.
-    fn affines(&self, scheme: &Scheme, task: &Task) -> Result<Vec<Affine<T>>, QuantError> {
+    fn affines(&self, scheme: &Scheme, task: &Task) -> Result<Vec<QuantParams<T>>, QuantError> {
         if self.total.nan > 0 && scheme.nan == NanPolicy::Refuse {
             let first = self.x.first_nan().unwrap_or_default();
             return Err(
@@ -266,7 +266,7 @@ impl<'a, T: Real> Prepared<'a, T> {
                 let find = |slice| {
                     numerics.affine(self.range(&scheme.range, (slice, axis), numerics, task))
                 };
-                Ok((0..self.layout.slices()).into_par_iter().map(find).collect())
+                Ok((0..self.partition.slices()).into_par_iter().map(find).collect())
             }
         }
     }
@@ -276,7 +276,7 @@ impl<'a, T: Real> Prepared<'a, T> {
         numerics: &Numerics,
         min: &[f64],
         max: &[f64],
-    ) -> Result<Vec<Affine<T>>, QuantError> {
+    ) -> Result<Vec<QuantParams<T>>, QuantError> {
         self.check_count("min", min.len())?;
         self.check_count("max", max.len())?;
         let affine = |slice| {
@@ -286,7 +286,7 @@ impl<'a, T: Real> Prepared<'a, T> {
             }
             Ok(numerics.affine(Range::around_zero(min, max)))
         };
-        (0..self.layout.slices()).into_par_iter().with_min_len(PART).map(affine).collect()
+        (0..self.partition.slices()).into_par_iter().with_min_len(PART).map(affine).collect()
     }
 
     /// The axis that a softmax runs along in a whole tensor; every other slice is one line of it, also where there is
@@ -294,7 +294,7 @@ impl<'a, T: Real> Prepared<'a, T> {
     fn softmax_axis(&self, method: &RangeMethod) -> Result<Option<usize>, QuantError> {
         match (method, self.granularity, self.dims) {
             (RangeMethod::CrossEntropy { axis }, Granularity::Tensor, &[_, ..]) => {
-                layout::resolve_axis(*axis, self.dims.len()).map(Some)
+                partition::resolve_axis(*axis, self.dims.len()).map(Some)
             }
             _ => Ok(None),
         }
@@ -311,7 +311,7 @@ impl<'a, T: Real> Prepared<'a, T> {
         if task.is_cancelled() {
             return Range::around_zero(extent.min, extent.max);
         }
-        let values = self.x.slice(&self.layout, slice);
+        let values = self.x.slice(&self.partition, slice);
         let (values, line) = match axis {
             Some(axis) => (gather::lines(&values, self.dims, axis), self.dims[axis]),
             None => (Cow::Borrowed(&*values), values.len()),
@@ -324,13 +324,13 @@ impl<'a, T: Real> Prepared<'a, T> {
         numerics: &Numerics,
         scale: &[f64],
         zero_point: &[i32],
-    ) -> Result<Vec<Affine<T>>, QuantError> {
+    ) -> Result<Vec<QuantParams<T>>, QuantError> {
         self.check_count("scale", scale.len())?;
         if !zero_point.is_empty() {
             self.check_count("zero_point", zero_point.len())?;
         }
         let default = if numerics.symmetric { numerics.middle() } else { 0 };
-        (0..self.layout.slices())
+        (0..self.partition.slices())
             .into_par_iter()
             .with_min_len(PART)
             .map(|slice| {
@@ -342,13 +342,13 @@ impl<'a, T: Real> Prepared<'a, T> {
                     ));
                 }
                 let zero_point = zero_point.get(if zero_point.len() == 1 { 0 } else { slice });
-                Ok(Affine { scale, zero_point: zero_point.copied().unwrap_or(default) })
+                Ok(QuantParams { scale, zero_point: zero_point.copied().unwrap_or(default) })
             })
             .collect()
     }
 
     fn check_count(&self, field: &'static str, count: usize) -> Result<(), QuantError> {
-        let slices = self.layout.slices();
+        let slices = self.partition.slices();
         if count == 1 || count == slices {
             return Ok(());
         }

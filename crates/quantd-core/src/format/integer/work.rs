@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use crate::Task;
-use crate::layout::CHUNK;
+use crate::partition::CHUNK;
 use crate::report::Report;
 use crate::scheme::{NanPolicy, Scheme};
 use crate::tensor::Buffer;
@@ -11,20 +11,20 @@ use crate::walk::Walk;
 use quantd_kernels::real::Real;
 use quantd_kernels::scalar::{Code, Params};
 use quantd_kernels::sums::{ErrorSums, LaneSums};
-use quantd_kernels::table::{Spread, Table};
-use quantd_kernels::{Filling, How, Stores};
+use quantd_kernels::table::{Expanded, Table};
+use quantd_kernels::{CodeSpec, Filling, Stores};
 
 use super::quantize::Prepared;
 
 /// What a thread works in.
 struct Rooms<T> {
     elements: Vec<T>,
-    spread: Spread<T>,
+    spread: Expanded<T>,
 }
 
 impl<T: Real> Default for Rooms<T> {
     fn default() -> Self {
-        Self { elements: Vec::new(), spread: Spread::default() }
+        Self { elements: Vec::new(), spread: Expanded::default() }
     }
 }
 
@@ -63,11 +63,11 @@ impl<T: Real> Work<'_, T> {
         &self,
         start: usize,
         (x, codes): (&[T], &mut [C]),
-        spread: &mut Spread<T>,
+        spread: &mut Expanded<T>,
         mut lanes: Option<&mut LaneSums>,
     ) {
         let stores = Stores::of(size_of::<C>() * self.prepared.x.len());
-        let (walk, how) = (self.walk(), How { stores, ..self.how() });
+        let (walk, how) = (self.walk(), CodeSpec { stores, ..self.how() });
         let with_sums = lanes.is_some();
         let visit = |[from, to]: [usize; 2], params: Params<'_, T>| {
             let (x, codes) = (&x[from..to], &mut codes[from..to]);
@@ -83,7 +83,7 @@ impl<T: Real> Work<'_, T> {
         if with_sums {
             walk.pieces([start, start + x.len()], spread, visit);
         } else {
-            walk.areas([start, start + x.len()], spread, visit);
+            walk.spans([start, start + x.len()], spread, visit);
         }
     }
 
@@ -105,10 +105,10 @@ impl<T: Real> Work<'_, T> {
     }
 
     fn walk(&self) -> Walk<'_, T> {
-        Walk { isa: self.task.isa(), layout: &self.prepared.layout, table: self.table }
+        Walk { isa: self.task.isa(), partition: &self.prepared.partition, table: self.table }
     }
 
-    fn how(&self) -> How {
+    fn how(&self) -> CodeSpec {
         self.scheme.numerics.how()
     }
 
@@ -126,9 +126,9 @@ impl<T: Real> Work<'_, T> {
         (0..self.table.len())
             .into_par_iter()
             .map_init(Vec::new, |elements, slice| {
-                let Prepared { x, layout, .. } = self.prepared;
+                let Prepared { x, partition, .. } = self.prepared;
                 let (pieces, params) =
-                    (layout.pieces(slice), Params::Same(self.table.affine(slice)));
+                    (partition.runs(slice), Params::Same(self.table.affine(slice)));
                 let mut lanes = LaneSums::default();
                 if pieces.count == 1 {
                     for at in (0..pieces.len).step_by(CHUNK) {
@@ -137,7 +137,7 @@ impl<T: Real> Work<'_, T> {
                         isa.measure(x, params, how, &mut lanes);
                     }
                 } else {
-                    isa.measure(&x.slice(layout, slice), params, how, &mut lanes);
+                    isa.measure(&x.slice(partition, slice), params, how, &mut lanes);
                 }
                 let extent = self.prepared.extents[slice];
                 let size = self.prepared.size(self.scheme, pieces.elements(), 1);

@@ -43,7 +43,7 @@ use crate::Task;
 use crate::params::{Numerics, Range};
 use quantd_kernels::moments::{BINS, Bins, Moments, Tally, UNIT, UNITS};
 use quantd_kernels::real::Real;
-use quantd_kernels::scalar::{Affine, CodeRange};
+use quantd_kernels::scalar::{CodeRange, QuantParams};
 
 /// Shorter slices are searched through sooner than summed up.
 pub(super) const LEAST: usize = 1 << 18;
@@ -211,7 +211,7 @@ impl Summary {
     }
 
     /// Bounds that look at each code.
-    pub(super) fn fine<T: Real>(&self, affine: Affine<T>, codes: CodeRange) -> Bounds {
+    pub(super) fn fine<T: Real>(&self, affine: QuantParams<T>, codes: CodeRange) -> Bounds {
         if !self.is_usual(affine, codes) {
             return Bounds::UNKNOWN;
         }
@@ -245,7 +245,7 @@ impl Summary {
     }
 
     /// Bounds that only look at what is cut off.
-    pub(super) fn coarse<T: Real>(&self, affine: Affine<T>, codes: CodeRange) -> Bounds {
+    pub(super) fn coarse<T: Real>(&self, affine: QuantParams<T>, codes: CodeRange) -> Bounds {
         if !self.is_usual(affine, codes) {
             return Bounds::UNKNOWN;
         }
@@ -280,7 +280,7 @@ impl Summary {
 
     /// Whether the bounds hold: neither values nor the reciprocal of the scale
     /// are subnormal or infinite.
-    fn is_usual<T: Real>(&self, affine: Affine<T>, codes: CodeRange) -> bool {
+    fn is_usual<T: Real>(&self, affine: QuantParams<T>, codes: CodeRange) -> bool {
         let least = T::TINY / T::EPSILON;
         let is_normal = affine.scale > least && T::ONE / affine.scale > least;
         is_normal && [codes.min, codes.max].iter().all(|&code| self.value(affine, code).is_finite())
@@ -288,7 +288,7 @@ impl Summary {
 
     /// What a code is restored as: rounded by the type of the elements, exact in f64
     /// but for the scale.
-    fn value<T: Real>(&self, affine: Affine<T>, code: i32) -> f64 {
+    fn value<T: Real>(&self, affine: QuantParams<T>, code: i32) -> f64 {
         (T::from_i32(code - affine.zero_point) * affine.scale).to_f64() * self.scale
     }
 
@@ -300,7 +300,7 @@ impl Summary {
     /// a relative error of at most half an epsilon each, and the values on both
     /// sides of m have such an error too: 3/2 |m| + 1/2 |code + 1/2| + 1/2 epsilons
     /// of a step. y is off by half a unit and half an epsilon of itself.
-    fn reach<T: Real>(&self, affine: Affine<T>, code: i32, middle: f64, step: f64) -> f64 {
+    fn reach<T: Real>(&self, affine: QuantParams<T>, code: i32, middle: f64, step: f64) -> f64 {
         let code = f64::from(code) + 0.5;
         let steps = (code - f64::from(affine.zero_point)).abs() + code.abs() + 1.0;
         let epsilon = T::EPSILON.to_f64();

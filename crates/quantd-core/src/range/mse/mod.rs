@@ -20,7 +20,7 @@ use crate::Task;
 use crate::params::{Numerics, Range};
 use quantd_kernels::Isa;
 use quantd_kernels::real::Real;
-use quantd_kernels::scalar::Affine;
+use quantd_kernels::scalar::QuantParams;
 
 use super::BLOCK;
 use super::grid::Grid;
@@ -71,7 +71,7 @@ pub(crate) fn unit<T: Real>(whole: Range<T>) -> Option<T> {
 }
 
 /// The error of a candidate on some elements.
-fn error<T: Real>(isa: Isa, x: &[T], affine: Affine<T>, numerics: &Numerics) -> f64 {
+fn error<T: Real>(isa: Isa, x: &[T], affine: QuantParams<T>, numerics: &Numerics) -> f64 {
     isa.squared_error(x, affine, numerics.code_range(), numerics.rounding())
 }
 

@@ -12,7 +12,7 @@ fn ties_of_many_scales() {
         let scale = f32::from_bits((bits & 0x7f_ffff) | (97 + bits % 61) << 23);
         let x: Vec<f32> = (-400..400).flat_map(|k| neighbours((k as f32 + 0.5) * scale)).collect();
         let zero_point = round % 128;
-        let affine = Affine { scale, zero_point };
+        let affine = QuantParams { scale, zero_point };
         for rounding in ROUNDINGS {
             check::<f32, i8>(
                 &x,
@@ -35,7 +35,7 @@ fn errors_that_are_not_exact() {
     }
     for zero_point in [0, 3, 126, 127] {
         for rounding in ROUNDINGS {
-            let params = Params::Same(Affine { scale, zero_point });
+            let params = Params::Same(QuantParams { scale, zero_point });
             check::<f32, i8>(&x, params, (CodeRange { min: -128, max: 127 }, rounding));
             check::<f32, u8>(&x, params, (CodeRange { min: 0, max: 255 }, rounding));
         }
@@ -51,7 +51,7 @@ fn groups_that_end_at_a_tie() {
             let largest = |x: &[f32]| x.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
             let scale = |x| largest(x) / (max as f32 + 0.5);
             let affines: Vec<_> =
-                x.chunks(size).map(|x| Affine { scale: scale(x), zero_point: 0 }).collect();
+                x.chunks(size).map(|x| QuantParams { scale: scale(x), zero_point: 0 }).collect();
             let table = Table::new(&affines);
             let slices = table.columns(0..table.len());
             for rounding in ROUNDINGS {
@@ -68,7 +68,7 @@ fn numbers_of_every_kind() {
     let x: Vec<f32> = (0..=u32::MAX).step_by(65_521).map(f32::from_bits).collect();
     for scale in [1.0, 0.037, 1e-12, 3e20] {
         for rounding in ROUNDINGS {
-            let params = Params::Same(Affine { scale, zero_point: 3 });
+            let params = Params::Same(QuantParams { scale, zero_point: 3 });
             check::<f32, i8>(&x, params, (CodeRange { min: -127, max: 127 }, rounding));
             check::<f32, u8>(&x, params, (CodeRange { min: 0, max: 255 }, rounding));
         }
@@ -84,7 +84,7 @@ fn blocks_of_every_kind_in_any_order() {
         bits = bits.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         bits >> 8
     };
-    let affine = Affine { scale: 0.037, zero_point: 7 };
+    let affine = QuantParams { scale: 0.037, zero_point: 7 };
     let mut x = Vec::new();
     for _ in 0..300 {
         let kind = next() % 6;
@@ -125,9 +125,9 @@ fn rows_beside_the_widths_of_tiles() {
     let widths = narrow.into_iter().chain([1040, 1088, 2100, 2112]);
     for (round, row) in widths.enumerate() {
         for common in [true, false] {
-            let affines: Vec<Affine<f32>> = (0..)
+            let affines: Vec<QuantParams<f32>> = (0..)
                 .take(row)
-                .map(|i| Affine {
+                .map(|i| QuantParams {
                     scale: 0.01 + (i % 37) as f32 * 0.003,
                     zero_point: if common { 7 } else { i % 90 },
                 })

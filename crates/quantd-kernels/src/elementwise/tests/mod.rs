@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::Buffer;
 use crate::sums::ErrorSums;
-use crate::table::{Groups, Span, Spread, TILE, Table};
+use crate::table::{Expanded, Groups, Span, TILE, Table};
 
 const ROUNDINGS: [Rounding; 4] = [
     Rounding::DivideEven,
@@ -33,7 +33,7 @@ fn check<T: Real, C: Code + PartialEq + std::fmt::Debug>(
     params: Params<'_, T>,
     (range, rounding): (CodeRange, Rounding),
 ) {
-    let how = How::new(range, rounding);
+    let how = CodeSpec::new(range, rounding);
     let mut expect = vec![C::from_code(1); x.len()];
     scalar::quantize(x, params, range, rounding, &mut expect);
     let mut expect_lanes = LaneSums::default();
@@ -43,14 +43,15 @@ fn check<T: Real, C: Code + PartialEq + std::fmt::Debug>(
     for isa in Isa::available() {
         let name = isa.name();
         // At the beginning of a cache line, and beside it.
-        for (stores, at) in [(Stores::Cached, 0), (Stores::Past, 0), (Stores::Past, 1)] {
+        for (stores, at) in [(Stores::Temporal, 0), (Stores::Streaming, 0), (Stores::Streaming, 1)]
+        {
             let mut buffer = Buffer::zeroed((at + x.len()) * size_of::<C>());
             let codes = &mut buffer.elements_mut::<C>()[at..];
-            isa.quantize(x, params, How { stores, ..how }, codes);
+            isa.quantize(x, params, CodeSpec { stores, ..how }, codes);
             assert!(codes == expect, "{name} {stores:?} {how:?} {params:?} {x:?}");
             codes.fill(C::from_code(1));
             let mut lanes = LaneSums::default();
-            isa.encode(x, params, How { stores, ..how }, codes, &mut lanes);
+            isa.encode(x, params, CodeSpec { stores, ..how }, codes, &mut lanes);
             assert!(codes == expect, "{name} {stores:?} {how:?} {params:?} {x:?}");
             assert_eq!(total(&lanes), total(&expect_lanes), "{name} {how:?} {params:?} {x:?}");
             let mut buffer = Buffer::zeroed((at + x.len()) * size_of::<T>());
@@ -111,16 +112,16 @@ fn any_scale() -> impl Strategy<Value = f32> {
 }
 
 /// Such as kernels take; with `common`, of the zero point of all.
-fn tamed(Affine { scale, zero_point }: Affine<f32>, common: bool) -> Affine<f32> {
+fn tamed(QuantParams { scale, zero_point }: QuantParams<f32>, common: bool) -> QuantParams<f32> {
     let zero_point = if common { 5 } else { zero_point % 128 };
-    Affine { scale: scale.clamp(1e-30, 1e30), zero_point }
+    QuantParams { scale: scale.clamp(1e-30, 1e30), zero_point }
 }
 
-fn any_affine() -> impl Strategy<Value = Affine<f32>> {
+fn any_affine() -> impl Strategy<Value = QuantParams<f32>> {
     let zero_point = prop_oneof![
         4 => -128..=255_i32, 2 => Just(0), 1 => Just(128), 1 => -70_000..70_000_i32,
     ];
-    (any_scale(), zero_point).prop_map(|(scale, zero_point)| Affine { scale, zero_point })
+    (any_scale(), zero_point).prop_map(|(scale, zero_point)| QuantParams { scale, zero_point })
 }
 
 /// Elements at, beside and between the ties of `scale`, and some odd ones.
@@ -154,7 +155,7 @@ proptest! {
         let x = &x[cut.min(x.len())..];
         check_all(x, Params::Same(affine));
         let x: Vec<f64> = x.iter().map(|&x| f64::from(x)).collect();
-        let affine = Affine { scale: f64::from(affine.scale), zero_point: affine.zero_point };
+        let affine = QuantParams { scale: f64::from(affine.scale), zero_point: affine.zero_point };
         check_all(&x, Params::Same(affine));
     }
 
@@ -166,11 +167,11 @@ proptest! {
         cut in 0..17_usize,
     ) {
         let x: Vec<f32> = columns.iter().map(|(_, x)| x[0]).collect();
-        let affines: Vec<Affine<f32>> = columns
+        let affines: Vec<QuantParams<f32>> = columns
             .iter()
             .map(|&(affine, _)| {
                 if !tame { return affine; }
-                Affine { scale: affine.scale.clamp(1e-30, 1e30), zero_point: affine.zero_point % 128 }
+                QuantParams { scale: affine.scale.clamp(1e-30, 1e30), zero_point: affine.zero_point % 128 }
             })
             .collect();
         let table = Table::new(&affines);
@@ -189,11 +190,11 @@ proptest! {
         // Whole vectors in half of the cases.
         let row = columns.len();
         let row = if whole && row >= 16 { row - row % 16 } else { row };
-        let affines: Vec<Affine<f32>> = columns[..row]
+        let affines: Vec<QuantParams<f32>> = columns[..row]
             .iter()
             .map(|&(affine, _)| {
                 if !tame { return affine; }
-                Affine { scale: affine.scale.clamp(1e-30, 1e30), zero_point: affine.zero_point % 128 }
+                QuantParams { scale: affine.scale.clamp(1e-30, 1e30), zero_point: affine.zero_point % 128 }
             })
             .collect();
         let x: Vec<f32> = (0..len.min(6 * row)).map(|i| columns[i % row].1[i / row]).collect();
@@ -204,7 +205,7 @@ proptest! {
         }
         check_all(&x, params);
         let x: Vec<f64> = x.into_iter().map(f64::from).collect();
-        let wide = |&Affine { scale, zero_point }| Affine { scale: f64::from(scale), zero_point };
+        let wide = |&QuantParams { scale, zero_point }| QuantParams { scale: f64::from(scale), zero_point };
         let table = Table::new(&affines.iter().map(wide).collect::<Vec<_>>());
         check_all(&x, Params::Each(table.columns(0..row)));
     }
@@ -220,7 +221,7 @@ proptest! {
         cut in 0..300_usize,
         common in any::<bool>(),
     ) {
-        let affines: Vec<Affine<f32>> =
+        let affines: Vec<QuantParams<f32>> =
             slices.iter().map(|&(affine, _)| if tame { tamed(affine, common) } else { affine }).collect();
         let x: Vec<f32> = slices
             .iter()
@@ -248,7 +249,7 @@ proptest! {
         (tame, common) in (any::<bool>(), any::<bool>()),
         (cut, rounds) in (0..300_usize, 1..4_usize),
     ) {
-        let affines: Vec<Affine<f32>> =
+        let affines: Vec<QuantParams<f32>> =
             slices.iter().map(|&(affine, _)| if tame { tamed(affine, common) } else { affine }).collect();
         let count = affines.len();
         let len = if count < 60 { rounds * size * count + cut } else { size * count + cut };
@@ -279,10 +280,10 @@ proptest! {
     fn spreading_gives_each_element_its_slice(
         sizes in prop::collection::vec((1..40_usize, 0..9_usize, 1..200_usize), 1..20),
     ) {
-        let affines: Vec<_> = (0..300).map(|i| Affine { scale: i as f32 + 0.5, zero_point: i }).collect();
+        let affines: Vec<_> = (0..300).map(|i| QuantParams { scale: i as f32 + 0.5, zero_point: i }).collect();
         let table = Table::new(&affines);
         for isa in Isa::available() {
-            let mut spread = Spread::default();
+            let mut spread = Expanded::default();
             let mut expect = Vec::new();
             for (i, &(size, offset, len)) in sizes.iter().enumerate() {
                 let span = Span { len, slice: i, offset: offset % size, size };

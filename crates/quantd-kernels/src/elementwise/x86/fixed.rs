@@ -79,7 +79,7 @@ impl Bytes<'_> {
             let lane = lanes.trailing_zeros() as usize;
             lanes &= lanes - 1;
             for i in (lane..codes.len()).step_by(LANES) {
-                let How { range, rounding, .. } = self.how;
+                let CodeSpec { range, rounding, .. } = self.how;
                 let params = Params::Same(self.params.affine(at + i));
                 let (x, code) = (&[self.x[at + i]], slice::from_mut(&mut codes[i]));
                 scalar::quantize(x, params, range, rounding, code);

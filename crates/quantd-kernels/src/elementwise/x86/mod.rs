@@ -41,10 +41,10 @@ use bytemuck::{Pod, cast_slice, cast_slice_mut};
 
 use super::super::isa::Level;
 use super::super::real::Real;
-use super::super::scalar::{self, Affine, Code, Extent, Params};
+use super::super::scalar::{self, Code, Extent, Params, QuantParams};
 use super::super::sums::{LANES, LaneSums};
 use super::super::table::{Columns, Facts, Groups};
-use super::{How, Isa, Stores};
+use super::{CodeSpec, Isa, Stores};
 
 mod avx2;
 mod avx512;
@@ -72,12 +72,12 @@ const GROUPS: u8 = 2;
 struct Bytes<'a> {
     x: &'a [f32],
     params: Params<'a, f32>,
-    how: How,
+    how: CodeSpec,
 }
 
 impl<'a> Bytes<'a> {
     /// `None` where the kernels do not do.
-    fn new<T: Real>(x: &'a [T], params: Params<'a, T>, how: How) -> Option<Self> {
+    fn new<T: Real>(x: &'a [T], params: Params<'a, T>, how: CodeSpec) -> Option<Self> {
         let (x, range) = (same(x)?, how.range);
         let params = vectors(params)?;
         let facts = params.facts();
@@ -123,14 +123,14 @@ impl<'a> Bytes<'a> {
 
     /// As [`scalar::squared_error`], of elements with common parameters.
     #[inline(always)]
-    fn squared_error(&self, affine: Affine<f32>) -> f64 {
+    fn squared_error(&self, affine: QuantParams<f32>) -> f64 {
         scalar::squared_error(self.x, affine, self.how.range, self.how.rounding)
     }
 
     /// As [`scalar::add_squared_errors`], of the same.
     #[inline(always)]
-    fn add_squared_errors(&self, affine: Affine<f32>, lanes: &mut [f64; LANES]) {
-        let How { range, rounding, .. } = self.how;
+    fn add_squared_errors(&self, affine: QuantParams<f32>, lanes: &mut [f64; LANES]) {
+        let CodeSpec { range, rounding, .. } = self.how;
         scalar::add_squared_errors(self.x, affine, range, rounding, lanes);
     }
 
@@ -150,7 +150,7 @@ fn vectors<T: Real>(params: Params<'_, T>) -> Option<Params<'_, f32>> {
     match params {
         Params::Same(affine) => {
             let scale = *same::<T, f32>(&[affine.scale])?.first()?;
-            Some(Params::Same(Affine { scale, zero_point: affine.zero_point }))
+            Some(Params::Same(QuantParams { scale, zero_point: affine.zero_point }))
         }
         Params::Each(columns) if columns.len() > 0 => Some(Params::Each(columns.of_f32()?)),
         Params::Groups(Groups { slices, offset, size })
@@ -220,7 +220,7 @@ pub(super) fn quantize<T: Real, C: Code>(
     isa: Isa,
     x: &[T],
     params: Params<'_, T>,
-    how: How,
+    how: CodeSpec,
     codes: &mut [C],
 ) -> bool {
     let (Some(work), Some(codes)) = (Bytes::new(x, params, how), bytes(codes)) else {
@@ -245,7 +245,7 @@ pub(super) fn encode<T: Real, C: Code>(
     isa: Isa,
     x: &[T],
     params: Params<'_, T>,
-    how: How,
+    how: CodeSpec,
     codes: &mut [C],
     lanes: &mut LaneSums,
 ) -> bool {
@@ -260,7 +260,7 @@ pub(super) fn measure<T: Real>(
     isa: Isa,
     x: &[T],
     params: Params<'_, T>,
-    how: How,
+    how: CodeSpec,
     lanes: &mut LaneSums,
 ) -> bool {
     Bytes::new(x, params, how).is_some_and(|work| with_sums(isa, &work, None, lanes))
@@ -337,8 +337,8 @@ fn restore<T: Real, const SIGNED: bool>(
 pub(super) fn squared_error<T: Real>(
     isa: Isa,
     x: &[T],
-    affine: Affine<T>,
-    how: How,
+    affine: QuantParams<T>,
+    how: CodeSpec,
 ) -> Option<f64> {
     let work = Bytes::new(x, Params::Same(affine), how)?;
     match isa.level() {

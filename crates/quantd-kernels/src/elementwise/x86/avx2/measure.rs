@@ -12,7 +12,7 @@
 
 use std::arch::x86_64::*;
 
-use super::super::super::How;
+use super::super::super::CodeSpec;
 use super::super::sums::{Restored, Sums, add_clipped};
 use super::codes::{Constants, Grid, constants, goes_past, grid, pack, quantize_slowly, store};
 use super::*;
@@ -97,7 +97,7 @@ fn encode_from<const FORM: u8, const COMMON: bool>(
 /// the errors are exact then.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn settle(grid: &mut Grid, x: &[f32], how: How, constants: &Constants) -> bool {
+fn settle(grid: &mut Grid, x: &[f32], how: CodeSpec, constants: &Constants) -> bool {
     let end = |code: i32| _mm256_set1_ps(code as f32);
     let ends = [end(how.range.min - 1), end(how.range.max + 1)];
     let mut inexact = _mm256_setzero_ps();

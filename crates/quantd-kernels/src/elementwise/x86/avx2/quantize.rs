@@ -21,7 +21,7 @@
 use super::super::fixed::{ALL_SIGNED, ALL_UNSIGNED, Codes, NEAR, SOME, UNIT};
 use super::codes::{goes_past, quantize_slowly, store};
 use super::*;
-use crate::scalar::Affine;
+use crate::scalar::QuantParams;
 use crate::table::Groups;
 
 /// What makes fixed point of 8 elements.
@@ -162,7 +162,7 @@ fn quantize_to<const KIND: u8>(work: &Bytes<'_>, how: Codes, codes: &mut [u8]) {
 fn in_slice<const KIND: u8>(
     work: &Bytes<'_>,
     ends: &Ends,
-    affine: Affine<f32>,
+    affine: QuantParams<f32>,
     codes: &mut [u8],
 ) -> usize {
     let fixed = ends.slice(1.0 / affine.scale, affine.zero_point);

@@ -12,7 +12,7 @@ use std::arch::x86_64::*;
 
 use super::codes::{Grid, constants, grid};
 use super::*;
-use crate::scalar::Affine;
+use crate::scalar::QuantParams;
 use crate::sums::LANES;
 
 /// As [`scalar::squared_error`](crate::scalar::squared_error), in its sixteen lanes.
@@ -91,7 +91,7 @@ fn spill(lanes: [__m256d; LANES / 4]) -> [f64; LANES] {
 #[target_feature(enable = "avx2,fma,f16c")]
 fn add_slowly(
     work: &Bytes<'_>,
-    affine: Affine<f32>,
+    affine: QuantParams<f32>,
     lanes: [__m256d; LANES / 4],
 ) -> [__m256d; LANES / 4] {
     let mut spilled = spill(lanes);

@@ -28,7 +28,7 @@ pub(super) unsafe fn store(codes: &mut [u8], at: usize, bytes: __m512i, past: bo
 
 /// Whether what is written from there on may go past the caches, block by block.
 pub(super) fn goes_past(work: &Bytes<'_>, codes: &[u8]) -> bool {
-    work.how.stores == Stores::Past && codes.as_ptr().addr().is_multiple_of(BLOCK)
+    work.how.stores == Stores::Streaming && codes.as_ptr().addr().is_multiple_of(BLOCK)
 }
 
 #[inline(never)]

@@ -37,7 +37,7 @@ use super::super::super::Stores;
 use super::super::fixed::{ALL_SIGNED, ALL_UNSIGNED, Codes, NEAR, SOME, UNIT};
 use super::codes::{goes_past, quantize_slowly, store};
 use super::*;
-use crate::scalar::Affine;
+use crate::scalar::QuantParams;
 use crate::table::Groups;
 
 /// What makes fixed point of 16 elements.
@@ -204,7 +204,7 @@ fn quantize_to<const KIND: u8>(work: &Bytes<'_>, how: Codes, codes: &mut [u8]) {
 fn in_slice<const KIND: u8>(
     work: &Bytes<'_>,
     ends: &Ends,
-    affine: Affine<f32>,
+    affine: QuantParams<f32>,
     codes: &mut [u8],
 ) -> usize {
     let fixed = Fixed {
@@ -320,7 +320,7 @@ fn in_columns<const KIND: u8, const COMMON: bool>(
         return 0;
     }
     ends.past &= row.is_multiple_of(BLOCK);
-    let cached = work.how.stores == Stores::Cached;
+    let cached = work.how.stores == Stores::Temporal;
     if !cached && row <= if COMMON { NARROW } else { NARROW / 2 } {
         let whole = codes.len() - codes.len() % row;
         for at in (0..whole).step_by(row) {

@@ -32,7 +32,7 @@ pub(in super::super) fn dequantize<const SIGNED: bool>(
     stores: Stores,
     x: &mut [f32],
 ) {
-    let past = stores == Stores::Past && x.as_ptr().addr().is_multiple_of(ALIGN);
+    let past = stores == Stores::Streaming && x.as_ptr().addr().is_multiple_of(ALIGN);
     let whole = match (params, past) {
         (Params::Each(columns), past) => in_columns::<SIGNED>(codes, columns, past, x),
         (_, true) => in_slices::<SIGNED, true>(codes, params, x),

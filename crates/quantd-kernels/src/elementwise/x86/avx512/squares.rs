@@ -11,7 +11,7 @@
 use std::arch::x86_64::*;
 
 use super::*;
-use crate::scalar::{Affine, CodeRange};
+use crate::scalar::{CodeRange, QuantParams};
 use crate::sums::LANES;
 
 /// As [`scalar::squared_error`](crate::scalar::squared_error), in its sixteen lanes.
@@ -156,7 +156,7 @@ fn spill(lanes: [__m512d; LANES / 8]) -> [f64; LANES] {
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
 fn add_slowly(
     work: &Bytes<'_>,
-    affine: Affine<f32>,
+    affine: QuantParams<f32>,
     lanes: [__m512d; LANES / 8],
 ) -> [__m512d; LANES / 8] {
     let mut spilled = spill(lanes);

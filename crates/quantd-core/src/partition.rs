@@ -14,7 +14,7 @@ use super::scheme::Granularity;
 
 /// Geometry of a granularity over one shape.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Layout {
+pub struct Partition {
     kind: Kind,
     len: usize,
     scale_dims: Vec<usize>,
@@ -34,7 +34,7 @@ enum Kind {
 /// The elements of one slice: `count` pieces of `len` consecutive elements,
 /// `stride` apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pieces {
+pub struct Runs {
     /// Index of the first element.
     pub start: usize,
     /// Elements of a piece.
@@ -47,9 +47,9 @@ pub struct Pieces {
 
 /// Consecutive slices, and where their elements lie: `count` pieces of `len`
 /// consecutive elements, `stride` apart; element `i` of a piece belongs to
-/// slice `i / size` of the band.
+/// slice `i / size` of the tile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Band {
+pub struct Tile {
     /// Index of the first element.
     pub start: usize,
     /// Elements of a piece.
@@ -62,7 +62,7 @@ pub struct Band {
     pub size: usize,
 }
 
-impl Pieces {
+impl Runs {
     /// Number of elements.
     #[must_use]
     pub const fn elements(&self) -> usize {
@@ -75,7 +75,7 @@ impl Pieces {
     }
 }
 
-impl Layout {
+impl Partition {
     /// Lays `granularity` over `shape`.
     ///
     /// # Errors
@@ -208,7 +208,7 @@ impl Layout {
         }
     }
 
-    /// Slices of a [`band`](Self::band), not 0; the last band may have fewer.
+    /// Slices of a [`tile`](Self::tile), not 0; the last tile may have fewer.
     #[must_use]
     pub fn slices_per_band(&self) -> usize {
         let slices = match self.kind {
@@ -225,46 +225,46 @@ impl Layout {
         slices.max(1)
     }
 
-    /// Band `i` of those that have all slices in their order.
+    /// Tile `i` of those that have all slices in their order.
     #[must_use]
-    pub fn band(&self, i: usize) -> Band {
+    pub fn tile(&self, i: usize) -> Tile {
         let slices = self.slices_per_band();
         match self.kind {
             Kind::Channel { outer, axis, inner } => {
                 let first = i * slices;
                 let len = slices.min(axis - first) * inner;
-                Band { start: first * inner, len, stride: axis * inner, count: outer, size: inner }
+                Tile { start: first * inner, len, stride: axis * inner, count: outer, size: inner }
             }
             Kind::Group { axis, inner: 1, size, .. } if axis % size == 0 => {
                 let start = i * slices * size;
                 let len = (slices * size).min(self.len - start);
-                Band { start, len, stride: len, count: 1, size }
+                Tile { start, len, stride: len, count: 1, size }
             }
             Kind::Group { axis, inner: 1, size, .. } => {
-                Band { start: i * axis, len: axis, stride: axis, count: 1, size }
+                Tile { start: i * axis, len: axis, stride: axis, count: 1, size }
             }
             Kind::Group { axis, inner, size, .. } => {
                 let groups = axis.div_ceil(size);
                 let first = i % groups * size;
                 let start = (i / groups * axis + first) * inner;
-                Band { start, len: inner, stride: inner, count: size.min(axis - first), size: 1 }
+                Tile { start, len: inner, stride: inner, count: size.min(axis - first), size: 1 }
             }
             Kind::Block { rows, columns, tile, .. } => {
                 let down = rows.div_ceil(tile[0]);
                 let first = i % down * tile[0];
                 let start = (i / down * rows + first) * columns;
                 let count = tile[0].min(rows - first);
-                Band { start, len: columns, stride: columns, count, size: tile[1] }
+                Tile { start, len: columns, stride: columns, count, size: tile[1] }
             }
         }
     }
 
     /// The elements of slice `slice`, in memory order.
     #[must_use]
-    pub fn pieces(&self, slice: usize) -> Pieces {
+    pub fn runs(&self, slice: usize) -> Runs {
         match self.kind {
             Kind::Channel { outer, axis, inner } => {
-                Pieces { start: slice * inner, len: inner, stride: axis * inner, count: outer }
+                Runs { start: slice * inner, len: inner, stride: axis * inner, count: outer }
                     .joined()
             }
             Kind::Group { axis, inner, size, .. } => {
@@ -272,13 +272,13 @@ impl Layout {
                 let groups = axis.div_ceil(size);
                 let first = group % groups * size;
                 let start = (group / groups * axis + first) * inner + i;
-                Pieces { start, len: 1, stride: inner, count: size.min(axis - first) }.joined()
+                Runs { start, len: 1, stride: inner, count: size.min(axis - first) }.joined()
             }
             Kind::Block { rows, columns, tile, .. } => {
                 let [down, across] = [rows.div_ceil(tile[0]), columns.div_ceil(tile[1])];
                 let (tile_row, tile_column) = (slice / across, slice % across);
                 let (row, column) = (tile_row % down * tile[0], tile_column * tile[1]);
-                Pieces {
+                Runs {
                     start: (tile_row / down * rows + row) * columns + column,
                     len: tile[1].min(columns - column),
                     stride: columns,
@@ -296,10 +296,10 @@ impl Layout {
 /// they depend on neither threads nor granularity.
 pub const CHUNK: usize = 1 << 15;
 
-/// Elements of a piece of a band that is worth going to memory for.
+/// Elements of a piece of a tile that is worth going to memory for.
 const PIECE: usize = 1 << 12;
 
-impl Pieces {
+impl Runs {
     /// One piece where the pieces touch.
     fn joined(self) -> Self {
         if self.len == self.stride || self.count == 1 {
@@ -345,7 +345,7 @@ mod tests {
     /// For every element the slice, by runs and by pieces, against the definition.
     fn check(granularity: Granularity, dims: &[usize], define: impl Fn(&[usize]) -> usize) {
         let shape = Shape::new(dims.to_vec()).unwrap();
-        let layout = Layout::new(granularity, &shape).unwrap();
+        let partition = Partition::new(granularity, &shape).unwrap();
         let mut expect = Vec::new();
         for mut i in 0..shape.len() {
             let mut index = vec![0; dims.len()];
@@ -358,7 +358,7 @@ mod tests {
         for start in [0, 1, 2, 3, 7, shape.len() / 2] {
             let mut by_spans = expect[..start.min(shape.len())].to_vec();
             while by_spans.len() < shape.len() {
-                let span = layout.span(by_spans.len());
+                let span = partition.span(by_spans.len());
                 assert!(span.len > 0 && span.offset < span.size, "{granularity:?} {dims:?}");
                 by_spans.extend((0..span.len).map(|i| span.slice + (span.offset + i) / span.size));
             }
@@ -366,7 +366,7 @@ mod tests {
             let mut by_rows = expect[..start.min(shape.len())].to_vec();
             while by_rows.len() < shape.len() {
                 let at = by_rows.len();
-                let (span, rows) = (layout.span(at), layout.rows(at).max(1));
+                let (span, rows) = (partition.span(at), partition.rows(at).max(1));
                 for i in 0..rows * span.len {
                     by_rows.push(span.slice + (span.offset + i % span.len) / span.size);
                 }
@@ -374,10 +374,10 @@ mod tests {
             assert_eq!(by_rows, expect, "{granularity:?} {dims:?}");
         }
         let mut by_bands = vec![usize::MAX; shape.len()];
-        let slices = layout.slices_per_band();
-        let bands = if shape.is_empty() { 0 } else { layout.slices().div_ceil(slices) };
+        let slices = partition.slices_per_band();
+        let bands = if shape.is_empty() { 0 } else { partition.slices().div_ceil(slices) };
         for i in 0..bands {
-            let Band { start, len, stride, count, size } = layout.band(i);
+            let Tile { start, len, stride, count, size } = partition.tile(i);
             for (k, j) in (0..count).flat_map(|k| (0..len).map(move |j| (k, j))) {
                 assert!(j / size < slices, "{granularity:?} {dims:?}");
                 by_bands[start + k * stride + j] = i * slices + j / size;
@@ -385,14 +385,14 @@ mod tests {
         }
         assert_eq!(by_bands, expect, "{granularity:?} {dims:?}");
         let mut by_pieces = vec![usize::MAX; shape.len()];
-        for slice in 0..layout.slices() {
-            let pieces = layout.pieces(slice);
+        for slice in 0..partition.slices() {
+            let pieces = partition.runs(slice);
             for start in pieces.starts() {
                 by_pieces[start..start + pieces.len].fill(slice);
             }
         }
         assert_eq!(by_pieces, expect, "{granularity:?} {dims:?}");
-        assert_eq!(layout.slices(), layout.scale_dims().iter().product::<usize>());
+        assert_eq!(partition.slices(), partition.scale_dims().iter().product::<usize>());
     }
 
     #[test]
