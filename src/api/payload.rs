@@ -220,6 +220,23 @@ fn decode_json(
     Ok(Request { tensors, fields })
 }
 
+/// The members of a body that are options, read; those called as `parts` are not.
+///
+/// # Errors
+/// [`Error`] of the first one that fails.
+pub fn options_beside(
+    members: &[Member<'_>],
+    parts: &[&str],
+    context: &mut Context<'_>,
+) -> Result<Fields, Error> {
+    let mut fields = Fields::new(serde_json::Map::new(), Origin::Body(String::new()));
+    for member in members.iter().filter(|member| !parts.contains(&&*member.key)) {
+        let value = context.read_option(member.value, &pointer("", &member.key))?;
+        fields.insert(&member.key, value);
+    }
+    Ok(fields)
+}
+
 /// Reads `{"name": {..}, ..}` with a reader for what each name holds.
 ///
 /// # Errors

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::api::coded::{Metadata, json_item, safetensors_item};
 use crate::api::context::Context;
@@ -321,11 +321,7 @@ fn decode_json(
     context: &mut Context<'_>,
 ) -> Result<Request, Error> {
     let members = json::members(text)?;
-    let mut fields = Fields::new(Map::new(), Origin::Body(String::new()));
-    for member in members.iter().filter(|m| !["weight", "bias"].contains(&&*m.key)) {
-        let value = context.read_option(member.value, &payload::pointer("", &member.key))?;
-        fields.insert(&member.key, value);
-    }
+    let mut fields = payload::options_beside(&members, &["weight", "bias"], context)?;
     let [weight, bias] = ["weight", "bias"].map(|key| json::find(&members, key));
     let scheme = query.take("scheme");
     fields.merge(query)?;

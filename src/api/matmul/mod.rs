@@ -5,7 +5,7 @@ mod options;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use quantd_codec::json::{self, Member};
 use quantd_codec::safetensors;
@@ -265,11 +265,7 @@ fn decode_json(
     context: &mut Context<'_>,
 ) -> Result<Request, Error> {
     let members = json::members(text)?;
-    let mut fields = Fields::new(Map::new(), Origin::Body(String::new()));
-    for member in members.iter().filter(|m| ![SIDES[0], SIDES[1], "bias"].contains(&&*m.key)) {
-        let value = context.read_option(member.value, &payload::pointer("", &member.key))?;
-        fields.insert(&member.key, value);
-    }
+    let mut fields = payload::options_beside(&members, &[SIDES[0], SIDES[1], "bias"], context)?;
     let schemes = SCHEMES.map(|name| query.take(name));
     fields.merge(query)?;
     let transposed = transpose_b(&mut fields.clone())?;

@@ -5,7 +5,7 @@ use bytemuck::Pod;
 use crate::tensor::{DType, Shape, Tensor};
 use quantd_kernels::gemm::{Codes, GroupedRhs, PackedInt4, PackedRhs, Rhs};
 
-use super::super::matmul::{Coded, ColumnParameters, Operand};
+use super::super::matmul::{Coded, ColumnParameters, Operand, part};
 use super::super::partition::resolve_axis;
 use super::super::scheme::Granularity;
 use super::super::transpose::transposed;
@@ -225,16 +225,16 @@ impl Weight {
             let isa = task.isa();
             if let Some(group) = self.group {
                 let groups = k.div_ceil(group);
-                let scales = cut(&self.scales, i * n * groups, n * groups);
+                let scales = part(&self.scales, i * n * groups, n * groups);
                 let scales = transposed(scales, [scales.len().div_ceil(groups), groups], task);
-                let zeros = cut(&self.zero_points, i * n * groups, n * groups);
+                let zeros = part(&self.zero_points, i * n * groups, n * groups);
                 let zeros = transposed(zeros, [zeros.len().div_ceil(groups), groups], task);
                 let (zero_points, scales) = (&*zeros, &*scales);
                 let right = GroupedRhs { codes, k, n, group, zero_points, scales };
                 return Packed::Groups(PackedInt4::new(isa, right, task.flag()));
             }
-            let zero_points = cut(&self.zero_points, i * n, n);
-            let scales = cut(&self.scales, i * n, n);
+            let zero_points = part(&self.zero_points, i * n, n);
+            let scales = part(&self.scales, i * n, n);
             let right = Rhs { codes, k, n, zero_points, scales };
             Packed::Columns(PackedRhs::new(isa, right, task.flag()))
         };
@@ -288,9 +288,4 @@ fn parameters(
         (Order::Oihw, _) => Err(QuantError::field("granularity", "not one that kernels have")
             .cure("use tensor, or channel with axis 0")),
     }
-}
-
-/// `len` of the values from `first` on, or the one there is.
-fn cut<T>(values: &[T], first: usize, len: usize) -> &[T] {
-    if values.len() == 1 { values } else { &values[first..first + len] }
 }

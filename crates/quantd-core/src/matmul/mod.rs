@@ -14,6 +14,7 @@ use super::{QuantError, Task};
 use operand::RowParameters;
 pub(crate) use operand::{Coded, ColumnParameters};
 use run::Work;
+pub(crate) use run::part;
 
 pub use operand::Operand;
 pub use report::Report;

@@ -373,7 +373,7 @@ fn count(operand: &Coded, slices: usize) -> Result<(), QuantError> {
 }
 
 /// `len` of the values from `first` on, or the one there is.
-fn part<T>(values: &[T], first: usize, len: usize) -> &[T] {
+pub(crate) fn part<T>(values: &[T], first: usize, len: usize) -> &[T] {
     if values.len() == 1 { values } else { &values[first..first + len] }
 }
 
