@@ -3,7 +3,7 @@
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use quantd_kernels::scalar::{self, QuantParams, Code, CodeRange, Params, Rounding};
+use quantd_kernels::scalar::{self, Code, CodeRange, Params, QuantParams, Rounding};
 use quantd_kernels::sums::LaneSums;
 use quantd_kernels::table::{Groups, Table};
 use quantd_kernels::{CodeSpec, Isa, Stores};
