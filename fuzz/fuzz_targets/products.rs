@@ -18,6 +18,8 @@ struct Input {
     /// Of A and B: signed codes, a zero point for each row or column.
     kinds: [(bool, bool); 2],
     transpose_b: bool,
+    /// Whether the model of the tile unit multiplies.
+    tiles: bool,
 }
 
 /// An operand as the product takes it, and its codes less their zero points.
@@ -73,7 +75,7 @@ fn operand(side: &Side) -> Operand<'_> {
 
 fn check(data: &[u8]) -> Option<()> {
     let mut bytes = Unstructured::new(data);
-    let Input { m, k, n, kinds, transpose_b } = bytes.arbitrary().ok()?;
+    let Input { m, k, n, kinds, transpose_b, tiles } = bytes.arbitrary().ok()?;
     let [m, k, n] = [m, k, n].map(usize::from);
     let m = m % 40;
     let a = side(&mut bytes, [m, k], 0, kinds[0])?;
@@ -89,7 +91,8 @@ fn check(data: &[u8]) -> Option<()> {
         report: false,
     };
     // At such a K nothing can overflow, and everything fits together.
-    let made = matmul(&product, &Task::new(Isa::best())).expect("a product that can be made");
+    let isa = if tiles { Isa::best().with_tile_model() } else { Isa::best() };
+    let made = matmul(&product, &Task::new(isa)).expect("a product that can be made");
     let sums = made.result.elements::<i32>();
     assert_eq!(sums.len(), m * n);
     for (i, &sum) in sums.iter().enumerate() {

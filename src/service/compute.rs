@@ -101,10 +101,10 @@ impl Compute {
     pub fn new(settings: Settings) -> Result<Self, rayon::ThreadPoolBuildError> {
         heap::give_back_after(HEAP_IDLE);
         let queue = Queue::new(settings.max_queue, settings.max_queue_wait);
-        let buffers = BufferPool::default();
+        let (buffers, threads) = (BufferPool::default(), (settings.threads, settings.isa));
         Ok(Self {
-            short: Pool::new(Length::Short, settings.threads, &buffers)?,
-            long: Pool::new(Length::Long, settings.threads, &buffers)?,
+            short: Pool::new(Length::Short, threads, &buffers)?,
+            long: Pool::new(Length::Long, threads, &buffers)?,
             admission: Admission::new(settings.max_inflight_bytes, queue.clone(), buffers),
             queue,
             settings,

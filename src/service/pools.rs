@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use quantd_kernels::{BufferPool, WorkSlots};
+use quantd_kernels::{BufferPool, Isa, WorkSlots};
 
 /// How long work is, which decides in which of the pools it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,10 +58,10 @@ pub(super) struct Slot {
 }
 
 impl Pool {
-    /// Starts the threads, whose large buffers come from `buffers`.
+    /// Starts the threads, which use that instruction set and whose large buffers come from `buffers`.
     pub(super) fn new(
         length: Length,
-        threads: usize,
+        (threads, isa): (usize, Isa),
         buffers: &BufferPool,
     ) -> Result<Self, rayon::ThreadPoolBuildError> {
         let (buffers, slots) = (buffers.clone(), WorkSlots::new());
@@ -71,6 +71,7 @@ impl Pool {
             .start_handler(move |_| {
                 buffers.enter();
                 slots.enter();
+                isa.prepare_thread();
             })
             .build()?;
         Ok(Self { threads: Arc::new(pool), slots: Arc::new(Semaphore::new(threads)) })

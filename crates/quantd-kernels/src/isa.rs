@@ -13,9 +13,18 @@
     )
 )]
 
+use super::amx::Unit;
+
 /// An instruction set that this machine has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Isa(Level);
+pub struct Isa {
+    level: Level,
+    /// What multiplies tiles, beside the registers of the level.
+    unit: Option<Unit>,
+}
+
+/// The name of AVX-512 with VNNI and tiles (Sapphire Rapids on).
+const AMX: &str = "amx";
 
 /// What an [`Isa`] stands for. Levels of one architecture are in ascending
 /// order; each has all that those before it have.
@@ -92,14 +101,56 @@ pub(super) trait Op {
 }
 
 impl Isa {
+    const fn of(level: Level) -> Self {
+        Self { level, unit: None }
+    }
+
     /// Every instruction set of this machine, the slowest first.
     pub fn available() -> impl Iterator<Item = Self> {
-        Level::ALL.iter().copied().filter(|level| level.is_detected()).map(Self)
+        let levels = Level::ALL.iter().copied().filter(|level| level.is_detected());
+        levels.map(Self::of).chain(Self::tiled())
+    }
+
+    /// The last level with the tile unit beside it, if this machine has both.
+    fn tiled() -> Option<Self> {
+        let level = Level::ALL.last().copied().filter(|level| level.is_detected())?;
+        Some(Self { level, unit: Some(Unit::detect()?) })
     }
 
     /// Names of every instruction set of the architecture, on this machine or not.
     pub fn names() -> impl Iterator<Item = &'static str> {
-        Level::ALL.iter().map(|&level| Self(level).name())
+        let levels = Level::ALL.iter().map(|&level| Self::of(level).name());
+        levels.chain(cfg!(target_arch = "x86_64").then_some(AMX))
+    }
+
+    /// The same with a model of the tile unit in place of one, slow and for tests alone.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn with_tile_model(self) -> Self {
+        Self { level: self.level, unit: Some(Unit::Model) }
+    }
+
+    /// Whether products run on a tile unit.
+    #[must_use]
+    pub const fn has_tiles(self) -> bool {
+        self.unit.is_some()
+    }
+
+    /// To be called on threads that will multiply, where their first use of some unit takes long.
+    pub fn prepare_thread(self) {
+        if let Some(unit) = self.unit {
+            unit.prepare();
+        }
+    }
+
+    /// What multiplies tiles.
+    pub(super) const fn unit(self) -> Option<Unit> {
+        self.unit
+    }
+
+    /// The same without its tile unit.
+    pub(super) const fn registers(self) -> Self {
+        Self::of(self.level)
     }
 
     /// The one with that name, if this machine has it.
@@ -111,13 +162,19 @@ impl Isa {
     /// The fastest one.
     #[must_use]
     pub fn best() -> Self {
-        Self::available().last().unwrap_or(Self(Level::Scalar))
+        Self::available().last().unwrap_or(Self::of(Level::Scalar))
     }
 
     /// Name in flags and answers.
     #[must_use]
     pub const fn name(self) -> &'static str {
-        match self.0 {
+        match self.unit {
+            None => {}
+            Some(Unit::Model) => return "amx-model",
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            Some(Unit::Amx(_)) => return AMX,
+        }
+        match self.level {
             Level::Scalar => "scalar",
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 => "avx2",
@@ -134,13 +191,13 @@ impl Isa {
 
     /// What to dispatch on.
     pub(super) const fn level(self) -> Level {
-        self.0
+        self.level
     }
 
     /// Runs a loop compiled for this instruction set.
     #[inline]
     pub(super) fn run<O: Op>(self, op: O) -> O::Output {
-        match self.0 {
+        match self.level {
             Level::Scalar => op.run(),
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 | Level::AvxVnni => {

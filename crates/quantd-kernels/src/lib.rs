@@ -14,6 +14,7 @@
 //! }
 //! ```
 
+mod amx;
 mod buffer;
 mod buffer_pool;
 mod cache;

@@ -122,7 +122,7 @@ impl PackedInt4 {
     }
 
     const fn width(&self) -> usize {
-        Tile::of(self.isa).columns
+        Tile::of(self.isa.registers()).columns
     }
 
     const fn groups(&self) -> usize {
@@ -160,7 +160,8 @@ struct GroupedRows {
 
 impl GroupedRows {
     fn new(left: Lhs<'_>, b: &PackedInt4) -> Self {
-        let packed = PackedLhs::for_lanes(b.isa, Lanes::SignedBySigned, left);
+        let tile = Tile { lanes: Lanes::SignedBySigned, ..Tile::of(b.isa.registers()) };
+        let packed = PackedLhs::for_tile(b.isa, tile, left);
         let (m, groups, bytes) = (packed.rows(), b.groups(), b.pairs() * PAIR);
         let each = |row: usize, len: usize| if len == 1 { 0 } else { row };
         let zero_points = packed.zero_points();

@@ -10,7 +10,7 @@ use super::super::scalar::{Code, CodeRange, Extent, Params, QuantParams, Roundin
 use super::super::{CodeSpec, Isa};
 use super::Codes;
 use super::shared::{Shared, share};
-use super::tile::{Lanes, STEP, Tile};
+use super::tile::{Lanes, Tile};
 
 /// The left operand, row-major.
 #[derive(Clone, Copy, Debug)]
@@ -104,27 +104,30 @@ impl<'a> PackedLhs<'a> {
     /// When the lengths do not fit one another.
     #[must_use]
     pub fn new(isa: Isa, left: Lhs<'a>, with_sums: bool) -> Self {
-        let lanes = Tile::of(isa).lanes;
-        let mut packed = Self::for_lanes(isa, lanes, left);
+        let tile = Tile::of(isa);
+        let mut packed = Self::for_tile(isa, tile, left);
         if with_sums {
-            packed.sums = (0..packed.m).map(|row| lanes.sum(packed.row(row))).collect();
+            packed.sums = (0..packed.m).map(|row| tile.lanes.sum(packed.row(row))).collect();
         }
         packed
     }
 
-    /// Packs for tiles that multiply those lanes.
-    pub(super) fn for_lanes(isa: Isa, lanes: Lanes, left: Lhs<'a>) -> Self {
+    /// Packs for tiles like that.
+    pub(super) fn for_tile(isa: Isa, tile: Tile, left: Lhs<'a>) -> Self {
+        let lanes = tile.lanes;
         let Lhs { m, k, elements } = left;
         match elements {
             Elements::Codes { codes, zero_points, scales } => {
                 assert!(codes.len() == m * k, "codes have the shape of the operand");
                 let shift = lanes.shift_left(matches!(codes, Codes::I8(_)));
                 let (bytes, stride) = match codes {
-                    Codes::U8(codes) if lanes == Lanes::UnsignedBySigned && k % STEP == 0 => {
+                    Codes::U8(codes)
+                        if lanes == Lanes::UnsignedBySigned && tile.takes_rows_of(m, k) =>
+                    {
                         (Bytes::Borrowed(codes), k)
                     }
-                    Codes::U8(codes) => pack(codes, k, lanes),
-                    Codes::I8(codes) => pack(codes, k, lanes),
+                    Codes::U8(codes) => pack(codes, k, tile),
+                    Codes::I8(codes) => pack(codes, k, tile),
                 };
                 let zero_points = zero_points.iter().map(|zero| zero + shift).collect();
                 Self { m, stride, bytes, zero_points, scales: scales.into(), sums: Vec::new() }
@@ -132,9 +135,9 @@ impl<'a> PackedLhs<'a> {
             Elements::Real(dynamic) => {
                 assert!(dynamic.x.len() == m * k, "numbers have the shape of the operand");
                 if dynamic.range.min < 0 {
-                    quantize::<i8>(isa, lanes, (m, k), &dynamic)
+                    quantize::<i8>(isa, tile, (m, k), &dynamic)
                 } else {
-                    quantize::<u8>(isa, lanes, (m, k), &dynamic)
+                    quantize::<u8>(isa, tile, (m, k), &dynamic)
                 }
             }
         }
@@ -221,8 +224,8 @@ impl Packable for i8 {
     }
 }
 
-fn pack<'a, T: Packable>(codes: &[T], k: usize, lanes: Lanes) -> (Bytes<'a>, usize) {
-    let stride = lanes.steps(k) * STEP;
+fn pack<'a, T: Packable>(codes: &[T], k: usize, tile: Tile) -> (Bytes<'a>, usize) {
+    let (stride, lanes) = (tile.depth(k), tile.lanes);
     if stride == 0 {
         return (Bytes::Packed(Buffer::default()), 0);
     }
@@ -241,11 +244,11 @@ fn pack<'a, T: Packable>(codes: &[T], k: usize, lanes: Lanes) -> (Bytes<'a>, usi
 /// extent and its codes are made while it is in the first-level cache.
 fn quantize<'a, T: Packable>(
     isa: Isa,
-    lanes: Lanes,
+    tile: Tile,
     (m, k): (usize, usize),
     from: &Dynamic<'_>,
 ) -> PackedLhs<'a> {
-    let stride = lanes.steps(k) * STEP;
+    let (stride, lanes) = (tile.depth(k), tile.lanes);
     let mut buffer = Buffer::zeroed(m * stride);
     let mut affines = vec![QuantParams { scale: 1.0, zero_point: 0 }; m];
     let how = CodeSpec::new(from.range, from.rounding);

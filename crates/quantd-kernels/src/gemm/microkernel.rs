@@ -20,6 +20,16 @@ pub(super) fn multiply<T: Pod, F: Epilogue<T>>(
     epilogue: &mut TileOutput<'_, T, F>,
 ) {
     match isa.level() {
+        // Panels for the tile unit are half as wide as those of AVX-512.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512Vnni if isa.has_tiles() => {
+            // SAFETY: such an `Isa` exists only where its features were detected.
+            unsafe { avx512::multiply_narrow(rows, panel, epilogue) }
+        }
+        _ if isa.has_tiles() => {
+            scalar::multiply(Tile::of(isa), rows, panel, epilogue.sums);
+            epilogue.run();
+        }
         Level::Scalar => {
             scalar::multiply(Tile::of(isa), rows, panel, epilogue.sums);
             epilogue.run();

@@ -34,6 +34,7 @@ mod schedule;
 mod shared;
 mod terms;
 mod tile;
+mod tiled;
 
 #[cfg(test)]
 mod tests;

@@ -55,8 +55,7 @@ impl PackedRhs {
         let Rhs { codes, k, n, zero_points, scales } = right;
         assert!(codes.len() == k * n, "codes have the shape of the operand");
         let tile = Tile::of(isa);
-        let steps = tile.lanes.steps(k);
-        let width = tile.columns * STEP * steps;
+        let width = tile.columns * tile.depth(k);
         let filled = n.next_multiple_of(tile.columns);
         let mut panels = Buffer::zeroed(filled / tile.columns * width);
         let mut sums = vec![0_i32; n];
@@ -116,7 +115,7 @@ impl PackedRhs {
 
     pub(super) fn panel(&self, panel: usize) -> &[u8] {
         let tile = Tile::of(self.isa);
-        let width = tile.columns * STEP * tile.lanes.steps(self.k);
+        let width = tile.columns * tile.depth(self.k);
         &self.panels.bytes()[panel * width..(panel + 1) * width]
     }
 

@@ -14,7 +14,7 @@ use super::requantize::{Mode, Requantize};
 use super::shared::{SHARED, Shared, share};
 use super::terms::{Columns, Extra, Terms};
 use super::tile::{Panel, Rows, STEP, Sums, Tile};
-use super::{PackedLhs, PackedRhs};
+use super::{PackedLhs, PackedRhs, tiled};
 
 /// Bytes of the left operand that a thread goes through again and again, panel
 /// by panel: about half of a second-level cache.
@@ -36,12 +36,13 @@ pub(super) fn run(a: &PackedLhs<'_>, b: &PackedRhs, output: Output<'_>, stop: &A
     }
 }
 
-struct Work<'a> {
-    a: &'a PackedLhs<'a>,
-    b: &'a PackedRhs,
-    stop: &'a AtomicBool,
-    extra: Extra<'a>,
-    terms: Terms,
+/// A product.
+pub(super) struct Work<'a> {
+    pub(super) a: &'a PackedLhs<'a>,
+    pub(super) b: &'a PackedRhs,
+    pub(super) stop: &'a AtomicBool,
+    pub(super) extra: Extra<'a>,
+    pub(super) terms: Terms,
 }
 
 /// What a thread needs for a tile.
@@ -75,8 +76,11 @@ impl<'a> Work<'a> {
         let tile = Tile::of(b.isa());
         let panels = n.div_ceil(tile.columns);
         let threads = if m * n * b.depth() < SHARED { 1 } else { rayon::current_num_threads() };
-        let block = block(m, tile, panels, b.depth(), threads);
         let out = Shared::new(out, m, n);
+        if let Some(unit) = b.isa().unit().filter(|_| m > tile.rows && b.depth() > 0) {
+            return tiled::run(self, unit, &out, finish, threads);
+        }
+        let block = block(m, tile, panels, b.depth(), threads);
         share(panels * m.div_ceil(block), threads, &|task, scratch: &mut Scratch<'_>| {
             if stop.load(Ordering::Relaxed) {
                 return;

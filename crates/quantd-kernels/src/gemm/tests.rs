@@ -20,6 +20,12 @@ fn bytes(seed: u32, len: usize) -> Vec<u8> {
         .collect()
 }
 
+/// Every instruction set of this machine, and the ways that sums of the model of the tile unit become cells.
+fn sets() -> impl Iterator<Item = Isa> {
+    let models = [Isa::available().next(), Isa::available().last()].into_iter().flatten();
+    Isa::available().chain(models.map(Isa::with_tile_model))
+}
+
 struct Case<'a> {
     m: usize,
     k: usize,
@@ -63,7 +69,7 @@ impl Case<'_> {
 
     fn check(&self) {
         let expect = self.expect();
-        for isa in Isa::available() {
+        for isa in sets() {
             assert!(self.run(isa) == expect, "{} {}x{}x{}", isa.name(), self.m, self.k, self.n);
         }
     }
@@ -102,6 +108,32 @@ fn products_equal_their_definition() {
                     }
                 }
             }
+        }
+    }
+}
+
+/// Several blocks of rows, parts of K and panels, odd ones among them, and a right operand beyond a cache.
+#[test]
+fn products_of_many_blocks_equal_their_definition() {
+    let shapes = [
+        (33, 1281, 65),
+        (200, 2600, 100),
+        (70, 9000, 40),
+        (513, 64, 70),
+        (1100, 65, 40),
+        (64, 1300, 1300),
+        (16, 700, 161),
+        (5, 64, 33),
+    ];
+    for (seed, (m, k, n)) in (0..).zip(shapes) {
+        let (a, b) = (bytes(seed, m * k), bytes(seed + 99, k * n));
+        let (a, b) = (Codes::U8(&a), Codes::I8(bytemuck::cast_slice(&b)));
+        let zeros: Vec<i32> = bytes(seed, m).iter().map(|&zero| i32::from(zero)).collect();
+        let columns: Vec<i32> = bytes(seed, n).iter().map(|&zero| i32::from(zero) - 128).collect();
+        let case = Case { m, k, n, a, a_zero: &zeros, b, b_zero: &columns };
+        for threads in [1, 3] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| case.check());
         }
     }
 }
@@ -223,7 +255,7 @@ fn forms(isa: Isa, (m, k, n): (usize, usize, usize), signed: bool) -> Vec<Vec<u8
 fn every_instruction_set_finishes_alike() {
     for shape in [(1, 5, 1), (3, 64, 17), (7, 33, 65), (13, 100, 130), (40, 8, 70)] {
         for signed in [false, true] {
-            let mut sets = Isa::available().map(|isa| (isa, forms(isa, shape, signed)));
+            let mut sets = sets().map(|isa| (isa, forms(isa, shape, signed)));
             let (_, expect) = sets.next().unwrap();
             for (isa, made) in sets {
                 assert!(made == expect, "{} {shape:?} {signed}", isa.name());
@@ -278,7 +310,7 @@ fn groups_equal_their_definition() {
             let a_zeros: Vec<i32> = (-5..).map(|i| if shifted { i } else { 0 }).take(m).collect();
             let expect =
                 grouped((m, k, n, group), (&a, &a_zeros, &a_scales), (&b, &zeros, &b_scales));
-            for isa in Isa::available() {
+            for isa in sets() {
                 let right = GroupedRhs {
                     codes: Codes::I8(&b),
                     k,
@@ -308,7 +340,7 @@ fn what_is_stopped_packs_nothing() {
     let (k, n) = (64, 256);
     let weights = vec![5_i8; k * n];
     let (codes, stop) = (Codes::I8(&weights), AtomicBool::new(true));
-    for isa in Isa::available() {
+    for isa in sets() {
         let right = Rhs { codes, k, n, zero_points: &[0], scales: &[1.0] };
         let packed = PackedRhs::new(isa, right, &stop);
         let panels = n / Tile::of(isa).columns;

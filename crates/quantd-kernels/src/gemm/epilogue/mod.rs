@@ -16,6 +16,9 @@ use std::ops::Range;
 
 use bytemuck::Pod;
 
+use super::super::isa::Isa;
+#[cfg(target_arch = "x86_64")]
+use super::super::isa::Level;
 use super::shared::Shared;
 use super::terms::{Column, Columns, Divisor, RowTerms, Terms};
 use super::tile::Sums;
@@ -146,6 +149,27 @@ impl<T: Pod, F: Epilogue<T>> TileOutput<'_, T, F> {
             let cells = self.out.row(row, self.columns.range.start, len);
             finish_row(&sums[..len], self.terms.row(row), self.columns, self.finish, cells);
         }
+    }
+}
+
+/// Makes cells of sums in memory: those of the rows of `output`, `stride` apart.
+pub(super) fn finish_rows<T: Pod, F: Epilogue<T>>(
+    isa: Isa,
+    output: &mut TileOutput<'_, T, F>,
+    sums: &[i32],
+    stride: usize,
+) {
+    #[cfg(target_arch = "x86_64")]
+    if isa.level() == Level::Avx512Vnni {
+        // SAFETY: such an `Isa` exists only where its features were detected.
+        return unsafe { x86::avx512::finish_rows(output, sums, stride) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = isa;
+    for (row, sums) in output.rows.clone().zip(sums.chunks(stride)) {
+        output.sums.0[..output.width].copy_from_slice(&sums[..output.width]);
+        output.rows = row..row + 1;
+        output.run();
     }
 }
 

@@ -33,9 +33,10 @@ use super::vector::{self, TileEpilogue, Vector};
 use super::{Lanes, Panel, Rows, Tile};
 
 /// Tiles with AVX-VNNI.
-pub(super) const VNNI: Tile = Tile { rows: 6, columns: 16, lanes: Lanes::UnsignedBySigned };
+pub(super) const VNNI: Tile =
+    Tile { rows: 6, columns: 16, lanes: Lanes::UnsignedBySigned, steps: 1 };
 /// Tiles without.
-pub(super) const WORDS: Tile = Tile { rows: 6, columns: 16, lanes: Lanes::Words };
+pub(super) const WORDS: Tile = Tile { rows: 6, columns: 16, lanes: Lanes::Words, steps: 1 };
 
 /// Registers across a panel.
 const WIDTH: usize = 2;

@@ -31,9 +31,10 @@ use super::vector::{self, TileEpilogue, Vector};
 use super::{Lanes, Panel, Rows, Tile};
 
 /// Tiles with VNNI.
-pub(super) const VNNI: Tile = Tile { rows: 6, columns: 64, lanes: Lanes::UnsignedBySigned };
+pub(super) const VNNI: Tile =
+    Tile { rows: 6, columns: 64, lanes: Lanes::UnsignedBySigned, steps: 1 };
 /// Tiles without.
-pub(super) const WORDS: Tile = Tile { rows: 6, columns: 64, lanes: Lanes::Words };
+pub(super) const WORDS: Tile = Tile { rows: 6, columns: 64, lanes: Lanes::Words, steps: 1 };
 
 /// Registers across a panel.
 const WIDTH: usize = 4;
@@ -46,6 +47,17 @@ pub(in super::super) fn multiply_vnni(
 ) {
     // SAFETY: this function has the features; `epilogue` has columns for `WIDTH` registers.
     unsafe { vector::multiply::<Zmm<true>, WIDTH>(rows, panel, epilogue) }
+}
+
+/// Panels as the tile unit has them.
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(in super::super) fn multiply_narrow(
+    rows: Rows<'_>,
+    panel: Panel<'_>,
+    epilogue: &mut impl TileEpilogue<Zmm<true>>,
+) {
+    // SAFETY: this function has the features; `epilogue` has columns for two registers.
+    unsafe { vector::multiply_narrow::<Zmm<true>>(rows, panel, epilogue) }
 }
 
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]

@@ -13,6 +13,7 @@ pub(super) mod vector;
 
 use super::super::Isa;
 use super::super::isa::Level;
+use super::tiled;
 
 /// Bytes of a row, or of a column, that one step of the innermost loop takes.
 pub(super) const STEP: usize = 4;
@@ -77,6 +78,8 @@ pub(super) struct Tile {
     pub(super) columns: usize,
     /// How it multiplies.
     pub(super) lanes: Lanes,
+    /// Steps that it takes at once: K is filled up to as many.
+    pub(super) steps: usize,
 }
 
 /// Columns of the widest panel.
@@ -118,8 +121,13 @@ pub(super) struct Panel<'a> {
 
 impl Tile {
     pub(super) const fn of(isa: Isa) -> Self {
+        if isa.has_tiles() {
+            return tiled::TILE;
+        }
         match isa.level() {
-            Level::Scalar => Self { rows: 4, columns: 16, lanes: Lanes::UnsignedBySigned },
+            Level::Scalar => {
+                Self { rows: 4, columns: 16, lanes: Lanes::UnsignedBySigned, steps: 1 }
+            }
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 => avx2::WORDS,
             #[cfg(target_arch = "x86_64")]
@@ -131,6 +139,17 @@ impl Tile {
             #[cfg(target_arch = "aarch64")]
             Level::NeonDot => neon::TILE,
         }
+    }
+
+    /// Bytes of a row or column of `k` codes, filled up.
+    pub(super) const fn depth(self, k: usize) -> usize {
+        self.lanes.steps(k).next_multiple_of(self.steps) * STEP
+    }
+
+    /// Whether `m` rows of `k` codes are read as they lie: rows that are packed into the tiles of a unit are filled up
+    /// there.
+    pub(super) const fn takes_rows_of(self, m: usize, k: usize) -> bool {
+        self.depth(k) == k || self.steps > 1 && m > self.rows
     }
 
     /// Bytes that one tile fetches ahead.

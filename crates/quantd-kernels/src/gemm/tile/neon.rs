@@ -23,7 +23,7 @@ use super::vector::{self, TileEpilogue, Vector};
 use super::{Lanes, Panel, Rows, Tile};
 
 /// Tiles with dot products.
-pub(super) const TILE: Tile = Tile { rows: 6, columns: 16, lanes: Lanes::SignedBySigned };
+pub(super) const TILE: Tile = Tile { rows: 6, columns: 16, lanes: Lanes::SignedBySigned, steps: 1 };
 
 /// Registers across a panel.
 const WIDTH: usize = 4;

@@ -99,6 +99,29 @@ pub(super) unsafe fn multiply<V: Vector, const W: usize>(
     }
 }
 
+/// Multiplies up to three rows by a panel of two registers of columns.
+///
+/// # Safety
+/// As [`multiply`].
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(super) unsafe fn multiply_narrow<V: Vector>(
+    rows: Rows<'_>,
+    panel: Panel<'_>,
+    epilogue: &mut impl TileEpilogue<V>,
+) {
+    // SAFETY: the caller has the instructions of `V`, and `epilogue` has columns for two registers.
+    unsafe {
+        match rows.count {
+            0 => {}
+            1 => tile::<V, 2, 1, 8>(rows, panel, epilogue),
+            2 => tile::<V, 2, 2, 4>(rows, panel, epilogue),
+            3 => tile::<V, 2, 3, 4>(rows, panel, epilogue),
+            _ => unreachable!("narrow tiles have three rows at most"),
+        }
+    }
+}
+
 /// # Safety
 /// As [`multiply`].
 #[inline(always)]

@@ -21,8 +21,22 @@ use std::arch::x86_64::{
     _mm512_sub_epi64, _mm512_xor_si512,
 };
 
+use bytemuck::Pod;
+
 use super::super::super::tile::avx512::Zmm;
+use super::super::{Epilogue, TileOutput};
 use super::Vector;
+
+/// Makes cells of sums in memory, of panels of 32 columns.
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(in super::super) fn finish_rows<T: Pod, F: Epilogue<T>>(
+    output: &mut TileOutput<'_, T, F>,
+    sums: &[i32],
+    stride: usize,
+) {
+    // SAFETY: this function has the features; panels of the tile unit have columns for two registers.
+    unsafe { super::finish_rows::<Zmm<true>, 2, T, F>(output, sums, stride) }
+}
 
 /// Odd ones of 16 lanes.
 const ODD: u16 = 0xAAAA;

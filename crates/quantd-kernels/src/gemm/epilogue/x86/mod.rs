@@ -184,6 +184,34 @@ where
     }
 }
 
+/// Makes cells of sums in memory: those of the rows of `output`, `stride` apart.
+///
+/// # Safety
+/// The machine has the instruction set of `V`, which the caller is compiled for, and `output` has
+/// columns for `W` registers.
+#[inline(always)]
+unsafe fn finish_rows<V, const W: usize, T: Pod, F: Epilogue<T>>(
+    output: &mut TileOutput<'_, T, F>,
+    sums: &[i32],
+    stride: usize,
+) where
+    V: vector::Vector + Vector<Ints = <V as vector::Vector>::Register>,
+{
+    for (i, row) in output.rows.clone().enumerate() {
+        let sums = &sums[i * stride..][..W * <V as Vector>::LANES];
+        output.rows = row..row + 1;
+        // SAFETY: the caller has the instructions of `V` and columns for `W` registers; so many sums are there.
+        unsafe {
+            let mut totals = TileEpilogue::<V>::begin::<W, 1>(output);
+            let sums = <V as Vector>::load_all::<W>(sums.as_ptr());
+            for (total, sum) in totals[0].iter_mut().zip(sums) {
+                *total = <V as Vector>::add(*total, sum);
+            }
+            TileEpilogue::<V>::end::<W, 1>(output, totals);
+        }
+    }
+}
+
 /// Adds `factor(r) * others` to each row.
 ///
 /// # Safety
