@@ -274,7 +274,7 @@ impl Calibrators {
         lock(&self.entries).get(name).cloned().ok_or_else(|| {
             Error::new(Kind::NotFound, "no calibrator of that name")
                 .at(Place::Parameter("name".to_owned()))
-                .cure("the list of calibrators has those that there are")
+                .cure("list the calibrators to see which there are")
         })
     }
 

@@ -104,6 +104,16 @@ impl<'a> Columns<'a> {
         self.range = range;
     }
 
+    /// Whether there is everything of so many columns.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    pub(super) const fn has(&self, columns: usize) -> bool {
+        columns <= MAX_COLUMNS
+            && columns <= self.sums.len()
+            && columns <= self.zero_points.len()
+            && columns <= self.scales.len()
+    }
+
     /// Makes the factors of rows with that scale.
     #[inline(always)]
     pub(super) fn scale(&self, scale_a: f32, divisor: Divisor, factors: &mut [f32]) {

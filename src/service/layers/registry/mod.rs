@@ -96,7 +96,7 @@ pub(super) enum Found {
 fn not_found(name: &Name) -> Error {
     Error::new(Kind::NotFound, format!("no layer called {:?}", name.as_str()))
         .at(Place::Parameter("name".to_owned()))
-        .cure("the list of layers has those that there are")
+        .cure("list the layers to see which there are")
 }
 
 impl Registry {

@@ -109,6 +109,7 @@ where
     #[inline(always)]
     unsafe fn begin<const W: usize, const R: usize>(&self) -> [[V::Ints; W]; R] {
         let Self { columns, terms, rows, .. } = self;
+        assert!(columns.has(W * <V as Vector>::LANES), "columns are filled up to the panel");
         let own = |r: usize| terms.row(rows.start + r);
         let [shifted, each] = terms.of_column_sums;
         // SAFETY: the caller has the instructions of `V`, and what is read of `columns` has
@@ -148,6 +149,7 @@ where
         let spare: &mut [T] = bytemuck::cast_slice_mut(&mut spare.0);
         let lanes = W * <V as Vector>::LANES;
         assert!(rows.len() == R && *width == lanes && R * lanes <= spare.len(), "the tile fits");
+        assert!(columns.has(lanes), "columns are filled up to the panel");
         let (cells, stride) = if len == *width {
             (out.rows(rows.clone(), start, len), out.stride())
         } else {
