@@ -35,6 +35,11 @@ enum Storage {
     Pages(Pages),
 }
 
+/// The pool of this thread, where memory of that size may come from one: the others need not count who uses it.
+fn pool_for(len: usize) -> Option<BufferPool> {
+    if len >= MAPPED { entered() } else { None }
+}
+
 /// Whether memory of that size comes from the system.
 const fn is_mapped(len: usize, pool: Option<&BufferPool>) -> bool {
     len >= HUGE || len >= MAPPED && pool.is_some()
@@ -109,19 +114,19 @@ impl Buffer {
     /// `len` zero bytes. Untouched pages of a large buffer cost no memory.
     #[must_use]
     pub fn zeroed(len: usize) -> Self {
-        Self { storage: Storage::zeroed(len, entered()), len }
+        Self { storage: Storage::zeroed(len, pool_for(len)), len }
     }
 
     /// `len` bytes with any content, that of an earlier buffer for instance: for a
     /// [`Filling`](super::Filling) only.
     pub(super) fn to_fill(len: usize) -> Self {
-        Self { storage: Storage::to_fill(len, entered()), len }
+        Self { storage: Storage::to_fill(len, pool_for(len)), len }
     }
 
     /// An empty buffer with room for `capacity` bytes.
     #[must_use]
     pub fn with_capacity(capacity: usize) -> Self {
-        Self::with_capacity_of(capacity, entered())
+        Self::with_capacity_of(capacity, pool_for(capacity))
     }
 
     /// The same on a thread that has entered no pool.

@@ -123,7 +123,7 @@ impl<'a> Work<'a> {
 /// Rows of a block: few enough to stay in the cache, many enough to make use
 /// of a panel, and so many blocks that every thread has several tasks.
 fn block(m: usize, tile: Tile, panels: usize, depth: usize, threads: usize) -> usize {
-    let stride = tile.lanes.steps(depth).max(1) * STEP;
+    let stride = tile.depth(depth).max(STEP);
     let cached = (BLOCK_BYTES / stride).max(4 * tile.rows);
     let wanted = (4 * threads).div_ceil(panels).min(m.div_ceil(tile.rows)).max(1);
     let even = m.div_ceil(m.div_ceil(cached).max(if threads > 1 { wanted } else { 1 }));

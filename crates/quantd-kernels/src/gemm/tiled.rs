@@ -181,6 +181,18 @@ impl<'w> Task<'w, '_> {
         work.b.isa().run(from);
     }
 
+    /// Where the sums of some rows of a panel go.
+    fn output<'o, T, F>(
+        &'o self,
+        columns: &'o Columns<'w>,
+        rows: Range<usize>,
+        sums: &'o mut Sums,
+        (finish, out): (&'o F, &'o Shared<'o, T>),
+    ) -> TileOutput<'o, T, F> {
+        let (terms, width) = (&self.work.terms, TILE.columns);
+        TileOutput { terms, columns, rows, width, sums, finish, out }
+    }
+
     fn set(&self, columns: &mut Columns<'w>, panel: usize, scaled: Option<Divisor>) {
         columns.set((self.work.a, self.work.b), panel, self.work.extra, scaled);
     }
@@ -215,16 +227,9 @@ impl<'w> Task<'w, '_> {
             unsafe { session.wide(&operands) };
             for panel in first..=second {
                 self.set(columns, panel, F::SCALED.then(|| finish.divisor()));
-                let mut output = TileOutput {
-                    terms: &work.terms,
-                    columns,
-                    rows: rows.clone(),
-                    width: TILE.columns,
-                    sums: spare,
-                    finish,
-                    out,
-                };
-                finish_rows(work.b.isa(), &mut output, &sums[0].0[(panel - first) * 32..], WIDE[1]);
+                let mut output = self.output(columns, rows.clone(), spare, (finish, out));
+                let sums = &sums[0].0[(panel - first) * TILE.columns..];
+                finish_rows(work.b.isa(), &mut output, sums, WIDE[1]);
             }
         }
     }
@@ -278,15 +283,8 @@ impl<'w, T: Pod, F: Epilogue<T>> Squares<'_, 'w, '_, T, F> {
         }
         let Self { task, finish, out, sums, spare, columns, own, waiting, .. } = self;
         let Waiting { slot, left, row, .. } = waiting;
-        let mut output = TileOutput {
-            terms: &task.work.terms,
-            columns: &columns[1 - *own],
-            rows: *row..*row + left.len(),
-            width: TILE.columns,
-            sums: spare,
-            finish: *finish,
-            out,
-        };
+        let rows = *row..*row + left.len();
+        let mut output = task.output(&columns[1 - *own], rows, spare, (*finish, *out));
         finish_rows(task.work.b.isa(), &mut output, &sums[*slot].0, SQUARE[1]);
     }
 
@@ -330,15 +328,12 @@ impl<'w, T: Pod, F: Epilogue<T>> Squares<'_, 'w, '_, T, F> {
         let buffers = sums.as_mut_ptr();
         let mut pending = Pending {
             isa: work.b.isa(),
-            output: TileOutput {
-                terms: &work.terms,
-                columns: &columns[if waiting.before { 1 - *own } else { *own }],
-                rows: 0..0,
-                width: TILE.columns,
-                sums: spare,
-                finish: *finish,
-                out,
-            },
+            output: task.output(
+                &columns[if waiting.before { 1 - *own } else { *own }],
+                0..0,
+                spare,
+                (*finish, *out),
+            ),
             buffers,
             each: waiting.left.len().div_ceil(k.len()),
             waiting: std::mem::take(waiting),
