@@ -14,6 +14,11 @@
 )]
 
 use super::amx::Unit;
+#[cfg(target_arch = "aarch64")]
+use super::simd::Neon;
+use super::simd::VectorOp;
+#[cfg(target_arch = "x86_64")]
+use super::simd::{Avx2, Avx512};
 
 /// An instruction set that this machine has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,6 +194,26 @@ impl Isa {
         }
     }
 
+    /// Runs a loop over registers; none where the level has no kernels but the loops of `scalar`.
+    #[inline]
+    pub(super) fn vectorize<O: VectorOp>(self, op: O) -> Option<O::Output> {
+        match self.level {
+            Level::Scalar => None,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 | Level::AvxVnni => {
+                // SAFETY: such an `Isa` exists only where AVX2, FMA, F16C and POPCNT were detected.
+                Some(unsafe { vectorize_avx2(op) })
+            }
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 | Level::Avx512Vnni => {
+                // SAFETY: such an `Isa` exists only where these and AVX-512 F, BW, DQ and VL were detected.
+                Some(unsafe { vectorize_avx512(op) })
+            }
+            #[cfg(target_arch = "aarch64")]
+            Level::NeonDot => Some(op.run(Neon::new())),
+        }
+    }
+
     /// What to dispatch on.
     pub(super) const fn level(self) -> Level {
         self.level
@@ -226,6 +251,18 @@ fn with_avx2<O: Op>(op: O) -> O::Output {
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
 fn with_avx512<O: Op>(op: O) -> O::Output {
     op.run()
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c,popcnt")]
+fn vectorize_avx2<O: VectorOp>(op: O) -> O::Output {
+    op.run(Avx2::new())
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c,popcnt,avx512f,avx512bw,avx512dq,avx512vl")]
+fn vectorize_avx512<O: VectorOp>(op: O) -> O::Output {
+    op.run(Avx512::new())
 }
 
 #[cfg(test)]

@@ -31,6 +31,7 @@ pub mod real;
 pub mod rough;
 pub mod scalar;
 pub mod select;
+mod simd;
 mod smooth;
 pub mod sums;
 pub mod table;

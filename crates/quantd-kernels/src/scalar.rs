@@ -402,7 +402,6 @@ fn add_squares<T: Real, const ROUNDING: u8>(
 /// What [`squared_error`] does with elements that fill all lanes: adds
 /// (x - x̂)^2 of each finite one to the lane of its index.
 #[inline(always)]
-#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "x86-64 has the kernels"))]
 pub(super) fn add_squared_errors<T: Real>(
     x: &[T],
     affine: QuantParams<T>,

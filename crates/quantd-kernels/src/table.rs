@@ -215,7 +215,6 @@ impl<'a, T: Real> Groups<'a, T> {
 
     /// Those of the elements from `start` on, as many as `len`.
     #[inline(always)]
-    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "x86-64 has the kernels"))]
     pub(super) fn part(&self, start: usize, len: usize) -> Self {
         let first = self.slice(start);
         let within = Self { offset: (self.offset + start) % self.size, ..*self };

@@ -2,24 +2,17 @@
 //!
 //! All of them can be run as the loops of `scalar`, compiled for the
 //! instruction set ([`Isa::run`]). What a request spends its time in, f32 to
-//! 8-bit codes and back, and extents of f32, has kernels of its own on x86-64.
+//! 8-bit codes and back, and extents of f32, has kernels over registers ([`kernels`]).
 
 use super::Isa;
 use super::isa::Op;
 use super::real::Real;
 use super::scalar::{self, Code, CodeRange, Extent, Params, QuantParams, Rounding};
 use super::sums::LaneSums;
-#[cfg(not(target_arch = "x86_64"))]
-use portable as kernels;
-#[cfg(target_arch = "x86_64")]
-use x86 as kernels;
 
-#[cfg(not(target_arch = "x86_64"))]
-mod portable;
+mod kernels;
 #[cfg(test)]
 mod tests;
-#[cfg(target_arch = "x86_64")]
-mod x86;
 
 /// How results are written. They are the same either way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -27,14 +27,20 @@
 //! does not fit 32 bits, infinities and NaN become `2^31`, whose lower word is 0; so
 //! does all that a reciprocal whose multiple overflows makes of numbers.
 
-use super::*;
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "codes fit a byte: `Bytes` checked their range"
+)]
+
+use super::{Bytes, Simd, Stores};
 
 /// `1 / e`.
 pub(super) const UNIT: f32 = 65_536.0;
 /// `w / e`.
 const AWAY: f32 = 4.0;
 /// Bits of a lower word that are 0 near a tie.
-pub(super) const NEAR: i32 = 0xfff8;
+pub(super) const NEAR_TIE: i32 = 0xfff8;
 
 /// All codes of unsigned types, and of signed ones.
 pub(super) const ALL_UNSIGNED: u8 = 0;
@@ -48,13 +54,13 @@ pub(super) struct Codes {
     /// What is added to a product where the zero point is 0.
     pub(super) origin: f32,
     /// The largest code, counted from the smallest, which is `base`.
-    pub(super) span: i32,
-    pub(super) base: i32,
+    pub(super) span: u8,
+    pub(super) base: u8,
 }
 
 impl Bytes<'_> {
     /// Constants of the codes, and which these are.
-    pub(super) const fn fixed(&self) -> (Codes, u8) {
+    pub(super) const fn fixed_point(&self) -> (Codes, u8) {
         let [min, max] = [self.how.range.min, self.how.range.max];
         let (kind, base) = match (min, max) {
             (0, 255) => (ALL_UNSIGNED, 0),
@@ -62,28 +68,11 @@ impl Bytes<'_> {
             _ => (SOME, min),
         };
         let origin = (0.5 - base as f32) * UNIT + AWAY;
-        (Codes { origin, span: max - min, base }, kind)
+        (Codes { origin, span: (max - min) as u8, base: base as u8 }, kind)
     }
 
-    /// Writes the codes of a block from `at` on again, of elements `i` with bit `i % LANES`
-    /// of `near` at least.
-    #[inline(always)]
-    pub(super) fn again<const LANES: usize>(&self, near: u16, codes: &mut [u8], at: usize) {
-        /// Lanes up to which one element after another is the faster way.
-        const FEW: u32 = 2;
-        if near.count_ones() > FEW {
-            return self.part(at, codes.len()).quantize(codes);
-        }
-        let mut lanes = near;
-        while lanes != 0 {
-            let lane = lanes.trailing_zeros() as usize;
-            lanes &= lanes - 1;
-            for i in (lane..codes.len()).step_by(LANES) {
-                let CodeSpec { range, rounding, .. } = self.how;
-                let params = Params::Same(self.params.affine(at + i));
-                let (x, code) = (&[self.x[at + i]], slice::from_mut(&mut codes[i]));
-                scalar::quantize(x, params, range, rounding, code);
-            }
-        }
+    /// Whether whole blocks of codes may go past the caches.
+    pub(super) fn goes_past<S: Simd>(&self, codes: &[u8]) -> bool {
+        self.how.stores == Stores::Streaming && codes.as_ptr().addr().is_multiple_of(S::BLOCK)
     }
 }

@@ -1,7 +1,9 @@
-//! x86-64: f32 to 8-bit codes and back, and extents of f32.
+//! f32 to 8-bit codes and back, and extents of f32, over the registers of an instruction set.
 //!
-//! Codes without sums are made in another way, which is faster and gives no fraction to
-//! restore from: see [`fixed`].
+//! Each loop is written once, for any [`Simd`]. There are three ways to a code, all of them without the
+//! division of the definition, and each finds out where it may be wrong: in fixed point where codes alone
+//! are wanted ([`fixed_point`]), by the error where it is wanted too ([`measure`]), and, where searches
+//! want the squares of errors alone ([`squares`]), as follows.
 //!
 //! # A code in one instruction
 //! Dividing, rounding, converting and limiting each take as long as the memory
@@ -31,7 +33,6 @@
 //! left to the loops of `scalar`, as it is when there is a NaN in it. That is
 //! one block of 64 random elements in 128. A call whose reciprocals are not normal, or whose
 //! zero points are no codes, is left to `scalar` altogether.
-#![expect(unsafe_code, reason = "functions with target features are called after their detection")]
 
 use std::any::TypeId;
 use std::ops::Range;
@@ -39,28 +40,30 @@ use std::slice;
 
 use bytemuck::{Pod, cast_slice, cast_slice_mut};
 
-use super::super::isa::Level;
+use super::super::isa::Op;
 use super::super::real::Real;
 use super::super::scalar::{self, Code, Extent, Params, QuantParams};
+use super::super::simd::{Simd, VectorOp, each};
 use super::super::sums::{LANES, LaneSums};
 use super::super::table::{Columns, Facts, Groups};
 use super::{CodeSpec, Isa, Stores};
+use cursor::{Cursor, Vector};
 
-mod avx2;
-mod avx512;
-mod fixed;
+mod cursor;
+mod extent;
+mod fixed_point;
+mod measure;
+mod quantize;
+mod restore;
+mod squares;
 mod sums;
 
-/// Elements that the kernels quantize at a time.
-const BLOCK: usize = 64;
 /// Elements that have one set of parameters at least: the largest vector.
 const VECTOR: usize = 16;
-/// What is added to a quotient and its zero point.
-const SHIFT: f32 = 256.0 + 0.5 + 2.0 / 32_768.0;
-/// Bits of a fraction that are 0 near a tie.
-const NEAR: i32 = 0x7ffc;
-/// Bytes between what is read and what is asked for: the prefetchers of the
-/// processors stop at the end of a page.
+/// Registers of a block.
+const PARTS: [usize; 4] = [0, 1, 2, 3];
+/// Bytes between what is read and what is asked for: the prefetchers of x86 processors stop at the end
+/// of a page.
 const AHEAD: usize = 4096;
 /// The parameters are the same for all elements, each element's own, or those of groups.
 const SAME: u8 = 0;
@@ -215,6 +218,24 @@ fn bytes<C: Code>(codes: &mut [C]) -> Option<&mut [u8]> {
     (size_of::<C>() == 1).then(|| cast_slice_mut(codes))
 }
 
+/// Asks for what is [`AHEAD`] of a block.
+#[inline(always)]
+fn prefetch<S: Simd>(simd: S, block: &[f32]) {
+    for line in 0..S::BLOCK / 16 {
+        simd.prefetch(block.as_ptr().wrapping_byte_add(AHEAD + 64 * line));
+    }
+}
+
+/// Writes the codes of a block.
+#[inline(always)]
+fn store_codes<S: Simd>(simd: S, codes: &mut [u8], bytes: S::U8, past: bool) {
+    if past {
+        simd.store_u8_past(codes, bytes);
+    } else {
+        simd.store_u8(codes, bytes);
+    }
+}
+
 /// As [`Isa::quantize`], where there is a kernel for it; says whether there is.
 pub(super) fn quantize<T: Real, C: Code>(
     isa: Isa,
@@ -223,21 +244,10 @@ pub(super) fn quantize<T: Real, C: Code>(
     how: CodeSpec,
     codes: &mut [C],
 ) -> bool {
-    let (Some(work), Some(codes)) = (Bytes::new(x, params, how), bytes(codes)) else {
-        return false;
-    };
-    match isa.level() {
-        Level::Avx2 | Level::AvxVnni => {
-            // SAFETY: such a level exists only where AVX2, FMA and F16C were detected.
-            unsafe { avx2::quantize(&work, codes) };
-        }
-        Level::Avx512 | Level::Avx512Vnni => {
-            // SAFETY: such a level exists only where AVX-512 F, BW, DQ and VL were detected.
-            unsafe { avx512::quantize(&work, codes) };
-        }
-        Level::Scalar => return false,
+    match (Bytes::new(x, params, how), bytes(codes)) {
+        (Some(work), Some(codes)) => isa.vectorize(quantize::Quantize { work, codes }).is_some(),
+        _ => false,
     }
-    true
 }
 
 /// As [`Isa::encode`], where there is a kernel for it; says whether there is.
@@ -250,7 +260,7 @@ pub(super) fn encode<T: Real, C: Code>(
     lanes: &mut LaneSums,
 ) -> bool {
     match (Bytes::new(x, params, how), bytes(codes)) {
-        (Some(work), Some(codes)) => with_sums(isa, &work, Some(codes), lanes),
+        (Some(work), Some(codes)) => with_sums(isa, work, Some(codes), lanes),
         _ => false,
     }
 }
@@ -263,30 +273,16 @@ pub(super) fn measure<T: Real>(
     how: CodeSpec,
     lanes: &mut LaneSums,
 ) -> bool {
-    Bytes::new(x, params, how).is_some_and(|work| with_sums(isa, &work, None, lanes))
+    Bytes::new(x, params, how).is_some_and(|work| with_sums(isa, work, None, lanes))
 }
 
-fn with_sums(isa: Isa, work: &Bytes<'_>, codes: Option<&mut [u8]>, lanes: &mut LaneSums) -> bool {
+fn with_sums(isa: Isa, work: Bytes<'_>, codes: Option<&mut [u8]>, lanes: &mut LaneSums) -> bool {
     let repeat = match work.params {
         Params::Same(_) => false,
         Params::Each(columns) => columns.len() < work.x.len(),
         Params::Groups(groups) => groups.repeat(work.x.len()),
     };
-    if repeat {
-        return false;
-    }
-    match isa.level() {
-        Level::Avx2 | Level::AvxVnni => {
-            // SAFETY: such a level exists only where AVX2, FMA and F16C were detected.
-            unsafe { avx2::encode(work, codes, lanes) };
-        }
-        Level::Avx512 | Level::Avx512Vnni => {
-            // SAFETY: such a level exists only where AVX-512 F, BW, DQ and VL were detected, and POPCNT.
-            unsafe { avx512::encode(work, codes, lanes) };
-        }
-        Level::Scalar => return false,
-    }
-    true
+    !repeat && isa.vectorize(measure::Encode { work, codes, lanes }).is_some()
 }
 
 /// As [`Isa::dequantize`], where there is a kernel for it; says whether there is.
@@ -297,40 +293,19 @@ pub(super) fn dequantize<T: Real, C: Code>(
     stores: Stores,
     x: &mut [T],
 ) -> bool {
-    if let Some(codes) = same::<C, u8>(codes) {
-        restore::<T, false>(isa, codes, params, stores, x)
-    } else if let Some(codes) = same::<C, i8>(codes) {
-        restore::<T, true>(isa, cast_slice(codes), params, stores, x)
-    } else {
-        false
-    }
-}
-
-/// The same for codes whose bytes are given and which are `SIGNED` or not.
-fn restore<T: Real, const SIGNED: bool>(
-    isa: Isa,
-    codes: &[u8],
-    params: Params<'_, T>,
-    stores: Stores,
-    x: &mut [T],
-) -> bool {
     /// Differences of codes and such zero points are exact in f32.
     const SMALL: Range<i32> = -(1 << 20)..1 << 20;
     let params = vectors(params)
         .filter(|params| params.facts().zero_points.iter().all(|end| SMALL.contains(end)));
     let (Some(params), Some(x)) = (params, same_mut(x)) else { return false };
-    match isa.level() {
-        Level::Avx2 | Level::AvxVnni => {
-            // SAFETY: such a level exists only where AVX2, FMA and F16C were detected.
-            unsafe { avx2::dequantize::<SIGNED>(codes, params, stores, x) };
-        }
-        Level::Avx512 | Level::Avx512Vnni => {
-            // SAFETY: such a level exists only where AVX-512 F, BW, DQ and VL were detected.
-            unsafe { avx512::dequantize::<SIGNED>(codes, params, stores, x) };
-        }
-        Level::Scalar => return false,
+    if let Some(codes) = same(codes) {
+        isa.vectorize(restore::Restore::<false> { codes, params, stores, x }).is_some()
+    } else if let Some(codes) = same::<C, i8>(codes) {
+        let codes = cast_slice(codes);
+        isa.vectorize(restore::Restore::<true> { codes, params, stores, x }).is_some()
+    } else {
+        false
     }
-    true
 }
 
 /// As [`Isa::squared_error`], where there is a kernel for it.
@@ -341,13 +316,7 @@ pub(super) fn squared_error<T: Real>(
     how: CodeSpec,
 ) -> Option<f64> {
     let work = Bytes::new(x, Params::Same(affine), how)?;
-    match isa.level() {
-        // SAFETY: such a level exists only where AVX2, FMA and F16C were detected.
-        Level::Avx2 | Level::AvxVnni => Some(unsafe { avx2::squared_error(&work) }),
-        // SAFETY: such a level exists only where AVX-512 F, BW, DQ and VL were detected.
-        Level::Avx512 | Level::Avx512Vnni => Some(unsafe { avx512::squared_error(&work) }),
-        Level::Scalar => None,
-    }
+    isa.vectorize(squares::SquaredError { work })
 }
 
 /// Joins the extents of each `size` elements of `x` to `extents`, where there
@@ -361,16 +330,19 @@ pub(super) fn extents<T: Real>(isa: Isa, x: &[T], size: usize, extents: &mut [Ex
         let (min, max) = (T::from_f64(min.into()), T::from_f64(max.into()));
         extents[i] = extents[i].join(Extent { min, max, nan, inf });
     };
-    match isa.level() {
-        Level::Avx2 | Level::AvxVnni => {
-            // SAFETY: such a level exists only where AVX2, FMA and F16C were detected.
-            unsafe { avx2::extents(x, size, join) };
-        }
-        Level::Avx512 | Level::Avx512Vnni => {
-            // SAFETY: such a level exists only where AVX-512 F, BW, DQ and VL were detected.
-            unsafe { avx512::extents(x, size, join) };
-        }
-        Level::Scalar => return false,
+    isa.vectorize(extent::Extents { x, size, join }).is_some()
+}
+
+/// The slow way to codes.
+struct ByScalar<'a, 'w> {
+    work: &'w Bytes<'a>,
+    codes: &'w mut [u8],
+}
+
+impl Op for ByScalar<'_, '_> {
+    type Output = ();
+    #[inline(always)]
+    fn run(self) {
+        self.work.quantize(self.codes);
     }
-    true
 }
