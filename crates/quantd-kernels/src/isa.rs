@@ -3,10 +3,10 @@
 //! An [`Isa`] can only be had for a machine that has its instructions, so
 //! that a function that takes one needs no further check. Loops that the
 //! compiler vectorizes by itself are written once, as an [`Op`], and compiled
-//! once for each instruction set by [`Isa::run`]; what needs intrinsics
-//! dispatches on [`Isa::level`].
+//! once for each instruction set by [`Isa::run`]; what needs registers is a [`VectorOp`] or a
+//! [`ProductOp`].
 #![cfg_attr(
-    target_arch = "x86_64",
+    any(target_arch = "x86_64", target_arch = "aarch64"),
     expect(
         unsafe_code,
         reason = "functions with target features are called after their detection"
@@ -14,11 +14,7 @@
 )]
 
 use super::amx::Unit;
-#[cfg(target_arch = "aarch64")]
-use super::simd::Neon;
-use super::simd::VectorOp;
-#[cfg(target_arch = "x86_64")]
-use super::simd::{Avx2, Avx512};
+use super::simd::{self, Dot, Lanes, ProductOp, Simd, VectorOp};
 
 /// An instruction set that this machine has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,68 +27,130 @@ pub struct Isa {
 /// The name of AVX-512 with VNNI and tiles (Sapphire Rapids on).
 const AMX: &str = "amx";
 
-/// What an [`Isa`] stands for. Levels of one architecture are in ascending
-/// order; each has all that those before it have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Level {
-    /// What every machine of the target has: SSE2, or NEON without dot products.
-    Scalar,
-    /// AVX2, FMA, F16C and POPCNT.
-    #[cfg(target_arch = "x86_64")]
-    Avx2,
-    /// AVX2 and the 256-bit VNNI of client processors.
-    #[cfg(target_arch = "x86_64")]
-    AvxVnni,
-    /// AVX-512 F, BW, DQ and VL (Skylake-X on); a machine without AVX-VNNI may have it.
-    #[cfg(target_arch = "x86_64")]
-    Avx512,
-    /// AVX-512 and its VNNI (Cascade Lake, Zen 4 on).
-    #[cfg(target_arch = "x86_64")]
-    Avx512Vnni,
-    /// NEON and the dot products of `ARMv8.2`.
-    #[cfg(target_arch = "aarch64")]
-    NeonDot,
+/// The levels of an architecture, in ascending order: each has all that those before it have. Of each: its
+/// name, its registers, how they multiply bytes, and the features that both take.
+macro_rules! levels {
+    ($($(#[$doc:meta])* $level:ident, $name:literal, $module:ident::$simd:ident, $dot:ident,
+       $detected:ident[$($feature:tt)*];)*) => {
+        /// What an [`Isa`] stands for.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        enum Level {
+            /// What every machine of the target has.
+            Scalar,
+            $($(#[$doc])* $level,)*
+        }
+
+        impl Level {
+            const ALL: &[Self] = &[Self::Scalar, $(Self::$level),*];
+
+            const fn name(self) -> &'static str {
+                match self {
+                    Self::Scalar => "scalar",
+                    $(Self::$level => $name,)*
+                }
+            }
+
+            fn is_detected(self) -> bool {
+                match self {
+                    Self::Scalar => true,
+                    $(Self::$level => true $(&& std::arch::$detected!($feature))*,)*
+                }
+            }
+        }
+
+        impl Isa {
+            /// Runs a loop that the compiler vectorizes, compiled for this instruction set.
+            #[inline]
+            pub(super) fn run<O: Op>(self, op: O) -> O::Output {
+                match self.level {
+                    Level::Scalar => op.run(),
+                    $(Level::$level => {
+                        // SAFETY: such an `Isa` exists only where its features were detected.
+                        unsafe { simd::$module::run(op) }
+                    })*
+                }
+            }
+
+            /// Runs a loop over registers; none where the level has no kernels but the loops of `scalar`.
+            #[inline]
+            pub(super) fn vectorize<O: VectorOp>(self, op: O) -> Option<O::Output> {
+                match self.level {
+                    Level::Scalar => None,
+                    $(Level::$level => {
+                        // SAFETY: such an `Isa` exists only where its features were detected.
+                        Some(unsafe { simd::$module::vectorize(op) })
+                    })*
+                }
+            }
+
+            /// Runs a loop over products; none where the level has no other loop than the definition.
+            #[inline]
+            pub(super) fn multiply<O: ProductOp>(self, op: O) -> Option<O::Output> {
+                match self.level {
+                    Level::Scalar => None,
+                    $(Level::$level => {
+                        #[target_feature($(enable = $feature),*)]
+                        fn multiply<O: ProductOp>(op: O) -> O::Output {
+                            op.run(simd::$dot::new(simd::$module::$simd::new()))
+                        }
+                        // SAFETY: such an `Isa` exists only where its features were detected.
+                        Some(unsafe { multiply(op) })
+                    })*
+                }
+            }
+
+            /// The registers that products are made on, if the level has any.
+            pub(super) const fn products(self) -> Option<Products> {
+                match self.level {
+                    Level::Scalar => None,
+                    $(Level::$level => Some(Products::of::<simd::$dot>()),)*
+                }
+            }
+        }
+    };
 }
 
-impl Level {
-    #[cfg(target_arch = "x86_64")]
-    const ALL: &[Self] = &[Self::Scalar, Self::Avx2, Self::AvxVnni, Self::Avx512, Self::Avx512Vnni];
-    #[cfg(target_arch = "aarch64")]
-    const ALL: &[Self] = &[Self::Scalar, Self::NeonDot];
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    const ALL: &[Self] = &[Self::Scalar];
+#[cfg(target_arch = "x86_64")]
+levels! {
+    /// AVX2, FMA, F16C and POPCNT.
+    Avx2, "avx2", avx2::Avx2, Avx2Words,
+        is_x86_feature_detected["avx2" "fma" "f16c" "popcnt"];
+    /// AVX2 and the 256-bit VNNI of client processors.
+    AvxVnni, "avx-vnni", avx2::Avx2, AvxVnni,
+        is_x86_feature_detected["avx2" "fma" "f16c" "popcnt" "avxvnni"];
+    /// AVX-512 F, BW, DQ and VL (Skylake-X on); a machine without AVX-VNNI may have it.
+    Avx512, "avx512", avx512::Avx512, Avx512Words,
+        is_x86_feature_detected["avx2" "fma" "f16c" "popcnt" "avx512f" "avx512bw" "avx512dq" "avx512vl"];
+    /// AVX-512 and its VNNI (Cascade Lake, Zen 4 on).
+    Avx512Vnni, "avx512-vnni", avx512::Avx512, Avx512Vnni,
+        is_x86_feature_detected[
+            "avx2" "fma" "f16c" "popcnt" "avx512f" "avx512bw" "avx512dq" "avx512vl" "avx512vnni"
+        ];
+}
 
-    #[cfg(target_arch = "x86_64")]
-    fn is_detected(self) -> bool {
-        let avx2 = is_x86_feature_detected!("avx2")
-            && is_x86_feature_detected!("fma")
-            && is_x86_feature_detected!("f16c")
-            && is_x86_feature_detected!("popcnt");
-        let avx512 = avx2
-            && is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512dq")
-            && is_x86_feature_detected!("avx512vl");
-        match self {
-            Self::Scalar => true,
-            Self::Avx2 => avx2,
-            Self::AvxVnni => avx2 && is_x86_feature_detected!("avxvnni"),
-            Self::Avx512 => avx512,
-            Self::Avx512Vnni => avx512 && is_x86_feature_detected!("avx512vnni"),
-        }
-    }
+#[cfg(target_arch = "aarch64")]
+levels! {
+    /// NEON and the dot products of `ARMv8.2`.
+    NeonDot, "neon-dot", neon::Neon, NeonDot, is_aarch64_feature_detected["neon" "dotprod"];
+}
 
-    #[cfg(target_arch = "aarch64")]
-    fn is_detected(self) -> bool {
-        match self {
-            Self::Scalar => true,
-            Self::NeonDot => std::arch::is_aarch64_feature_detected!("dotprod"),
-        }
-    }
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+levels! {}
 
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    fn is_detected(self) -> bool {
-        true
+/// Registers that products are made on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Products {
+    /// What the four bytes of a lane are.
+    pub(super) lanes: Lanes,
+    /// 32-bit lanes of a register.
+    pub(super) width: usize,
+    /// How many registers there are.
+    pub(super) registers: usize,
+}
+
+impl Products {
+    const fn of<D: Dot>() -> Self {
+        Self { lanes: D::LANES, width: D::Simd::LANES, registers: D::Simd::REGISTERS }
     }
 }
 
@@ -124,7 +182,7 @@ impl Isa {
 
     /// Names of every instruction set of the architecture, on this machine or not.
     pub fn names() -> impl Iterator<Item = &'static str> {
-        let levels = Level::ALL.iter().map(|&level| Self::of(level).name());
+        let levels = Level::ALL.iter().map(|level| level.name());
         levels.chain(cfg!(target_arch = "x86_64").then_some(AMX))
     }
 
@@ -179,90 +237,8 @@ impl Isa {
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
             Some(Unit::Amx(_)) => return AMX,
         }
-        match self.level {
-            Level::Scalar => "scalar",
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => "avx2",
-            #[cfg(target_arch = "x86_64")]
-            Level::AvxVnni => "avx-vnni",
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => "avx512",
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512Vnni => "avx512-vnni",
-            #[cfg(target_arch = "aarch64")]
-            Level::NeonDot => "neon-dot",
-        }
+        self.level.name()
     }
-
-    /// Runs a loop over registers; none where the level has no kernels but the loops of `scalar`.
-    #[inline]
-    pub(super) fn vectorize<O: VectorOp>(self, op: O) -> Option<O::Output> {
-        match self.level {
-            Level::Scalar => None,
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx2 | Level::AvxVnni => {
-                // SAFETY: such an `Isa` exists only where AVX2, FMA, F16C and POPCNT were detected.
-                Some(unsafe { vectorize_avx2(op) })
-            }
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512 | Level::Avx512Vnni => {
-                // SAFETY: such an `Isa` exists only where these and AVX-512 F, BW, DQ and VL were detected.
-                Some(unsafe { vectorize_avx512(op) })
-            }
-            #[cfg(target_arch = "aarch64")]
-            Level::NeonDot => Some(op.run(Neon::new())),
-        }
-    }
-
-    /// What to dispatch on.
-    pub(super) const fn level(self) -> Level {
-        self.level
-    }
-
-    /// Runs a loop compiled for this instruction set.
-    #[inline]
-    pub(super) fn run<O: Op>(self, op: O) -> O::Output {
-        match self.level {
-            Level::Scalar => op.run(),
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx2 | Level::AvxVnni => {
-                // SAFETY: such an `Isa` exists only where AVX2, FMA and F16C were detected.
-                unsafe { with_avx2(op) }
-            }
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512 | Level::Avx512Vnni => {
-                // SAFETY: such an `Isa` exists only where AVX-512 F, BW, DQ and VL were detected.
-                unsafe { with_avx512(op) }
-            }
-            // NEON is part of the target; its dot products make no difference here.
-            #[cfg(target_arch = "aarch64")]
-            Level::NeonDot => op.run(),
-        }
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn with_avx2<O: Op>(op: O) -> O::Output {
-    op.run()
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
-fn with_avx512<O: Op>(op: O) -> O::Output {
-    op.run()
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma,f16c,popcnt")]
-fn vectorize_avx2<O: VectorOp>(op: O) -> O::Output {
-    op.run(Avx2::new())
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma,f16c,popcnt,avx512f,avx512bw,avx512dq,avx512vl")]
-fn vectorize_avx512<O: VectorOp>(op: O) -> O::Output {
-    op.run(Avx512::new())
 }
 
 #[cfg(test)]

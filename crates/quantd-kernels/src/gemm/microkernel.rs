@@ -1,64 +1,50 @@
 //! Which loop multiplies on an instruction set.
-#![expect(unsafe_code, reason = "functions with target features are called after their detection")]
 
 use bytemuck::Pod;
 
 use super::super::Isa;
-use super::super::isa::Level;
+use super::super::simd::{Dot, ProductOp, Simd};
 use super::epilogue::{Epilogue, TileOutput};
-#[cfg(target_arch = "aarch64")]
-use super::tile::neon;
-use super::tile::{Panel, Rows, Tile, int4, scalar};
-#[cfg(target_arch = "x86_64")]
-use super::tile::{avx2, avx512};
+use super::tile::{Lanes, Panel, Rows, Tile, int4, scalar, vector};
 
 /// Multiplies as many rows as a tile has, or fewer, by one panel.
 pub(super) fn multiply<T: Pod, F: Epilogue<T>>(
     isa: Isa,
-    rows: Rows<'_>,
-    panel: Panel<'_>,
+    rows: &Rows<'_>,
+    panel: &Panel<'_>,
     epilogue: &mut TileOutput<'_, T, F>,
 ) {
-    match isa.level() {
-        // Panels for the tile unit are half as wide as those of AVX-512.
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512Vnni if isa.has_tiles() => {
-            // SAFETY: such an `Isa` exists only where its features were detected.
-            unsafe { avx512::multiply_narrow(rows, panel, epilogue) }
+    let narrow = isa.has_tiles();
+    if isa.multiply(Multiply { rows, panel, narrow, epilogue: &mut *epilogue }) != Some(true) {
+        scalar::multiply(Tile::of(isa), *rows, *panel, epilogue.sums);
+        epilogue.run();
+    }
+}
+
+/// Operands by reference: copied, they would be read in other parts than they were written in, which waits for the
+/// stores of the tile before.
+struct Multiply<'a, 'o, T, F> {
+    rows: &'a Rows<'a>,
+    panel: &'a Panel<'a>,
+    /// Panels for the tile unit are half as wide as those of AVX-512.
+    narrow: bool,
+    epilogue: &'a mut TileOutput<'o, T, F>,
+}
+
+impl<T: Pod, F: Epilogue<T>> ProductOp for Multiply<'_, '_, T, F> {
+    /// Whether the instruction set multiplies such panels.
+    type Output = bool;
+    #[inline(always)]
+    fn run<D: Dot>(self, dot: D) -> bool {
+        let Self { rows, panel, narrow, epilogue } = self;
+        if !narrow {
+            vector::multiply(dot, *rows, *panel, epilogue);
+        } else if D::Simd::LANES == 16 && matches!(D::LANES, Lanes::UnsignedBySigned) {
+            vector::multiply_narrow(dot, *rows, *panel, epilogue);
+        } else {
+            return false;
         }
-        _ if isa.has_tiles() => {
-            scalar::multiply(Tile::of(isa), rows, panel, epilogue.sums);
-            epilogue.run();
-        }
-        Level::Scalar => {
-            scalar::multiply(Tile::of(isa), rows, panel, epilogue.sums);
-            epilogue.run();
-        }
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => {
-            // SAFETY: such an `Isa` exists only where its features were detected.
-            unsafe { avx2::multiply_words(rows, panel, epilogue) }
-        }
-        #[cfg(target_arch = "x86_64")]
-        Level::AvxVnni => {
-            // SAFETY: such an `Isa` exists only where its features were detected.
-            unsafe { avx2::multiply_vnni(rows, panel, epilogue) }
-        }
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => {
-            // SAFETY: such an `Isa` exists only where its features were detected.
-            unsafe { avx512::multiply_words(rows, panel, epilogue) }
-        }
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512Vnni => {
-            // SAFETY: such an `Isa` exists only where its features were detected.
-            unsafe { avx512::multiply_vnni(rows, panel, epilogue) }
-        }
-        #[cfg(target_arch = "aarch64")]
-        Level::NeonDot => {
-            // SAFETY: such an `Isa` exists only where its features were detected.
-            unsafe { neon::multiply(rows, panel, epilogue) }
-        }
+        true
     }
 }
 
@@ -70,32 +56,22 @@ pub(super) fn multiply_int4(
     panel: int4::Panel<'_>,
     totals: &mut int4::Totals,
 ) {
-    match isa.level() {
-        Level::Scalar => int4::scalar(rows, count, panel, totals),
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => {
-            // SAFETY: such an `Isa` exists only where its features were detected.
-            unsafe { avx2::multiply_int4(rows, count, panel, totals) }
-        }
-        #[cfg(target_arch = "x86_64")]
-        Level::AvxVnni => {
-            // SAFETY: such an `Isa` exists only where its features were detected.
-            unsafe { avx2::multiply_int4_vnni(rows, count, panel, totals) }
-        }
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => {
-            // SAFETY: such an `Isa` exists only where its features were detected.
-            unsafe { avx512::multiply_int4(rows, count, panel, totals) }
-        }
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512Vnni => {
-            // SAFETY: such an `Isa` exists only where its features were detected.
-            unsafe { avx512::multiply_int4_vnni(rows, count, panel, totals) }
-        }
-        #[cfg(target_arch = "aarch64")]
-        Level::NeonDot => {
-            // SAFETY: such an `Isa` exists only where its features were detected.
-            unsafe { neon::multiply_int4(rows, count, panel, totals) }
-        }
+    if isa.multiply(MultiplyInt4 { rows, count, panel, totals: &mut *totals }).is_none() {
+        int4::scalar(rows, count, panel, totals);
+    }
+}
+
+struct MultiplyInt4<'a> {
+    rows: int4::Rows<'a>,
+    count: usize,
+    panel: int4::Panel<'a>,
+    totals: &'a mut int4::Totals,
+}
+
+impl ProductOp for MultiplyInt4<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<D: Dot>(self, dot: D) {
+        int4::multiply(dot, self.rows, self.count, self.panel, self.totals);
     }
 }

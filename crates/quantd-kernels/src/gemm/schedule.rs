@@ -114,7 +114,7 @@ impl<'a> Work<'a> {
             let operand = Rows { bytes: a.bytes_from(row), stride: a.stride(), count };
             let ahead = next.get(i * tile.ahead(panel)..).unwrap_or(panel);
             epilogue.rows = row..row + count;
-            microkernel::multiply(b.isa(), operand, Panel { bytes: panel, ahead }, &mut epilogue);
+            microkernel::multiply(b.isa(), &operand, &Panel { bytes: panel, ahead }, &mut epilogue);
             row += count;
         }
     }

@@ -2,8 +2,6 @@
 #![expect(unsafe_code, reason = "threads write to disjoint tiles of one result")]
 
 use std::marker::PhantomData;
-#[cfg(target_arch = "x86_64")]
-use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::super::cache::{LINE, prefetch};
@@ -40,20 +38,6 @@ impl<'a, T: Copy> Shared<'a, T> {
         for line in 0..(len * size_of::<T>()).div_ceil(LINE) {
             prefetch::<false>(start.wrapping_add(line * LINE));
         }
-    }
-
-    /// Cells from one row to the next.
-    #[cfg(target_arch = "x86_64")]
-    pub(super) const fn stride(&self) -> usize {
-        self.columns
-    }
-
-    /// Cells side by side, and those under them in further rows.
-    #[cfg(target_arch = "x86_64")]
-    #[inline(always)]
-    pub(super) fn rows(&self, rows: Range<usize>, column: usize, len: usize) -> *mut T {
-        assert!(rows.end <= self.rows && column + len <= self.columns, "the cells exist");
-        self.start.wrapping_add(rows.start * self.columns + column)
     }
 
     /// Cells side by side.

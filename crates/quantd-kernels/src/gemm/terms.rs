@@ -104,16 +104,6 @@ impl<'a> Columns<'a> {
         self.range = range;
     }
 
-    /// Whether there is everything of so many columns.
-    #[cfg(target_arch = "x86_64")]
-    #[inline(always)]
-    pub(super) const fn has(&self, columns: usize) -> bool {
-        columns <= MAX_COLUMNS
-            && columns <= self.sums.len()
-            && columns <= self.zero_points.len()
-            && columns <= self.scales.len()
-    }
-
     /// Makes the factors of rows with that scale.
     #[inline(always)]
     pub(super) fn scale(&self, scale_a: f32, divisor: Divisor, factors: &mut [f32]) {
@@ -141,10 +131,6 @@ pub(super) struct RowTerms {
 
 /// What the rows of a product need to be finished.
 #[derive(Debug)]
-#[cfg_attr(
-    not(target_arch = "x86_64"),
-    expect(dead_code, reason = "only kernels that finish sums in registers ask first")
-)]
 pub(super) struct Terms {
     rows: Vec<RowTerms>,
     /// Whether rows have zero points, and other ones each.

@@ -23,12 +23,8 @@ use super::epilogue::{Epilogue, TileOutput, finish_rows};
 use super::schedule::Work;
 use super::shared::{Shared, share};
 use super::terms::{Columns, Divisor};
-use super::tile::{Lanes, Sums, Tile};
+use super::tile::{Sums, Tile};
 use super::{PackedLhs, PackedRhs};
-
-/// Operands of the tile unit. Up to [`Tile::rows`] rows leave it mostly idle, and take the loop over registers.
-pub(super) const TILE: Tile =
-    Tile { rows: 3, columns: SQUARE[1], lanes: Lanes::UnsignedBySigned, steps: TILE_ROWS };
 
 /// Bytes of rows that go through all panels: a quarter of a second-level cache.
 const BLOCK_BYTES: usize = 512 << 10;
@@ -86,7 +82,7 @@ struct Plan {
 impl Plan {
     fn new(m: usize, b: &PackedRhs, threads: usize) -> Self {
         let height = if m <= WIDE[0] { WIDE[0] } else { SQUARE[0] };
-        let panels = b.columns().div_ceil(TILE.columns);
+        let panels = b.columns().div_ceil(Tile::OF_UNIT.columns);
         // Each thread packs what it multiplies: rows of its own where all of the right operand stays with it,
         // else few enough to be packed by each.
         let (bytes, own) = match threads {
@@ -117,7 +113,7 @@ pub(super) fn run<T: Pod + Send, F: Epilogue<T>>(
     finish: &F,
     threads: usize,
 ) {
-    let (m, panels) = (work.a.rows(), work.b.columns().div_ceil(TILE.columns));
+    let (m, panels) = (work.a.rows(), work.b.columns().div_ceil(Tile::OF_UNIT.columns));
     let plan = Plan::new(m, work.b, threads);
     share(plan.tasks(m), threads, &|task, scratch: &mut Scratch<'_>| {
         if work.stop.load(Ordering::Relaxed) {
@@ -189,7 +185,7 @@ impl<'w> Task<'w, '_> {
         sums: &'o mut Sums,
         (finish, out): (&'o F, &'o Shared<'o, T>),
     ) -> TileOutput<'o, T, F> {
-        let (terms, width) = (&self.work.terms, TILE.columns);
+        let (terms, width) = (&self.work.terms, Tile::OF_UNIT.columns);
         TileOutput { terms, columns, rows, width, sums, finish, out }
     }
 
@@ -228,7 +224,7 @@ impl<'w> Task<'w, '_> {
             for panel in first..=second {
                 self.set(columns, panel, F::SCALED.then(|| finish.divisor()));
                 let mut output = self.output(columns, rows.clone(), spare, (finish, out));
-                let sums = &sums[0].0[(panel - first) * TILE.columns..];
+                let sums = &sums[0].0[(panel - first) * Tile::OF_UNIT.columns..];
                 finish_rows(work.b.isa(), &mut output, sums, WIDE[1]);
             }
         }
@@ -293,7 +289,7 @@ impl<'w, T: Pod, F: Epilogue<T>> Squares<'_, 'w, '_, T, F> {
         let steps = steps(self.task.work.b);
         let part = part(steps);
         let b = self.task.work.b;
-        let last = panel + 1 == b.columns().div_ceil(TILE.columns);
+        let last = panel + 1 == b.columns().div_ceil(Tile::OF_UNIT.columns);
         let mut ahead = b.panel(if last { 0 } else { panel + 1 }).as_ptr();
         // The slots of this panel follow that of the sums that wait.
         let first = self.waiting.slot + 1;

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::super::isa::Op;
-use super::{Simd, registers, slices};
+use super::{Simd, VectorOp, registers, slices};
 
 /// Proof that the machine has AVX2, FMA, F16C and POPCNT.
 #[derive(Clone, Copy, Debug)]
@@ -33,11 +33,45 @@ impl Avx2 {
     }
 }
 
+/// Runs a loop that the compiler vectorizes.
+#[target_feature(enable = "avx2,fma,f16c,popcnt")]
+pub(crate) fn run<O: Op>(op: O) -> O::Output {
+    op.run()
+}
+
+/// Runs a loop over registers.
+#[target_feature(enable = "avx2,fma,f16c,popcnt")]
+pub(crate) fn vectorize<O: VectorOp>(op: O) -> O::Output {
+    op.run(Avx2::new())
+}
+
 #[cold]
 #[inline(never)]
 #[target_feature(enable = "avx2,fma,f16c,popcnt")]
 fn apart<O: Op>(op: O) -> O::Output {
     op.run()
+}
+
+/// Odd ones of 8 lanes.
+const ODD: i32 = 0xaa;
+
+/// [`Simd::mul_shift`] of the even lanes; `by` are 64-bit numbers.
+///
+/// There is no arithmetic shift of 64-bit lanes: with the sign flipped, `vpsrlvq` does the same but
+/// for what the flip itself becomes, `2^63 >> by`, which is subtracted again.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,popcnt")]
+fn shift_even(a: __m256i, b: __m256i, by: __m256i, [low, high]: [i64; 2]) -> __m256i {
+    let (one, sign) = (_mm256_set1_epi64x(1), _mm256_set1_epi64x(i64::MIN));
+    let (low, high) = (_mm256_set1_epi64x(low), _mm256_set1_epi64x(high));
+    let half = _mm256_sllv_epi64(one, _mm256_sub_epi64(by, one));
+    let product = _mm256_add_epi64(_mm256_mul_epi32(a, b), half);
+    let flipped = _mm256_srlv_epi64(_mm256_xor_si256(product, sign), by);
+    let shifted = _mm256_sub_epi64(flipped, _mm256_srlv_epi64(sign, by));
+    let above = _mm256_cmpgt_epi64(shifted, low);
+    let shifted = _mm256_blendv_epi8(low, shifted, above);
+    let beyond = _mm256_cmpgt_epi64(shifted, high);
+    _mm256_blendv_epi8(shifted, high, beyond)
 }
 
 impl Simd for Avx2 {
@@ -61,9 +95,19 @@ impl Simd for Avx2 {
         fn load(from: &[f32], 8) -> __m256 { _mm256_loadu_ps(from.as_ptr()) }
         fn load_i32(from: &[i32], 8) -> __m256i { _mm256_loadu_si256(from.as_ptr().cast()) }
         fn load_u8(from: &[u8], 32) -> __m256i { _mm256_loadu_si256(from.as_ptr().cast()) }
+        fn load_bytes(from: &[u8], 32) -> __m256i { _mm256_loadu_si256(from.as_ptr().cast()) }
         fn load_f64(from: &[f64], 4) -> __m256d { _mm256_loadu_pd(from.as_ptr()) }
         fn load_wide(from: &[f32], 4) -> __m256d { _mm256_cvtps_pd(_mm_loadu_ps(from.as_ptr())) }
         fn store(to: &mut [f32], 8, x: __m256) { _mm256_storeu_ps(to.as_mut_ptr(), x) }
+        fn store_i32(to: &mut [i32], 8, x: __m256i) { _mm256_storeu_si256(to.as_mut_ptr().cast(), x) }
+        fn store_low_bytes(to: &mut [u8], 8, x: __m256i) {
+            {
+                let bytes = _mm256_shuffle_epi8(x, _mm256_set1_epi32(0x0c08_0400));
+                let low = _mm256_castsi256_si128(bytes);
+                let eight = _mm_unpacklo_epi32(low, _mm256_extracti128_si256::<1>(bytes));
+                _mm_storel_epi64(to.as_mut_ptr().cast(), eight)
+            }
+        }
         fn store_u8(to: &mut [u8], 32, x: __m256i) { _mm256_storeu_si256(to.as_mut_ptr().cast(), x) }
         fn store_f64(to: &mut [f64], 4, x: __m256d) { _mm256_storeu_pd(to.as_mut_ptr(), x) }
         fn store_past(to: &mut [f32], 8, x: __m256) {
@@ -131,8 +175,43 @@ impl Simd for Avx2 {
         fn round(x: __m256) -> __m256i { _mm256_cvtps_epi32(x) }
         fn as_i32(x: __m256) -> __m256i { _mm256_castps_si256(x) }
         fn as_f32(x: __m256i) -> __m256 { _mm256_castsi256_ps(x) }
+        fn add_i32(a: __m256i, b: __m256i) -> __m256i { _mm256_add_epi32(a, b) }
         fn sub_i32(a: __m256i, b: __m256i) -> __m256i { _mm256_sub_epi32(a, b) }
+        fn mul_i32(a: __m256i, b: __m256i) -> __m256i { _mm256_mullo_epi32(a, b) }
+        fn min_i32(a: __m256i, b: __m256i) -> __m256i { _mm256_min_epi32(a, b) }
+        fn max_i32(a: __m256i, b: __m256i) -> __m256i { _mm256_max_epi32(a, b) }
         fn and_i32(a: __m256i, b: __m256i) -> __m256i { _mm256_and_si256(a, b) }
+        fn shl_i32(a: __m256i, by: __m256i) -> __m256i { _mm256_sllv_epi32(a, by) }
+        fn shr_i32(a: __m256i, by: __m256i) -> __m256i { _mm256_srav_epi32(a, by) }
+        fn eq_i32(a: __m256i, b: __m256i) -> __m256 { _mm256_castsi256_ps(_mm256_cmpeq_epi32(a, b)) }
+        fn gt_i32(a: __m256i, b: __m256i) -> __m256 { _mm256_castsi256_ps(_mm256_cmpgt_epi32(a, b)) }
+        fn select_i32(mask: __m256, a: __m256i, b: __m256i) -> __m256i {
+            _mm256_blendv_epi8(b, a, _mm256_castps_si256(mask))
+        }
+        fn mul_high(a: __m256i, b: __m256i) -> __m256i {
+            {
+                // Even lanes end in the low half of their 64 bits, odd ones in the high.
+                let half = _mm256_set1_epi64x(1 << 30);
+                let odd = _mm256_mul_epi32(_mm256_srli_epi64::<32>(a), _mm256_srli_epi64::<32>(b));
+                let odd = _mm256_slli_epi64::<1>(_mm256_add_epi64(odd, half));
+                let even = _mm256_add_epi64(_mm256_mul_epi32(a, b), half);
+                _mm256_blend_epi32::<ODD>(_mm256_srli_epi64::<31>(even), odd)
+            }
+        }
+        fn mul_shift(a: __m256i, b: __m256i, by: __m256i, ends: [i64; 2]) -> __m256i {
+            {
+                let even = shift_even(a, b, _mm256_and_si256(by, _mm256_set1_epi64x(0xffff_ffff)), ends);
+                let [a, b, by] = [a, b, by].map(|x| _mm256_srli_epi64::<32>(x));
+                let odd = shift_even(a, b, by, ends);
+                _mm256_blend_epi32::<ODD>(even, _mm256_slli_epi64::<32>(odd))
+            }
+        }
+        fn nibbles(x: __m256i) -> [__m256i; 2] {
+            {
+                let low = _mm256_set1_epi8(15);
+                [_mm256_and_si256(x, low), _mm256_and_si256(_mm256_srli_epi16::<4>(x), low)]
+            }
+        }
         fn test_none(x: __m256i, mask: i32) -> __m256 {
             {
                 let bits = _mm256_and_si256(x, _mm256_set1_epi32(mask));
@@ -157,13 +236,24 @@ impl Simd for Avx2 {
             u64::from(_mm256_movemask_epi8(_mm256_cmpeq_epi8(a, b)).cast_unsigned())
         }
 
-        fn zero_f64() -> __m256d { _mm256_setzero_pd() }
+        fn splat_f64(of: f64) -> __m256d { _mm256_set1_pd(of) }
         fn widen(x: __m256) -> [__m256d; 2] {
             [
                 _mm256_cvtps_pd(_mm256_castps256_ps128(x)),
                 _mm256_cvtps_pd(_mm256_extractf128_ps::<1>(x)),
             ]
         }
+        fn widen_i32(x: __m256i) -> [__m256d; 2] {
+            [
+                _mm256_cvtepi32_pd(_mm256_castsi256_si128(x)),
+                _mm256_cvtepi32_pd(_mm256_extracti128_si256::<1>(x)),
+            ]
+        }
+        fn round_f64(x: [__m256d; 2]) -> __m256i {
+            _mm256_set_m128i(_mm256_cvtpd_epi32(x[1]), _mm256_cvtpd_epi32(x[0]))
+        }
+        fn min_f64(a: __m256d, b: __m256d) -> __m256d { _mm256_min_pd(a, b) }
+        fn max_f64(a: __m256d, b: __m256d) -> __m256d { _mm256_max_pd(a, b) }
         fn add_f64(a: __m256d, b: __m256d) -> __m256d { _mm256_add_pd(a, b) }
         fn sub_f64(a: __m256d, b: __m256d) -> __m256d { _mm256_sub_pd(a, b) }
         fn mul_f64(a: __m256d, b: __m256d) -> __m256d { _mm256_mul_pd(a, b) }
@@ -182,12 +272,6 @@ impl Simd for Avx2 {
             }
         }
         fn fence() -> () { _mm_sfence() }
-    }
-
-    #[inline(always)]
-    fn prefetch<T>(self, address: *const T) {
-        // SAFETY: SSE is part of the target, and any address may be asked for.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
     }
 
     #[inline(always)]

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::super::isa::Op;
-use super::{Simd, registers, slices};
+use super::{Simd, VectorOp, registers, slices};
 
 /// Proof that the machine has AVX-512 F, BW, DQ and VL, and what AVX2 has.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +29,18 @@ impl Avx512 {
     }
 }
 
+/// Runs a loop that the compiler vectorizes.
+#[target_feature(enable = "avx2,fma,f16c,popcnt,avx512f,avx512bw,avx512dq,avx512vl")]
+pub(crate) fn run<O: Op>(op: O) -> O::Output {
+    op.run()
+}
+
+/// Runs a loop over registers.
+#[target_feature(enable = "avx2,fma,f16c,popcnt,avx512f,avx512bw,avx512dq,avx512vl")]
+pub(crate) fn vectorize<O: VectorOp>(op: O) -> O::Output {
+    op.run(Avx512::new())
+}
+
 #[cold]
 #[inline(never)]
 #[target_feature(enable = "avx2,fma,f16c,popcnt,avx512f,avx512bw,avx512dq,avx512vl")]
@@ -38,6 +50,20 @@ fn apart<O: Op>(op: O) -> O::Output {
 
 /// `vrange`: the larger magnitude, without its sign.
 const LARGER: i32 = 0b1011;
+
+/// Odd ones of 16 lanes.
+const ODD: u16 = 0xaaaa;
+
+/// [`Simd::mul_shift`] of the even lanes; `by` are 64-bit numbers.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,popcnt,avx512f,avx512bw,avx512dq,avx512vl")]
+fn shift_even(a: __m512i, b: __m512i, by: __m512i, [low, high]: [i64; 2]) -> __m512i {
+    let one = _mm512_set1_epi64(1);
+    let half = _mm512_sllv_epi64(one, _mm512_sub_epi64(by, one));
+    let shifted = _mm512_srav_epi64(_mm512_add_epi64(_mm512_mul_epi32(a, b), half), by);
+    let shifted = _mm512_max_epi64(shifted, _mm512_set1_epi64(low));
+    _mm512_min_epi64(shifted, _mm512_set1_epi64(high))
+}
 
 impl Simd for Avx512 {
     type F32 = __m512;
@@ -60,9 +86,14 @@ impl Simd for Avx512 {
         fn load(from: &[f32], 16) -> __m512 { _mm512_loadu_ps(from.as_ptr()) }
         fn load_i32(from: &[i32], 16) -> __m512i { _mm512_loadu_si512(from.as_ptr().cast()) }
         fn load_u8(from: &[u8], 64) -> __m512i { _mm512_loadu_si512(from.as_ptr().cast()) }
+        fn load_bytes(from: &[u8], 64) -> __m512i { _mm512_loadu_si512(from.as_ptr().cast()) }
         fn load_f64(from: &[f64], 8) -> __m512d { _mm512_loadu_pd(from.as_ptr()) }
         fn load_wide(from: &[f32], 8) -> __m512d { _mm512_cvtps_pd(_mm256_loadu_ps(from.as_ptr())) }
         fn store(to: &mut [f32], 16, x: __m512) { _mm512_storeu_ps(to.as_mut_ptr(), x) }
+        fn store_i32(to: &mut [i32], 16, x: __m512i) { _mm512_storeu_si512(to.as_mut_ptr().cast(), x) }
+        fn store_low_bytes(to: &mut [u8], 16, x: __m512i) {
+            _mm_storeu_si128(to.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(x))
+        }
         fn store_u8(to: &mut [u8], 64, x: __m512i) { _mm512_storeu_si512(to.as_mut_ptr().cast(), x) }
         fn store_f64(to: &mut [f64], 8, x: __m512d) { _mm512_storeu_pd(to.as_mut_ptr(), x) }
         fn store_past(to: &mut [f32], 16, x: __m512) {
@@ -146,8 +177,43 @@ impl Simd for Avx512 {
         fn round(x: __m512) -> __m512i { _mm512_cvtps_epi32(x) }
         fn as_i32(x: __m512) -> __m512i { _mm512_castps_si512(x) }
         fn as_f32(x: __m512i) -> __m512 { _mm512_castsi512_ps(x) }
+        fn add_i32(a: __m512i, b: __m512i) -> __m512i { _mm512_add_epi32(a, b) }
         fn sub_i32(a: __m512i, b: __m512i) -> __m512i { _mm512_sub_epi32(a, b) }
+        fn mul_i32(a: __m512i, b: __m512i) -> __m512i { _mm512_mullo_epi32(a, b) }
+        fn min_i32(a: __m512i, b: __m512i) -> __m512i { _mm512_min_epi32(a, b) }
+        fn max_i32(a: __m512i, b: __m512i) -> __m512i { _mm512_max_epi32(a, b) }
         fn and_i32(a: __m512i, b: __m512i) -> __m512i { _mm512_and_si512(a, b) }
+        fn shl_i32(a: __m512i, by: __m512i) -> __m512i { _mm512_sllv_epi32(a, by) }
+        fn shr_i32(a: __m512i, by: __m512i) -> __m512i { _mm512_srav_epi32(a, by) }
+        fn eq_i32(a: __m512i, b: __m512i) -> __mmask16 { _mm512_cmpeq_epi32_mask(a, b) }
+        fn gt_i32(a: __m512i, b: __m512i) -> __mmask16 { _mm512_cmpgt_epi32_mask(a, b) }
+        fn select_i32(mask: __mmask16, a: __m512i, b: __m512i) -> __m512i {
+            _mm512_mask_blend_epi32(mask, b, a)
+        }
+        fn mul_high(a: __m512i, b: __m512i) -> __m512i {
+            {
+                // Even lanes end in the low half of their 64 bits, odd ones in the high.
+                let half = _mm512_set1_epi64(1 << 30);
+                let odd = _mm512_mul_epi32(_mm512_srli_epi64::<32>(a), _mm512_srli_epi64::<32>(b));
+                let odd = _mm512_slli_epi64::<1>(_mm512_add_epi64(odd, half));
+                let even = _mm512_add_epi64(_mm512_mul_epi32(a, b), half);
+                _mm512_mask_blend_epi32(ODD, _mm512_srli_epi64::<31>(even), odd)
+            }
+        }
+        fn mul_shift(a: __m512i, b: __m512i, by: __m512i, ends: [i64; 2]) -> __m512i {
+            {
+                let even = shift_even(a, b, _mm512_and_si512(by, _mm512_set1_epi64(0xffff_ffff)), ends);
+                let [a, b, by] = [a, b, by].map(|x| _mm512_srli_epi64::<32>(x));
+                let odd = shift_even(a, b, by, ends);
+                _mm512_mask_blend_epi32(ODD, even, _mm512_slli_epi64::<32>(odd))
+            }
+        }
+        fn nibbles(x: __m512i) -> [__m512i; 2] {
+            {
+                let low = _mm512_set1_epi8(15);
+                [_mm512_and_si512(x, low), _mm512_and_si512(_mm512_srli_epi16::<4>(x), low)]
+            }
+        }
         fn test_none(x: __m512i, mask: i32) -> __mmask16 {
             _mm512_testn_epi32_mask(x, _mm512_set1_epi32(mask))
         }
@@ -174,13 +240,27 @@ impl Simd for Avx512 {
         fn min_u8(a: __m512i, b: __m512i) -> __m512i { _mm512_min_epu8(a, b) }
         fn bits_eq_u8(a: __m512i, b: __m512i) -> u64 { _mm512_cmpeq_epi8_mask(a, b) }
 
-        fn zero_f64() -> __m512d { _mm512_setzero_pd() }
+        fn splat_f64(of: f64) -> __m512d { _mm512_set1_pd(of) }
         fn widen(x: __m512) -> [__m512d; 2] {
             [
                 _mm512_cvtps_pd(_mm512_castps512_ps256(x)),
                 _mm512_cvtps_pd(_mm512_extractf32x8_ps::<1>(x)),
             ]
         }
+        fn widen_i32(x: __m512i) -> [__m512d; 2] {
+            [
+                _mm512_cvtepi32_pd(_mm512_castsi512_si256(x)),
+                _mm512_cvtepi32_pd(_mm512_extracti64x4_epi64::<1>(x)),
+            ]
+        }
+        fn round_f64(x: [__m512d; 2]) -> __m512i {
+            {
+                let low = _mm512_castsi256_si512(_mm512_cvtpd_epi32(x[0]));
+                _mm512_inserti64x4::<1>(low, _mm512_cvtpd_epi32(x[1]))
+            }
+        }
+        fn min_f64(a: __m512d, b: __m512d) -> __m512d { _mm512_min_pd(a, b) }
+        fn max_f64(a: __m512d, b: __m512d) -> __m512d { _mm512_max_pd(a, b) }
         fn add_f64(a: __m512d, b: __m512d) -> __m512d { _mm512_add_pd(a, b) }
         fn sub_f64(a: __m512d, b: __m512d) -> __m512d { _mm512_sub_pd(a, b) }
         fn mul_f64(a: __m512d, b: __m512d) -> __m512d { _mm512_mul_pd(a, b) }
@@ -188,12 +268,6 @@ impl Simd for Avx512 {
         fn max_magnitude_f64(a: __m512d, b: __m512d) -> __m512d { _mm512_range_pd::<LARGER>(a, b) }
         fn keep_f64(bits: u8, x: __m512d) -> __m512d { _mm512_maskz_mov_pd(bits, x) }
         fn fence() -> () { _mm_sfence() }
-    }
-
-    #[inline(always)]
-    fn prefetch<T>(self, address: *const T) {
-        // SAFETY: SSE is part of the target, and any address may be asked for.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
     }
 
     #[inline(always)]

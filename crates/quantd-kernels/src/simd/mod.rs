@@ -7,7 +7,7 @@
 //!
 //! Four registers of 32-bit lanes are a block: what they are narrowed to fills one register of bytes.
 //!
-//! An instruction set is one file here and one row in [`isa`](super::isa).
+//! An instruction set is one file here and one row of the table in [`isa`](super::isa).
 #![expect(
     unsafe_code,
     clippy::multiple_unsafe_ops_per_block,
@@ -17,18 +17,18 @@
 use super::isa::Op;
 
 #[cfg(target_arch = "x86_64")]
-mod avx2;
+pub(super) mod avx2;
 #[cfg(target_arch = "x86_64")]
-mod avx512;
+pub(super) mod avx512;
+mod dot;
 #[cfg(target_arch = "aarch64")]
-mod neon;
+pub(super) mod neon;
 
-#[cfg(target_arch = "x86_64")]
-pub(super) use avx2::Avx2;
-#[cfg(target_arch = "x86_64")]
-pub(super) use avx512::Avx512;
 #[cfg(target_arch = "aarch64")]
-pub(super) use neon::Neon;
+pub(super) use dot::NeonDot;
+#[cfg(target_arch = "x86_64")]
+pub(super) use dot::{Avx2Words, Avx512Vnni, Avx512Words, AvxVnni};
+pub(super) use dot::{Dot, Lanes, ProductOp};
 
 /// A loop over registers. `run` and all that it calls must be `#[inline(always)]`, or they are
 /// compiled for the baseline; what is seldom needed goes through [`Simd::apart`].
@@ -76,8 +76,6 @@ pub(super) trait Simd: Copy {
     fn store(self, to: &mut [f32], x: Self::F32);
     /// Past the caches where `to` is aligned to a register.
     fn store_past(self, to: &mut [f32], x: Self::F32);
-    /// Reads nothing, and may bring the address near.
-    fn prefetch<T>(self, address: *const T);
 
     fn add(self, a: Self::F32, b: Self::F32) -> Self::F32;
     fn sub(self, a: Self::F32, b: Self::F32) -> Self::F32;
@@ -124,6 +122,9 @@ pub(super) trait Simd: Copy {
 
     fn splat_i32(self, of: i32) -> Self::I32;
     fn load_i32(self, from: &[i32]) -> Self::I32;
+    fn store_i32(self, to: &mut [i32], x: Self::I32);
+    /// The first `4 * LANES` bytes, as they lie.
+    fn load_bytes(self, from: &[u8]) -> Self::I32;
     /// The first `LANES` codes of one byte.
     fn load_codes<const SIGNED: bool>(self, from: &[u8]) -> Self::I32;
     /// The nearest numbers.
@@ -136,8 +137,32 @@ pub(super) trait Simd: Copy {
     /// The numbers of bits.
     fn as_f32(self, x: Self::I32) -> Self::F32;
     /// Modulo 2^32.
+    fn add_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    /// Modulo 2^32.
     fn sub_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    /// Modulo 2^32.
+    fn mul_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    fn min_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    fn max_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
     fn and_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    /// `a * 2^by` modulo 2^32, `by` being 0 to 31.
+    fn shl_i32(self, a: Self::I32, by: Self::I32) -> Self::I32;
+    /// `a / 2^by` rounded down, `by` being 0 to 31.
+    fn shr_i32(self, a: Self::I32, by: Self::I32) -> Self::I32;
+    /// Whether `a == b`.
+    fn eq_i32(self, a: Self::I32, b: Self::I32) -> Self::Mask;
+    /// Whether `a > b`.
+    fn gt_i32(self, a: Self::I32, b: Self::I32) -> Self::Mask;
+    /// `a` where `mask` holds, else `b`.
+    fn select_i32(self, mask: Self::Mask, a: Self::I32, b: Self::I32) -> Self::I32;
+    /// `(a * b + 2^30) / 2^31` rounded down, but for `a` and `b` of -2^31.
+    fn mul_high(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    /// `(a * b + 2^(by - 1)) / 2^by` rounded down, `by` being 1 to 62, limited to `ends`, which fit 32 bits.
+    fn mul_shift(self, a: Self::I32, b: Self::I32, by: Self::I32, ends: [i64; 2]) -> Self::I32;
+    /// The low and the high halves of all bytes, as bytes.
+    fn nibbles(self, x: Self::I32) -> [Self::I32; 2];
+    /// The low byte of each lane.
+    fn store_low_bytes(self, to: &mut [u8], x: Self::I32);
     /// Whether none of the bits of `mask` is set.
     fn test_none(self, x: Self::I32, mask: i32) -> Self::Mask;
     /// One bit a lane: whether in that of one of the four none of the bits of `mask`, which are lower 16, is set.
@@ -163,17 +188,24 @@ pub(super) trait Simd: Copy {
     /// One bit an element: whether both are equal.
     fn bits_eq_u8(self, a: Self::U8, b: Self::U8) -> u64;
 
-    fn zero_f64(self) -> Self::F64;
+    fn splat_f64(self, of: f64) -> Self::F64;
     fn load_f64(self, from: &[f64]) -> Self::F64;
     fn store_f64(self, to: &mut [f64], x: Self::F64);
     /// The first `LANES / 2` elements.
     fn load_wide(self, from: &[f32]) -> Self::F64;
     fn widen(self, x: Self::F32) -> [Self::F64; 2];
+    fn widen_i32(self, x: Self::I32) -> [Self::F64; 2];
+    /// The nearest integers, the even one of two, of numbers that fit.
+    fn round_f64(self, x: [Self::F64; 2]) -> Self::I32;
     fn add_f64(self, a: Self::F64, b: Self::F64) -> Self::F64;
     fn sub_f64(self, a: Self::F64, b: Self::F64) -> Self::F64;
     fn mul_f64(self, a: Self::F64, b: Self::F64) -> Self::F64;
     /// `a * b + c`, rounded once.
     fn mul_add_f64(self, a: Self::F64, b: Self::F64, c: Self::F64) -> Self::F64;
+    /// `a < b ? a : b`.
+    fn min_f64(self, a: Self::F64, b: Self::F64) -> Self::F64;
+    /// `a > b ? a : b`.
+    fn max_f64(self, a: Self::F64, b: Self::F64) -> Self::F64;
     /// The larger magnitude, of numbers that are not NaN.
     fn max_magnitude_f64(self, a: Self::F64, b: Self::F64) -> Self::F64;
     /// `x` in the lanes whose bits are set, else 0.

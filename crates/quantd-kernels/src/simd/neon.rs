@@ -3,16 +3,31 @@
 use std::arch::aarch64::*;
 
 use super::super::isa::Op;
-use super::{Simd, registers, slices};
+use super::{Simd, VectorOp, registers, slices};
 
 /// Proof that the machine has NEON, which is part of the target.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Neon(());
 
 impl Neon {
-    pub(crate) const fn new() -> Self {
+    /// Where its instructions may be used.
+    #[inline]
+    #[target_feature(enable = "neon")]
+    pub(crate) fn new() -> Self {
         Self(())
     }
+}
+
+/// Runs a loop that the compiler vectorizes.
+#[target_feature(enable = "neon")]
+pub(crate) fn run<O: Op>(op: O) -> O::Output {
+    op.run()
+}
+
+/// Runs a loop over registers.
+#[target_feature(enable = "neon")]
+pub(crate) fn vectorize<O: VectorOp>(op: O) -> O::Output {
+    op.run(Neon::new())
 }
 
 #[cold]
@@ -41,9 +56,21 @@ impl Simd for Neon {
         fn load(from: &[f32], 4) -> float32x4_t { vld1q_f32(from.as_ptr()) }
         fn load_i32(from: &[i32], 4) -> int32x4_t { vld1q_s32(from.as_ptr()) }
         fn load_u8(from: &[u8], 16) -> uint8x16_t { vld1q_u8(from.as_ptr()) }
+        fn load_bytes(from: &[u8], 16) -> int32x4_t {
+            vreinterpretq_s32_u8(vld1q_u8(from.as_ptr()))
+        }
         fn load_f64(from: &[f64], 2) -> float64x2_t { vld1q_f64(from.as_ptr()) }
         fn load_wide(from: &[f32], 2) -> float64x2_t { vcvt_f64_f32(vld1_f32(from.as_ptr())) }
         fn store(to: &mut [f32], 4, x: float32x4_t) { vst1q_f32(to.as_mut_ptr(), x) }
+        fn store_i32(to: &mut [i32], 4, x: int32x4_t) { vst1q_s32(to.as_mut_ptr(), x) }
+        fn store_low_bytes(to: &mut [u8], 4, x: int32x4_t) {
+            {
+                let words = vmovn_s32(x);
+                let bytes = vmovn_s16(vcombine_s16(words, words));
+                let four = vget_lane_u32::<0>(vreinterpret_u32_s8(bytes));
+                to.as_mut_ptr().cast::<u32>().write_unaligned(four)
+            }
+        }
         fn store_u8(to: &mut [u8], 16, x: uint8x16_t) { vst1q_u8(to.as_mut_ptr(), x) }
         fn store_f64(to: &mut [f64], 2, x: float64x2_t) { vst1q_f64(to.as_mut_ptr(), x) }
         // There are no stores past the caches but in pairs, which compilers do not make; processors
@@ -130,8 +157,38 @@ impl Simd for Neon {
         }
         fn as_i32(x: float32x4_t) -> int32x4_t { vreinterpretq_s32_f32(x) }
         fn as_f32(x: int32x4_t) -> float32x4_t { vreinterpretq_f32_s32(x) }
+        fn add_i32(a: int32x4_t, b: int32x4_t) -> int32x4_t { vaddq_s32(a, b) }
         fn sub_i32(a: int32x4_t, b: int32x4_t) -> int32x4_t { vsubq_s32(a, b) }
+        fn mul_i32(a: int32x4_t, b: int32x4_t) -> int32x4_t { vmulq_s32(a, b) }
+        fn min_i32(a: int32x4_t, b: int32x4_t) -> int32x4_t { vminq_s32(a, b) }
+        fn max_i32(a: int32x4_t, b: int32x4_t) -> int32x4_t { vmaxq_s32(a, b) }
         fn and_i32(a: int32x4_t, b: int32x4_t) -> int32x4_t { vandq_s32(a, b) }
+        fn shl_i32(a: int32x4_t, by: int32x4_t) -> int32x4_t { vshlq_s32(a, by) }
+        fn shr_i32(a: int32x4_t, by: int32x4_t) -> int32x4_t { vshlq_s32(a, vnegq_s32(by)) }
+        fn eq_i32(a: int32x4_t, b: int32x4_t) -> uint32x4_t { vceqq_s32(a, b) }
+        fn gt_i32(a: int32x4_t, b: int32x4_t) -> uint32x4_t { vcgtq_s32(a, b) }
+        fn select_i32(mask: uint32x4_t, a: int32x4_t, b: int32x4_t) -> int32x4_t {
+            vbslq_s32(mask, a, b)
+        }
+        fn mul_high(a: int32x4_t, b: int32x4_t) -> int32x4_t { vqrdmulhq_s32(a, b) }
+        fn mul_shift(a: int32x4_t, b: int32x4_t, by: int32x4_t, ends: [i64; 2]) -> int32x4_t {
+            {
+                let by = vnegq_s32(by);
+                let low = vrshlq_s64(vmull_s32(vget_low_s32(a), vget_low_s32(b)), vmovl_s32(vget_low_s32(by)));
+                let high = vrshlq_s64(vmull_high_s32(a, b), vmovl_high_s32(by));
+                // Limited to 32 bits first, which the ends fit.
+                let narrow = vcombine_s32(vqmovn_s64(low), vqmovn_s64(high));
+                let [low, high] = ends.map(|end| vdupq_n_s32(end as i32));
+                vminq_s32(vmaxq_s32(narrow, low), high)
+            }
+        }
+        fn nibbles(x: int32x4_t) -> [int32x4_t; 2] {
+            {
+                let bytes = vreinterpretq_u8_s32(x);
+                let low = vandq_u8(bytes, vdupq_n_u8(15));
+                [vreinterpretq_s32_u8(low), vreinterpretq_s32_u8(vshrq_n_u8::<4>(bytes))]
+            }
+        }
         fn test_none(x: int32x4_t, mask: i32) -> uint32x4_t {
             vmvnq_u32(vtstq_s32(x, vdupq_n_s32(mask)))
         }
@@ -167,9 +224,22 @@ impl Simd for Neon {
         fn min_u8(a: uint8x16_t, b: uint8x16_t) -> uint8x16_t { vminq_u8(a, b) }
         fn bits_eq_u8(a: uint8x16_t, b: uint8x16_t) -> u64 { bits_of(vceqq_u8(a, b)) }
 
-        fn zero_f64() -> float64x2_t { vdupq_n_f64(0.0) }
+        fn splat_f64(of: f64) -> float64x2_t { vdupq_n_f64(of) }
         fn widen(x: float32x4_t) -> [float64x2_t; 2] {
             [vcvt_f64_f32(vget_low_f32(x)), vcvt_high_f64_f32(x)]
+        }
+        fn widen_i32(x: int32x4_t) -> [float64x2_t; 2] {
+            [vcvtq_f64_s64(vmovl_s32(vget_low_s32(x))), vcvtq_f64_s64(vmovl_high_s32(x))]
+        }
+        fn round_f64(x: [float64x2_t; 2]) -> int32x4_t {
+            vcombine_s32(vmovn_s64(vcvtnq_s64_f64(x[0])), vmovn_s64(vcvtnq_s64_f64(x[1])))
+        }
+        // The instructions for it order zeros by their signs.
+        fn min_f64(a: float64x2_t, b: float64x2_t) -> float64x2_t {
+            vbslq_f64(vcltq_f64(a, b), a, b)
+        }
+        fn max_f64(a: float64x2_t, b: float64x2_t) -> float64x2_t {
+            vbslq_f64(vcgtq_f64(a, b), a, b)
         }
         fn add_f64(a: float64x2_t, b: float64x2_t) -> float64x2_t { vaddq_f64(a, b) }
         fn sub_f64(a: float64x2_t, b: float64x2_t) -> float64x2_t { vsubq_f64(a, b) }
@@ -187,11 +257,6 @@ impl Simd for Neon {
                 vreinterpretq_f64_u64(vandq_u64(vreinterpretq_u64_f64(x), mask))
             }
         }
-    }
-
-    #[inline(always)]
-    fn prefetch<T>(self, _: *const T) {
-        // The prefetchers of these processors do not stop at the end of a page.
     }
 
     #[inline(always)]

@@ -5,6 +5,7 @@
 //! registers of each hide its latency.
 
 use super::{AHEAD, Extent, Op, PARTS, Simd, VectorOp};
+use crate::cache::prefetch;
 use crate::scalar;
 
 /// Gives the extent of each `size` elements to `join`.
@@ -44,7 +45,7 @@ fn extent<S: Simd>(simd: S, x: &[f32]) -> Extent<f32> {
     }
     for part in tail.chunks(S::LANES) {
         // Groups of 32 are all tail.
-        simd.prefetch(part.as_ptr().wrapping_byte_add(AHEAD));
+        prefetch::<false>(part.as_ptr().wrapping_byte_add(AHEAD).cast());
         let x = simd.load_some(part);
         min[0] = simd.min(x, min[0]);
         max[0] = simd.max(x, max[0]);

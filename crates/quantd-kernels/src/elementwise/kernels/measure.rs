@@ -234,7 +234,7 @@ impl<S: Simd> Block<S> {
         params: [Vector<S>; 4],
         constants: &Constants<S>,
     ) -> Self {
-        prefetch(simd, x);
+        prefetch_ahead(x);
         let x = each(
             PARTS,
             #[inline(always)]

@@ -40,6 +40,7 @@ use std::slice;
 
 use bytemuck::{Pod, cast_slice, cast_slice_mut};
 
+use super::super::cache::prefetch;
 use super::super::isa::Op;
 use super::super::real::Real;
 use super::super::scalar::{self, Code, Extent, Params, QuantParams};
@@ -220,9 +221,9 @@ fn bytes<C: Code>(codes: &mut [C]) -> Option<&mut [u8]> {
 
 /// Asks for what is [`AHEAD`] of a block.
 #[inline(always)]
-fn prefetch<S: Simd>(simd: S, block: &[f32]) {
-    for line in 0..S::BLOCK / 16 {
-        simd.prefetch(block.as_ptr().wrapping_byte_add(AHEAD + 64 * line));
+fn prefetch_ahead(block: &[f32]) {
+    for line in 0..block.len() / 16 {
+        prefetch::<false>(block.as_ptr().wrapping_byte_add(AHEAD + 64 * line).cast());
     }
 }
 

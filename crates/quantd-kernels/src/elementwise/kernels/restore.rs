@@ -3,16 +3,13 @@
 //! Codes are widened as they are loaded, and take a conversion, a subtraction
 //! (exact: both are small integers) and a multiplication. Writing four bytes for
 //! each that is read is what takes the time; stores past the caches save reading
-//! what they overwrite. Parameters of columns stay in registers while a tile is taken
-//! row by row: one of 16 vectors in a cache, where there are registers for it, as longer parts of a
-//! row are fetched better, and one of four from memory, which more rows at a time serve better.
+//! what they overwrite. Parameters of columns are loaded again for each row, which loads have time for.
 
 use super::*;
 
-/// Vectors of a row in a tile.
-const NARROW: usize = 4;
-/// Vectors of a row in a wide tile: their parameters fill half of 32 registers.
-const WIDE: usize = 16;
+/// Columns whose scales and zero points stay in a first-level cache while a part of each row is restored:
+/// long parts are fetched better than short ones whose parameters are in registers.
+const COLUMNS: usize = 4096;
 
 /// As [`scalar::dequantize`], from codes that are `SIGNED` or not.
 pub(super) struct Restore<'a, const SIGNED: bool> {
@@ -66,80 +63,74 @@ impl<const SIGNED: bool> Restore<'_, SIGNED> {
         let (mut codes, mut x) = (&self.codes[..whole], &mut self.x[..whole]);
         while codes.len() >= S::LANES && x.len() >= S::LANES {
             let Vector { scale, zero_point, .. } = cursor.next();
-            vector::<S, SIGNED>(simd, codes, [scale, zero_point], PAST, x);
+            let steps = simd.sub(simd.to_f32(simd.load_codes::<SIGNED>(codes)), zero_point);
+            store::<S, PAST>(simd, x, steps, scale);
             (codes, x) = (&codes[S::LANES..], &mut x[S::LANES..]);
         }
         whole
     }
 
-    /// Restores whole rows of columns, tile by tile, where a row has as many; says
-    /// how many elements that are.
+    /// Restores whole rows of columns, where a row has a vector at least; says how many elements
+    /// that are.
     #[inline(always)]
     fn in_columns<S: Simd>(&mut self, simd: S, columns: Columns<'_, f32>, past: bool) -> usize {
         let row = columns.len().min(self.codes.len());
-        let [narrow, wide] = [NARROW, WIDE].map(|vectors| vectors * S::LANES);
-        if row < narrow {
+        if row < S::LANES {
             return 0;
         }
         let past = past && row.is_multiple_of(S::LANES);
-        let mut first = 0;
-        if S::REGISTERS >= 2 * WIDE && columns.facts.is_common() && !past {
-            while first + wide <= row {
-                self.tile::<S, true, WIDE>(simd, columns, false, first);
-                first += wide;
+        let is_common = columns.facts.is_common();
+        let columns_of_part = if is_common { COLUMNS } else { COLUMNS / 2 };
+        for first in (0..row).step_by(columns_of_part) {
+            let part = first..row.min(first + columns_of_part);
+            match (is_common, past) {
+                (false, false) => self.rows::<S, false, false>(simd, columns, part),
+                (false, true) => self.rows::<S, false, true>(simd, columns, part),
+                (true, false) => self.rows::<S, true, false>(simd, columns, part),
+                (true, true) => self.rows::<S, true, true>(simd, columns, part),
             }
-        }
-        for first in (first..row).step_by(narrow) {
-            // The last tile is a whole one too: elements of two tiles are written twice.
-            self.tile::<S, false, NARROW>(simd, columns, past, first.min(row - narrow));
         }
         self.codes.len() - self.codes.len() % row
     }
 
-    /// Restores `VECTORS` vectors of each whole row, from column `first` on, which are all
-    /// within the row. With `COMMON`, all columns have one zero point.
+    /// Restores a part of each whole row. With `COMMON`, all columns have one zero point.
     #[inline(always)]
-    fn tile<S: Simd, const COMMON: bool, const VECTORS: usize>(
+    fn rows<S: Simd, const COMMON: bool, const PAST: bool>(
         &mut self,
         simd: S,
         columns: Columns<'_, f32>,
-        past: bool,
-        first: usize,
+        part: Range<usize>,
     ) {
         let row = columns.len().min(self.codes.len());
-        let common = simd.splat(columns.facts.zero_points[0] as f32);
-        let mut params = [[common; 2]; VECTORS];
-        for (i, [scale, zero_point]) in params.iter_mut().enumerate() {
-            let at = first + S::LANES * i;
-            *scale = simd.load(&columns.scales[at..]);
-            if !COMMON {
-                *zero_point = simd.to_f32(simd.load_i32(&columns.zero_points[at..]));
-            }
-        }
-        for (codes, x) in self.codes.chunks_exact(row).zip(self.x.chunks_exact_mut(row)) {
-            let codes = &codes[first..first + VECTORS * S::LANES];
-            let x = &mut x[first..first + VECTORS * S::LANES];
-            for (k, &params) in params.iter().enumerate() {
-                let at = S::LANES * k;
+        // The last vector is a whole one too: some elements are written twice.
+        let end = part.end.max(S::LANES);
+        let common = simd.splat_i32(columns.facts.zero_points[0]);
+        let mut start = 0;
+        while start + row <= self.codes.len() {
+            let codes = &self.codes[start..start + row];
+            let x = &mut self.x[start..start + row];
+            let mut at = part.start;
+            while at < end {
+                let own = at.min(end - S::LANES);
+                let scale = simd.load(&columns.scales[own..]);
+                let zero_point =
+                    if COMMON { common } else { simd.load_i32(&columns.zero_points[own..]) };
+                let codes = simd.load_codes::<SIGNED>(&codes[own..]);
+                let steps = simd.to_f32(simd.sub_i32(codes, zero_point));
                 // Where the first row is aligned, all are.
-                vector::<S, SIGNED>(simd, &codes[at..], params, past, &mut x[at..]);
+                store::<S, PAST>(simd, &mut x[own..], steps, scale);
+                at += S::LANES;
             }
+            start += row;
         }
     }
 }
 
-/// Restores a vector.
+/// Writes what a vector of steps is restored to.
 #[inline(always)]
-fn vector<S: Simd, const SIGNED: bool>(
-    simd: S,
-    codes: &[u8],
-    [scale, zero_point]: [S::F32; 2],
-    past: bool,
-    x: &mut [f32],
-) {
-    let codes = simd.to_f32(simd.load_codes::<SIGNED>(codes));
-    let restored = simd.mul(simd.sub(codes, zero_point), scale);
-    if past {
+fn store<S: Simd, const PAST: bool>(simd: S, x: &mut [f32], steps: S::F32, scale: S::F32) {
+    let restored = simd.mul(steps, scale);
+    if PAST {
         simd.store_past(x, restored);
     } else {
         simd.store(x, restored);

@@ -26,7 +26,7 @@ impl VectorOp for SquaredError<'_> {
         let grid = Grid::new(simd, &work, affine);
         let len = work.x.len();
         let whole = len - len % S::BLOCK;
-        let mut lanes = [simd.zero_f64(); LANES / 2];
+        let mut lanes = [simd.splat_f64(0.0); LANES / 2];
         for at in (0..whole).step_by(S::BLOCK) {
             let x = &work.x[at..at + S::BLOCK];
             if !grid.add(x, &mut lanes) {
@@ -78,7 +78,7 @@ impl<S: Simd> Grid<S> {
     #[inline(always)]
     fn add(&self, x: &[f32], lanes: &mut Lanes<S>) -> bool {
         let simd = self.simd;
-        prefetch(simd, x);
+        prefetch_ahead(x);
         let [a, b, c, d] = each(
             PARTS,
             #[inline(always)]

@@ -45,7 +45,7 @@ pub(super) struct Sums<S: Simd> {
 impl<S: Simd> Sums<S> {
     #[inline(always)]
     pub(super) fn load(simd: S, lanes: &LaneSums) -> Self {
-        let [restored, cross, rounded] = [[simd.zero_f64(); LANES / 2]; 3];
+        let [restored, cross, rounded] = [[simd.splat_f64(0.0); LANES / 2]; 3];
         let mut sums = Self { simd, restored, cross, rounded };
         for i in 0..LANES / wide::<S>() {
             let at = i * wide::<S>();

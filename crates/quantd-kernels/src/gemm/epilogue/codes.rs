@@ -1,22 +1,11 @@
 //! Codes of another scale, by each definition of requantization.
-#![cfg_attr(
-    target_arch = "x86_64",
-    expect(
-        unsafe_code,
-        clippy::multiple_unsafe_ops_per_block,
-        reason = "one contract, that the machine has the instruction set, covers all operations"
-    )
-)]
 
 use super::super::super::real::Real;
+use super::super::super::simd::Simd;
 use super::super::multiplier::Multiplier;
 use super::super::requantize::Requantize;
-#[cfg(target_arch = "x86_64")]
-use super::super::terms::Columns;
-use super::super::terms::{Column, Divisor};
+use super::super::terms::{Column, Columns, Divisor};
 use super::Epilogue;
-#[cfg(target_arch = "x86_64")]
-use super::x86::Vector;
 
 /// As `Mode::FloatOrt`.
 pub(in super::super) struct AsFloatOrt {
@@ -47,24 +36,21 @@ impl Epilogue<u8> for AsFloatOrt {
         low_byte(x.round_even() + self.zero_point)
     }
 
-    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    unsafe fn cells<V: Vector>(
+    fn cells<S: Simd>(
         &self,
-        sums: V::Ints,
-        factors: V::Floats,
+        simd: S,
+        (sums, factors): (S::I32, S::F32),
         _: &Columns<'_>,
         _: usize,
-        to: *mut u8,
+        to: &mut [u8],
     ) {
-        // SAFETY: the caller has the instructions of `V`, and `to` has `V::LANES` writable bytes.
-        unsafe {
-            let x = V::mul_floats(V::floats(sums), factors);
-            // The second one where either is NaN: the lower end.
-            let x = V::larger(x, V::all_floats(self.low));
-            let x = V::smaller(x, V::all_floats(self.high));
-            V::store_bytes(to, V::add(V::round_even(x), V::all(self.zero_point)));
-        }
+        let x = simd.mul(simd.to_f32(sums), factors);
+        // The second one where either is NaN: the lower end.
+        let x = simd.max(x, simd.splat(self.low));
+        let x = simd.min(x, simd.splat(self.high));
+        let codes = simd.add_i32(simd.round(x), simd.splat_i32(self.zero_point));
+        simd.store_low_bytes(to, codes);
     }
 }
 
@@ -97,20 +83,25 @@ impl Epilogue<u8> for AsFloatOnnx {
         low_byte(clamped(x, self.low, self.high).round_even())
     }
 
-    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    unsafe fn cells<V: Vector>(
+    fn cells<S: Simd>(
         &self,
-        sums: V::Ints,
-        factors: V::Floats,
+        simd: S,
+        (sums, factors): (S::I32, S::F32),
         _: &Columns<'_>,
         _: usize,
-        to: *mut u8,
+        to: &mut [u8],
     ) {
-        // SAFETY: the caller has the instructions of `V`, and `to` has `V::LANES` writable bytes.
-        unsafe {
-            V::store_bytes(to, V::affine(sums, factors, self.zero_point, [self.low, self.high]));
+        let (sums, factors) = (simd.widen_i32(sums), simd.widen(factors));
+        let zero_point = simd.splat_f64(self.zero_point);
+        let [low, high] = [simd.splat_f64(self.low), simd.splat_f64(self.high)];
+        let mut codes = sums;
+        for (code, factor) in codes.iter_mut().zip(factors) {
+            let x = simd.add_f64(simd.mul_f64(*code, factor), zero_point);
+            // The second one where either is NaN: the lower end.
+            *code = simd.min_f64(simd.max_f64(x, low), high);
         }
+        simd.store_low_bytes(to, simd.round_f64(codes));
     }
 }
 
@@ -137,26 +128,21 @@ impl Epilogue<u8> for AsGemmlowp {
         low_byte(scaled.max(low).min(high) + self.zero_point)
     }
 
-    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    unsafe fn cells<V: Vector>(
+    fn cells<S: Simd>(
         &self,
-        sums: V::Ints,
-        _: V::Floats,
+        simd: S,
+        (sums, _): (S::I32, S::F32),
         columns: &Columns<'_>,
         at: usize,
-        to: *mut u8,
+        to: &mut [u8],
     ) {
-        // SAFETY: the caller has the instructions of `V`, `mantissas` and `exponents` (of
-        // `MAX_COLUMNS`) have `V::LANES` values from `at` on, and `to` has as many writable bytes.
-        unsafe {
-            let mantissas = V::load_ints(columns.mantissas.as_ptr().add(at));
-            let exponents = V::load_ints(columns.exponents.as_ptr().add(at));
-            let [low, high] = self.ends;
-            let scaled = V::least(V::twice(sums, mantissas, exponents), V::all(low));
-            let scaled = V::most(scaled, V::all(high));
-            V::store_bytes(to, V::add(scaled, V::all(self.zero_point)));
-        }
+        let mantissas = simd.load_i32(&columns.mantissas[at..]);
+        let exponents = simd.load_i32(&columns.exponents[at..]);
+        let [low, high] = self.ends;
+        let scaled = simd.max_i32(twice(simd, sums, mantissas, exponents), simd.splat_i32(low));
+        let scaled = simd.min_i32(scaled, simd.splat_i32(high));
+        simd.store_low_bytes(to, simd.add_i32(scaled, simd.splat_i32(self.zero_point)));
     }
 }
 
@@ -184,25 +170,45 @@ impl Epilogue<u8> for AsSingleRound {
         low_byte(scaled.max(low).min(high) as i32 + self.zero_point)
     }
 
-    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    unsafe fn cells<V: Vector>(
+    fn cells<S: Simd>(
         &self,
-        sums: V::Ints,
-        _: V::Floats,
+        simd: S,
+        (sums, _): (S::I32, S::F32),
         columns: &Columns<'_>,
         at: usize,
-        to: *mut u8,
+        to: &mut [u8],
     ) {
-        // SAFETY: the caller has the instructions of `V`, `mantissas` and `exponents` (of
-        // `MAX_COLUMNS`) have `V::LANES` values from `at` on, and `to` has as many writable bytes.
-        unsafe {
-            let mantissas = V::load_ints(columns.mantissas.as_ptr().add(at));
-            let exponents = V::load_ints(columns.exponents.as_ptr().add(at));
-            let scaled = V::once(sums, mantissas, exponents, self.ends);
-            V::store_bytes(to, V::add(scaled, V::all(self.zero_point)));
-        }
+        let mantissas = simd.load_i32(&columns.mantissas[at..]);
+        let exponents = simd.load_i32(&columns.exponents[at..]);
+        // As `Multiplier::once`.
+        let by = simd.sub_i32(simd.splat_i32(31), exponents);
+        let scaled = simd.mul_shift(sums, mantissas, by, self.ends);
+        simd.store_low_bytes(to, simd.add_i32(scaled, simd.splat_i32(self.zero_point)));
     }
+}
+
+/// As [`Multiplier::twice`], lane by lane.
+#[inline(always)]
+fn twice<S: Simd>(simd: S, sums: S::I32, mantissas: S::I32, exponents: S::I32) -> S::I32 {
+    let [none, one, ones] = [0, 1, -1].map(
+        #[inline(always)]
+        |of| simd.splat_i32(of),
+    );
+    // What comes back different was shifted beyond 32 bits.
+    let left = simd.max_i32(exponents, none);
+    let shifted = simd.shl_i32(sums, left);
+    let kept = simd.eq_i32(simd.shr_i32(shifted, left), sums);
+    let [least, most] = [simd.splat_i32(i32::MIN), simd.splat_i32(i32::MAX)];
+    let end = simd.select_i32(simd.gt_i32(none, sums), least, most);
+    let high = simd.mul_high(simd.select_i32(kept, shifted, end), mantissas);
+    let right = simd.max_i32(simd.sub_i32(none, exponents), none);
+    let mask = simd.sub_i32(simd.shl_i32(one, right), one);
+    // The half, and one more where the number is negative.
+    let negative = simd.shr_i32(high, simd.splat_i32(31));
+    let threshold = simd.sub_i32(simd.shr_i32(mask, one), negative);
+    let up = simd.gt_i32(simd.and_i32(high, mask), threshold);
+    simd.sub_i32(simd.shr_i32(high, right), simd.select_i32(up, ones, none))
 }
 
 /// The code of either sign as a byte: it fits.

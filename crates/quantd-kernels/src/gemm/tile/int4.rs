@@ -6,12 +6,13 @@
 //! rows are 24 of 32 registers (12 of 16 with AVX2). One row has sums of its own for
 //! either half, so that no addition waits for the one before.
 #![expect(
-    clippy::multiple_unsafe_ops_per_block,
-    reason = "one contract, that the machine has the instruction set, covers all operations"
+    unsafe_code,
+    reason = "operands are read by pointer, within bounds that are asserted before the loop"
 )]
 
-use super::vector::Vector;
+use super::vector::{across, part, spread};
 use super::{MAX_COLUMNS, STEP};
+use crate::simd::{Dot, Simd};
 
 /// Rows of a tile at most.
 pub(in super::super) const MAX_ROWS: usize = 3;
@@ -61,57 +62,6 @@ impl Default for Totals {
     }
 }
 
-/// What 4-bit codes need of an instruction set.
-pub(super) trait Nibbles: Vector {
-    /// A register of f32 lanes.
-    type Floats: Copy;
-
-    /// The low and the high halves of all bytes, as unsigned bytes.
-    ///
-    /// # Safety
-    /// The machine has the instruction set.
-    unsafe fn split(codes: Self::Register) -> [Self::Register; 2];
-    /// Adds the products of four unsigned codes of at most 4 bits by four
-    /// signed ones of a row, lane by lane, modulo 2^32.
-    ///
-    /// # Safety
-    /// The machine has the instruction set.
-    unsafe fn short_step(
-        sums: Self::Register,
-        codes: Self::Register,
-        row: Self::Register,
-    ) -> Self::Register;
-    /// `sums - factor * terms`, modulo 2^32, the terms being unsigned bytes.
-    ///
-    /// # Safety
-    /// The machine has the instruction set, and `LANES` bytes can be read from `terms`.
-    unsafe fn less_bytes(sums: Self::Register, factor: i32, terms: *const u8) -> Self::Register;
-    /// `sums - factor * terms`, modulo 2^32.
-    ///
-    /// # Safety
-    /// The machine has the instruction set.
-    unsafe fn less(sums: Self::Register, factor: i32, terms: Self::Register) -> Self::Register;
-    /// All 0.
-    ///
-    /// # Safety
-    /// The machine has the instruction set.
-    unsafe fn no_floats() -> Self::Floats;
-    /// `total + f32(sums) * (scale * scales)`.
-    ///
-    /// # Safety
-    /// The machine has the instruction set, and `LANES` f32 can be read from `scales`, aligned
-    /// or not.
-    unsafe fn add_scaled(
-        total: Self::Floats,
-        sums: Self::Register,
-        scale: f32,
-        scales: *const u8,
-    ) -> Self::Floats;
-    /// # Safety
-    /// The machine has the instruction set, and `LANES` f32 can be written to `to`.
-    unsafe fn store_floats(to: *mut f32, floats: Self::Floats);
-}
-
 /// The definition.
 pub(in super::super) fn scalar(
     rows: Rows<'_>,
@@ -141,92 +91,102 @@ pub(in super::super) fn scalar(
     }
 }
 
-/// Multiplies on the registers of `V`, `W` of them across the panel.
-///
-/// # Safety
-/// The machine has the instruction set of `V`; the caller is compiled for it.
+/// Multiplies `count` rows, at most [`MAX_ROWS`], by a panel of [`across`] registers of columns.
 #[inline(always)]
-pub(super) unsafe fn multiply_with<V: Nibbles, const W: usize>(
+pub(in super::super) fn multiply<D: Dot>(
+    dot: D,
+    rows: Rows<'_>,
+    count: usize,
+    panel: Panel<'_>,
+    totals: &mut Totals,
+) {
+    if across(D::Simd::REGISTERS) == 4 {
+        multiply_across::<D, 4>(dot, rows, count, panel, totals);
+    } else {
+        multiply_across::<D, 2>(dot, rows, count, panel, totals);
+    }
+}
+
+#[inline(always)]
+fn multiply_across<D: Dot, const W: usize>(
+    dot: D,
     rows: Rows<'_>,
     count: usize,
     panel: Panel<'_>,
     totals: &mut Totals,
 ) {
     let shifted = rows.zero_points[..count].iter().any(|&zero| zero != 0);
-    // SAFETY: the caller has the instructions of `V`; `tile` itself asserts all lengths.
-    unsafe {
-        match (count, shifted) {
-            (1, false) => tile::<V, W, 1, false>(rows, panel, totals),
-            (2, false) => tile::<V, W, 2, false>(rows, panel, totals),
-            (_, false) => tile::<V, W, 3, false>(rows, panel, totals),
-            (1, true) => tile::<V, W, 1, true>(rows, panel, totals),
-            (2, true) => tile::<V, W, 2, true>(rows, panel, totals),
-            (_, true) => tile::<V, W, 3, true>(rows, panel, totals),
-        }
+    match (count, shifted) {
+        (1, false) => tile::<D, W, 1, false>(dot, rows, panel, totals),
+        (2, false) => tile::<D, W, 2, false>(dot, rows, panel, totals),
+        (_, false) => tile::<D, W, 3, false>(dot, rows, panel, totals),
+        (1, true) => tile::<D, W, 1, true>(dot, rows, panel, totals),
+        (2, true) => tile::<D, W, 2, true>(dot, rows, panel, totals),
+        (_, true) => tile::<D, W, 3, true>(dot, rows, panel, totals),
     }
 }
 
-/// # Safety
-/// The machine has the instruction set of `V`; the caller is compiled for it.
 #[inline(always)]
-unsafe fn tile<V: Nibbles, const W: usize, const R: usize, const SHIFTED: bool>(
+fn tile<D: Dot, const W: usize, const R: usize, const SHIFTED: bool>(
+    dot: D,
     rows: Rows<'_>,
     panel: Panel<'_>,
     totals: &mut Totals,
 ) {
+    let (simd, lanes) = (dot.simd(), D::Simd::LANES);
     let Panel { bytes, columns, pairs, groups } = panel;
     let group_bytes = Panel::group_bytes(columns, pairs);
-    assert!(columns == W * V::LANES && columns <= MAX_COLUMNS, "the panel is of this width");
+    assert!(columns == W * lanes && columns <= MAX_COLUMNS, "the panel is of this width");
     assert!(bytes.len() >= groups * group_bytes, "the panel has all groups");
     assert!(rows.codes.len() >= (R - 1) * rows.stride + groups * pairs * PAIR, "so have the rows");
-    // SAFETY: the caller has the instructions of `V`, and the assertions cover all addresses.
-    unsafe {
-        let ones = V::spread([1_u8; STEP].as_ptr());
-        let mut floats = [[V::no_floats(); W]; R];
-        for g in 0..groups {
-            let from = bytes.as_ptr().add(g * group_bytes);
-            let row = rows.codes.as_ptr().cast::<u8>().add(g * pairs * PAIR);
-            let mut sums = [[[V::zero(); 2]; W]; R];
-            let mut of_codes = [V::zero(); W];
-            for p in 0..pairs {
-                for w in 0..W {
-                    let codes = V::load(from.add((p * W + w) * V::LANES * STEP));
-                    let halves = V::split(codes);
-                    for (r, sums) in sums.iter_mut().enumerate() {
-                        for (half, codes) in halves.iter().enumerate() {
-                            let at = r * rows.stride + p * PAIR + half * STEP;
-                            let row = V::spread(row.add(at));
-                            // One row: two sums, that no addition waits for the one before.
-                            let sum = &mut sums[w][if R == 1 { half } else { 0 }];
-                            *sum = V::short_step(*sum, *codes, row);
-                        }
-                    }
-                    if SHIFTED {
-                        for codes in halves {
-                            of_codes[w] = V::short_step(of_codes[w], codes, ones);
-                        }
+    let codes: &[u8] = bytemuck::cast_slice(rows.codes);
+    let ones = simd.splat_i32(0x0101_0101);
+    let mut floats = [[simd.splat(0.0); W]; R];
+    for (g, group) in bytes.chunks_exact(group_bytes).take(groups).enumerate() {
+        let mut sums = [[[simd.splat_i32(0); 2]; W]; R];
+        let mut of_codes = [simd.splat_i32(0); W];
+        for p in 0..pairs {
+            for w in 0..W {
+                // SAFETY: a group has `pairs` pairs of `columns` columns.
+                let own = unsafe { part(group, (p * W + w) * lanes * STEP, lanes * STEP) };
+                let halves = simd.nibbles(simd.load_bytes(own));
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    for (half, codes_of) in halves.iter().enumerate() {
+                        let at = r * rows.stride + (g * pairs + p) * PAIR + half * STEP;
+                        // SAFETY: the rows have all groups (asserted).
+                        let row = spread(simd, unsafe { part(codes, at, STEP) });
+                        // One row: two sums, that no addition waits for the one before.
+                        let sum = &mut sums[w][if R == 1 { half } else { 0 }];
+                        *sum = dot.dot_nibbles(*sum, *codes_of, row);
                     }
                 }
-            }
-            let zeros = from.add(pairs * STEP * columns);
-            let scales = zeros.add(columns);
-            for w in 0..W {
-                for r in 0..R {
-                    let sum = V::add(sums[r][w][0], sums[r][w][1]);
-                    let own = rows.sums[r * groups + g];
-                    let mut sum = V::less_bytes(sum, own, zeros.add(w * V::LANES));
-                    if SHIFTED {
-                        sum = V::less(sum, rows.zero_points[r], of_codes[w]);
+                if SHIFTED {
+                    for codes in halves {
+                        of_codes[w] = dot.dot_nibbles(of_codes[w], codes, ones);
                     }
-                    let scales = scales.add(w * V::LANES * size_of::<f32>());
-                    floats[r][w] = V::add_scaled(floats[r][w], sum, rows.scales[r], scales);
                 }
             }
         }
-        for (totals, floats) in totals.0.iter_mut().zip(floats) {
-            for (w, floats) in floats.into_iter().enumerate() {
-                V::store_floats(totals[w * V::LANES..].as_mut_ptr(), floats);
+        let (zeros, scales) = group[pairs * STEP * columns..].split_at(columns);
+        for w in 0..W {
+            let zeros = simd.load_codes::<false>(&zeros[w * lanes..]);
+            let scales = simd.as_f32(simd.load_bytes(&scales[w * lanes * size_of::<f32>()..]));
+            for r in 0..R {
+                let sum = simd.add_i32(sums[r][w][0], sums[r][w][1]);
+                let own = simd.splat_i32(rows.sums[r * groups + g]);
+                let mut sum = simd.sub_i32(sum, simd.mul_i32(zeros, own));
+                if SHIFTED {
+                    let zero_point = simd.splat_i32(rows.zero_points[r]);
+                    sum = simd.sub_i32(sum, simd.mul_i32(of_codes[w], zero_point));
+                }
+                let scale = simd.mul(simd.splat(rows.scales[r]), scales);
+                floats[r][w] = simd.add(floats[r][w], simd.mul(simd.to_f32(sum), scale));
             }
+        }
+    }
+    for (totals, floats) in totals.0.iter_mut().zip(floats) {
+        for (w, floats) in floats.into_iter().enumerate() {
+            simd.store(&mut totals[w * lanes..], floats);
         }
     }
 }

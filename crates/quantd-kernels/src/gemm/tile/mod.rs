@@ -1,37 +1,16 @@
 //! Tiles: a few rows times one panel of columns, summed over the whole of K.
-#![expect(unsafe_code, reason = "registers are asked for through traits of unsafe methods")]
 
-#[cfg(target_arch = "x86_64")]
-pub(super) mod avx2;
-#[cfg(target_arch = "x86_64")]
-pub(super) mod avx512;
 pub(super) mod int4;
-#[cfg(target_arch = "aarch64")]
-pub(super) mod neon;
 pub(super) mod scalar;
 pub(super) mod vector;
 
 use super::super::Isa;
-use super::super::isa::Level;
-use super::tiled;
+use super::super::isa::Products;
+pub(super) use super::super::simd::Lanes;
+use crate::amx::{SQUARE, TILE_ROWS};
 
 /// Bytes of a row, or of a column, that one step of the innermost loop takes.
 pub(super) const STEP: usize = 4;
-
-/// What the four bytes of a step are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Lanes {
-    /// Four unsigned bytes of a row by four signed ones of a column.
-    UnsignedBySigned,
-    /// Four signed bytes by four signed ones.
-    SignedBySigned,
-    /// Two 16-bit words of either.
-    #[cfg_attr(
-        not(target_arch = "x86_64"),
-        expect(dead_code, reason = "what x86 without VNNI multiplies")
-    )]
-    Words,
-}
 
 impl Lanes {
     /// Steps that cover `k`.
@@ -120,25 +99,18 @@ pub(super) struct Panel<'a> {
 }
 
 impl Tile {
+    /// Operands of the tile unit. Up to so many rows leave it mostly idle, and take the loop over registers.
+    pub(super) const OF_UNIT: Self =
+        Self { rows: 3, columns: SQUARE[1], lanes: Lanes::UnsignedBySigned, steps: TILE_ROWS };
+
     pub(super) const fn of(isa: Isa) -> Self {
         if isa.has_tiles() {
-            return tiled::TILE;
+            return Self::OF_UNIT;
         }
-        match isa.level() {
-            Level::Scalar => {
-                Self { rows: 4, columns: 16, lanes: Lanes::UnsignedBySigned, steps: 1 }
-            }
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => avx2::WORDS,
-            #[cfg(target_arch = "x86_64")]
-            Level::AvxVnni => avx2::VNNI,
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => avx512::WORDS,
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512Vnni => avx512::VNNI,
-            #[cfg(target_arch = "aarch64")]
-            Level::NeonDot => neon::TILE,
-        }
+        let Some(Products { lanes, width, registers }) = isa.products() else {
+            return Self { rows: 4, columns: 16, lanes: Lanes::UnsignedBySigned, steps: 1 };
+        };
+        Self { rows: vector::ROWS, columns: width * vector::across(registers), lanes, steps: 1 }
     }
 
     /// Bytes of a row or column of `k` codes, filled up.

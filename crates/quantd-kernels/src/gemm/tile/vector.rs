@@ -3,7 +3,8 @@
 //! A step takes [`STEP`] bytes of each row, spread over a register, and the
 //! same bytes of `W` registers of columns, and adds their products to `R * W`
 //! registers of sums. These stay in registers over the whole of K: their
-//! number is the largest that leaves room for the operands of a step, since
+//! number is the largest that leaves room for the operands of a step (24 of 32 registers, which leaves 4 for
+//! columns, 1 or 2 for a row and a product; 12 of 16), since
 //! each register of columns that is loaded is used `R` times and each row `W`
 //! times, and only 10 loads then serve 24 multiplications (`R` 6, `W` 4).
 //!
@@ -11,184 +12,164 @@
 //! to be busy all the time, so that the loop is unrolled `U` times with sums of
 //! its own for each part. They are integers: it makes no difference to the total.
 #![expect(
-    clippy::multiple_unsafe_ops_per_block,
-    reason = "one contract, that the machine has the instruction set, covers all operations"
+    unsafe_code,
+    reason = "operands are read by pointer, within bounds that are asserted before the loop"
 )]
 
 use super::{Panel, Rows, STEP};
 use crate::cache::{LINE, prefetch};
+use crate::simd::{Dot, Simd};
 
-/// Registers of 32-bit lanes and what is done with them.
-pub(in super::super) trait Vector {
-    /// A register.
-    type Register: Copy;
-    /// Lanes of a register.
-    const LANES: usize;
+/// Rows of a tile at most.
+pub(super) const ROWS: usize = 6;
 
-    /// # Safety
-    /// The machine has the instruction set.
-    unsafe fn zero() -> Self::Register;
-    /// The same four bytes in every lane.
-    ///
-    /// # Safety
-    /// The machine has the instruction set, and `STEP` bytes can be read from `from`.
-    unsafe fn spread(from: *const u8) -> Self::Register;
-    /// # Safety
-    /// The machine has the instruction set, and `STEP * LANES` bytes can be read from `from`.
-    unsafe fn load(from: *const u8) -> Self::Register;
-    /// # Safety
-    /// The machine has the instruction set, and `LANES` i32 can be written to `to`.
-    #[cfg(not(target_arch = "x86_64"))]
-    unsafe fn store(to: *mut i32, register: Self::Register);
-    /// Lane by lane.
-    ///
-    /// # Safety
-    /// The machine has the instruction set.
-    unsafe fn add(a: Self::Register, b: Self::Register) -> Self::Register;
-    /// Adds the products of one step, lane by lane, modulo 2^32.
-    ///
-    /// # Safety
-    /// The machine has the instruction set.
-    unsafe fn step(
-        sums: Self::Register,
-        row: Self::Register,
-        column: Self::Register,
-    ) -> Self::Register;
+/// Registers of columns across a panel, of so many registers.
+pub(super) const fn across(registers: usize) -> usize {
+    if registers >= 32 { 4 } else { 2 }
 }
 
-/// Where the sums of a tile begin, and what becomes of them.
-pub(in super::super) trait TileEpilogue<V: Vector> {
+/// Where the sums of a tile begin, and what becomes of them. It has columns for `W` registers.
+pub(in super::super) trait TileEpilogue {
     /// What the products of each row are added to.
-    ///
-    /// # Safety
-    /// The machine has the instruction set of `V`; the caller is compiled for it.
-    /// What the epilogue holds for columns has `W * V::LANES` values of each kind.
-    unsafe fn begin<const W: usize, const R: usize>(&self) -> [[V::Register; W]; R];
+    fn begin<S: Simd, const W: usize, const R: usize>(&self, simd: S) -> [[S::I32; W]; R];
     /// Fetches the cells of a row of the tile, which will be written soon.
-    fn expect<const W: usize>(&self, row: usize);
+    fn expect<S: Simd, const W: usize>(&self, row: usize);
     /// Makes cells of the sums.
-    ///
-    /// # Safety
-    /// As [`begin`](Self::begin).
-    unsafe fn end<const W: usize, const R: usize>(&mut self, sums: [[V::Register; W]; R]);
+    fn end<S: Simd, const W: usize, const R: usize>(&mut self, simd: S, sums: [[S::I32; W]; R]);
 }
 
-/// Multiplies up to six rows by a panel of `W` registers of columns.
-///
-/// # Safety
-/// The machine has the instruction set of `V`; the caller is compiled for it.
-/// What `epilogue` holds for columns has `W * V::LANES` values of each kind.
+/// Multiplies up to six rows by a panel of [`across`] registers of columns.
 #[inline(always)]
-pub(super) unsafe fn multiply<V: Vector, const W: usize>(
+pub(in super::super) fn multiply<D: Dot>(
+    dot: D,
     rows: Rows<'_>,
     panel: Panel<'_>,
-    epilogue: &mut impl TileEpilogue<V>,
+    epilogue: &mut impl TileEpilogue,
 ) {
-    // SAFETY: the caller has the instructions of `V`, and `epilogue` has columns for `W` registers.
-    unsafe {
-        match rows.count {
-            0 => {}
-            1 => tile::<V, W, 1, 4>(rows, panel, epilogue),
-            2 => tile::<V, W, 2, 2>(rows, panel, epilogue),
-            3 => tile::<V, W, 3, 1>(rows, panel, epilogue),
-            4 => tile::<V, W, 4, 1>(rows, panel, epilogue),
-            5 => tile::<V, W, 5, 1>(rows, panel, epilogue),
-            6 => tile::<V, W, 6, 1>(rows, panel, epilogue),
-            _ => unreachable!("tiles have six rows at most"),
-        }
+    if across(D::Simd::REGISTERS) == 4 {
+        multiply_across::<D, 4>(dot, rows, panel, epilogue);
+    } else {
+        multiply_across::<D, 2>(dot, rows, panel, epilogue);
+    }
+}
+
+#[inline(always)]
+fn multiply_across<D: Dot, const W: usize>(
+    dot: D,
+    rows: Rows<'_>,
+    panel: Panel<'_>,
+    epilogue: &mut impl TileEpilogue,
+) {
+    match rows.count {
+        0 => {}
+        1 => tile::<D, W, 1, 4>(dot, rows, panel, epilogue),
+        2 => tile::<D, W, 2, 2>(dot, rows, panel, epilogue),
+        3 => tile::<D, W, 3, 1>(dot, rows, panel, epilogue),
+        4 => tile::<D, W, 4, 1>(dot, rows, panel, epilogue),
+        5 => tile::<D, W, 5, 1>(dot, rows, panel, epilogue),
+        6 => tile::<D, W, 6, 1>(dot, rows, panel, epilogue),
+        _ => unreachable!("tiles have six rows at most"),
     }
 }
 
 /// Multiplies up to three rows by a panel of two registers of columns.
-///
-/// # Safety
-/// As [`multiply`].
-#[cfg(target_arch = "x86_64")]
 #[inline(always)]
-pub(super) unsafe fn multiply_narrow<V: Vector>(
+pub(in super::super) fn multiply_narrow<D: Dot>(
+    dot: D,
     rows: Rows<'_>,
     panel: Panel<'_>,
-    epilogue: &mut impl TileEpilogue<V>,
+    epilogue: &mut impl TileEpilogue,
 ) {
-    // SAFETY: the caller has the instructions of `V`, and `epilogue` has columns for two registers.
-    unsafe {
-        match rows.count {
-            0 => {}
-            1 => tile::<V, 2, 1, 8>(rows, panel, epilogue),
-            2 => tile::<V, 2, 2, 4>(rows, panel, epilogue),
-            3 => tile::<V, 2, 3, 4>(rows, panel, epilogue),
-            _ => unreachable!("narrow tiles have three rows at most"),
-        }
+    match rows.count {
+        0 => {}
+        1 => tile::<D, 2, 1, 8>(dot, rows, panel, epilogue),
+        2 => tile::<D, 2, 2, 4>(dot, rows, panel, epilogue),
+        3 => tile::<D, 2, 3, 4>(dot, rows, panel, epilogue),
+        _ => unreachable!("narrow tiles have three rows at most"),
     }
 }
 
-/// # Safety
-/// As [`multiply`].
 #[inline(always)]
-unsafe fn tile<V: Vector, const W: usize, const R: usize, const U: usize>(
+fn tile<D: Dot, const W: usize, const R: usize, const U: usize>(
+    dot: D,
     rows: Rows<'_>,
     panel: Panel<'_>,
-    epilogue: &mut impl TileEpilogue<V>,
+    epilogue: &mut impl TileEpilogue,
 ) {
-    let width = W * V::LANES * STEP;
-    let steps = panel.bytes.len() / width;
+    let simd = dot.simd();
+    let steps = panel.bytes.len() / (W * D::Simd::LANES * STEP);
     assert!((R - 1) * rows.stride + steps * STEP <= rows.bytes.len(), "the rows are as long as K");
-    // SAFETY: the caller has the instructions of `V` and columns for `W` registers; the
-    // panel has `steps` steps by the division above, the rows by the assertion, and `at < steps`.
-    unsafe {
-        let mut totals = [[[V::zero(); W]; R]; U];
-        totals[0] = epilogue.begin();
-        let mut at = 0;
-        // The cells are fetched bit by bit: all at once they would be in the way of the operands.
-        for row in 0..rows.count {
-            epilogue.expect::<W>(row);
-            let end = steps.min((row + 1) * (steps / R + 1));
-            while at + U <= end {
-                for (u, totals) in totals.iter_mut().enumerate() {
-                    step::<V, W, R>(totals, rows, panel, at + u);
-                }
-                at += U;
+    let mut totals = [[[simd.splat_i32(0); W]; R]; U];
+    totals[0] = epilogue.begin(simd);
+    let mut at = 0;
+    // The cells are fetched bit by bit: all at once they would be in the way of the operands.
+    for row in 0..rows.count {
+        epilogue.expect::<D::Simd, W>(row);
+        let end = steps.min((row + 1) * (steps / R + 1));
+        while at + U <= end {
+            for (u, totals) in totals.iter_mut().enumerate() {
+                // SAFETY: the panel has `steps` steps by the division above, the rows by the assertion.
+                unsafe { step::<D, W, R>(dot, totals, rows, panel, at + u) };
             }
+            at += U;
         }
-        while at < steps {
-            step::<V, W, R>(&mut totals[0], rows, panel, at);
-            at += 1;
-        }
-        let mut sums = totals[0];
-        for other in &totals[1..] {
-            for (sums, other) in sums.iter_mut().zip(other) {
-                for (sum, other) in sums.iter_mut().zip(other) {
-                    *sum = V::add(*sum, *other);
-                }
-            }
-        }
-        epilogue.end(sums);
     }
+    while at < steps {
+        // SAFETY: as above.
+        unsafe { step::<D, W, R>(dot, &mut totals[0], rows, panel, at) };
+        at += 1;
+    }
+    let mut sums = totals[0];
+    for other in &totals[1..] {
+        for (sums, other) in sums.iter_mut().zip(other) {
+            for (sum, other) in sums.iter_mut().zip(other) {
+                *sum = simd.add_i32(*sum, *other);
+            }
+        }
+    }
+    epilogue.end(simd, sums);
 }
 
 /// # Safety
-/// The machine has the instruction set of `V`; the caller is compiled for it. The panel has
-/// `(at + 1) * W * V::LANES * STEP` bytes, the rows have `(R - 1) * stride + (at + 1) * STEP`.
+/// The panel has `(at + 1) * W * LANES * STEP` bytes, the rows have `(R - 1) * stride + (at + 1) * STEP`.
 #[inline(always)]
-unsafe fn step<V: Vector, const W: usize, const R: usize>(
-    totals: &mut [[V::Register; W]; R],
+unsafe fn step<D: Dot, const W: usize, const R: usize>(
+    dot: D,
+    totals: &mut [[<D::Simd as Simd>::I32; W]; R],
     rows: Rows<'_>,
     panel: Panel<'_>,
     at: usize,
 ) {
-    // SAFETY: the caller has the instructions of `V`, and panel and rows have step `at`.
-    unsafe {
-        let from = panel.bytes.as_ptr().add(at * W * V::LANES * STEP);
-        let mut columns = [V::zero(); W];
-        for (w, column) in columns.iter_mut().enumerate() {
-            *column = V::load(from.add(w * V::LANES * STEP));
-        }
-        prefetch::<true>(panel.ahead.as_ptr().wrapping_add(at * LINE));
-        for (r, totals) in totals.iter_mut().enumerate() {
-            let row = V::spread(rows.bytes.as_ptr().add(r * rows.stride + at * STEP));
-            for (total, column) in totals.iter_mut().zip(columns) {
-                *total = V::step(*total, row, column);
-            }
+    let (simd, width) = (dot.simd(), D::Simd::LANES * STEP);
+    let mut columns = [simd.splat_i32(0); W];
+    for (w, column) in columns.iter_mut().enumerate() {
+        // SAFETY: the panel has the bytes, says the caller.
+        let bytes = unsafe { part(panel.bytes, (at * W + w) * width, width) };
+        *column = simd.load_bytes(bytes);
+    }
+    prefetch::<true>(panel.ahead.as_ptr().wrapping_add(at * LINE));
+    for (r, totals) in totals.iter_mut().enumerate() {
+        // SAFETY: the rows have the bytes, says the caller.
+        let bytes = unsafe { part(rows.bytes, r * rows.stride + at * STEP, STEP) };
+        let row = spread(simd, bytes);
+        for (total, column) in totals.iter_mut().zip(columns) {
+            *total = dot.dot(*total, row, column);
         }
     }
+}
+
+/// The same four bytes in every lane.
+#[inline(always)]
+pub(super) fn spread<S: Simd>(simd: S, bytes: &[u8]) -> S::I32 {
+    simd.splat_i32(i32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+}
+
+/// `len` bytes from `at` on.
+///
+/// # Safety
+/// There are as many.
+#[inline(always)]
+pub(super) unsafe fn part(bytes: &[u8], at: usize, len: usize) -> &[u8] {
+    // SAFETY: within `bytes`, says the caller.
+    unsafe { bytes.get_unchecked(at..at + len) }
 }
