@@ -82,13 +82,6 @@ impl BufferPool {
         let refused = self.kept().keep(pages);
         drop(refused);
     }
-
-    /// Gives back what is kept in place of `len` bytes that the system is about to be asked for, so that memory in
-    /// use and kept is never more than was in use at some time.
-    pub(super) fn evict(&self, len: usize) {
-        let evicted = self.kept().evict(len);
-        drop(evicted);
-    }
 }
 
 impl Kept {

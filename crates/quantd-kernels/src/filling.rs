@@ -59,6 +59,11 @@ impl Filling {
         (self.buffer.elements_mut().par_chunks_mut(size), &self.written)
     }
 
+    /// All of it, to be written and then said so.
+    pub fn elements<T: Pod>(&mut self) -> (&mut [T], &Written) {
+        (self.buffer.elements_mut(), &self.written)
+    }
+
     /// What was written; other memory, of zeros, if that is not all: whoever was stopped has no
     /// time to write them.
     #[must_use]

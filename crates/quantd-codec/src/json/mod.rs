@@ -32,7 +32,7 @@ pub(crate) use self::value::below;
 pub use self::value::{bytes_of_value, read_value, read_value_up_to};
 pub use self::write::{text_of_one, write_reals_f32, write_reals_f64, write_string, write_tensor};
 use super::{CodecError, Limits, Within};
-use quantd_core::tensor::{Buffer, DType, Shape, Tensor};
+use quantd_core::tensor::{Buffer, DType, Filling, Shape, Tensor};
 
 /// Standard alphabet, padded or not: clients do both.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -178,19 +178,26 @@ impl Reader<'_> {
         bound: usize,
         room: Room<'_>,
     ) -> Result<(Buffer, Nesting), CodecError> {
-        let mut buffer = Buffer::zeroed(bound.saturating_mul(size_of::<T>()));
+        let mut filling = Filling::of::<T>(bound);
+        let (elements, written) = filling.elements::<T>();
         let mut nesting = Nesting::default();
         let mut refusal = None;
         let mut goes_on = || {
             refusal = room(0).err();
             refusal.is_none()
         };
-        let read = nesting.read(self.text, buffer.elements_mut::<T>(), &mut goes_on);
+        let read = nesting.read(self.text, elements, &mut goes_on);
         if let Some(refusal) = refusal {
             return Err(refusal);
         }
         match read {
-            Ok(()) => Ok((buffer, nesting)),
+            Ok(()) => {
+                // Of empty arrays there are fewer elements than commas say.
+                let rest = elements.iter_mut().skip(nesting.len);
+                rest.for_each(|element| *element = T::zeroed());
+                written.whole(elements);
+                Ok((filling.finish(), nesting))
+            }
             Err(fault) => Err(fault.error(self.dtype.name(), self.dtype.is_float()).at(format!(
                 "{}{}",
                 self.pointer,

@@ -164,7 +164,7 @@ fn non_finite(text: &[u8]) -> Option<(f64, &[u8])> {
 macro_rules! float {
     ($type:ty, $bits:ty, $format:expr, $from_f64:expr, $slow:expr) => {
         impl Element for $type {
-            #[inline]
+            #[inline(always)]
             fn parse(text: &[u8]) -> Result<(Self, &[u8]), Fault> {
                 if let [b'"', ..] = text {
                     let (value, rest) = non_finite(text).ok_or(Fault::String)?;

@@ -15,7 +15,7 @@ use half::{bf16, f16};
 use rayon::prelude::*;
 
 pub use dtype::DType;
-pub use quantd_kernels::{Buffer, ToF32};
+pub use quantd_kernels::{Buffer, Filling, ToF32};
 pub use shape::{MAX_DIM, MAX_RANK, Shape, ShapeError};
 
 /// A row-major tensor that views part of a shared [`Buffer`].

@@ -2,7 +2,7 @@
 //!
 //! A literal is read once: its digits become a 64-bit integer `w` and a decimal
 //! exponent `e`. `w * 10^e` is then taken from a 128-bit approximation of
-//! `5^e`, which bounds the true value from both sides; when both bounds round to
+//! `5^e`, or of its upper half, which bounds the true value from both sides; when both bounds round to
 //! the same number, that is the answer (the idea of Eisel and Lemire, with the
 //! interval kept explicit). Otherwise (ties, over 19 digits, subnormal or
 //! extreme values) a slow exact way decides. There is no rounding to f64
@@ -45,7 +45,7 @@ pub(super) const BFLOAT16: Format = Format { precision: 8, max_exponent: 127 };
 const MAX_DIGITS: usize = 19;
 
 /// Reads the literal that `text` starts with, and returns what follows it.
-#[inline]
+#[inline(always)]
 pub(super) fn scan(text: &[u8]) -> Result<(Literal<'_>, &[u8]), Fault> {
     let (negative, start) = match text {
         [b'-', rest @ ..] => (true, rest),
@@ -81,15 +81,18 @@ pub(super) fn scan(text: &[u8]) -> Result<(Literal<'_>, &[u8]), Fault> {
 }
 
 /// Appends the leading digits of `text` to `value`, wrapping when they are too
-/// many, and returns what follows.
-#[inline]
+/// many, and returns what follows. Numbers of one array have digits by the eight and some more, seldom
+/// as many as the number before: a loop over the digits would end where nobody foresaw it.
+#[inline(always)]
 fn take_digits<'a>(mut text: &'a [u8], value: &mut u64) -> &'a [u8] {
     while let Some((chunk, rest)) = text.split_first_chunk::<8>() {
         let word = u64::from_le_bytes(*chunk);
-        if !eight_digits(word) {
-            break;
+        let (count, digits) = leading_digits(word);
+        let Some(power) = TENS.get(count) else { return text };
+        *value = value.wrapping_mul(*power).wrapping_add(digits);
+        if count < 8 {
+            return text.get(count..).unwrap_or_default();
         }
-        *value = value.wrapping_mul(100_000_000).wrapping_add(parse_eight(word));
         text = rest;
     }
     while let [byte @ b'0'..=b'9', rest @ ..] = text {
@@ -99,19 +102,26 @@ fn take_digits<'a>(mut text: &'a [u8], value: &mut u64) -> &'a [u8] {
     text
 }
 
-/// Whether all bytes of the word are ASCII digits: adding 0x46 carries into bit
-/// 7 above '9', subtracting 0x30 borrows into it below '0'.
-#[inline]
-const fn eight_digits(word: u64) -> bool {
-    let above = word.wrapping_add(0x4646_4646_4646_4646);
-    let below = word.wrapping_sub(0x3030_3030_3030_3030);
-    (above | below) & 0x8080_8080_8080_8080 == 0
+/// Powers of ten.
+const TENS: [u64; 9] = [1, 10, 100, 1000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000];
+
+/// How many of eight bytes, the lowest first, are ASCII digits before one that is none, and their value.
+#[inline(always)]
+fn leading_digits(word: u64) -> (usize, u64) {
+    let ones = word.wrapping_sub(0x3030_3030_3030_3030);
+    // Adding 0x46 carries into bit 7 above '9', subtracting 0x30 borrows into it below '0'. What is carried or
+    // borrowed further spoils no byte but those after the first that is no digit.
+    let others = (word.wrapping_add(0x4646_4646_4646_4646) | ones) & 0x8080_8080_8080_8080;
+    let bits = others.trailing_zeros() & 0x78;
+    // Zeros in front, in place of what follows; in two steps, as all 64 bits are too many for one.
+    let half = 64_u32.wrapping_sub(bits) >> 1;
+    let digits = ones.wrapping_shl(half).wrapping_shl(half);
+    ((bits >> 3) as usize, eight(digits))
 }
 
-/// Value of eight ASCII digits, by pairs, then fours, then all.
-#[inline]
-const fn parse_eight(word: u64) -> u64 {
-    let ones = word.wrapping_sub(0x3030_3030_3030_3030);
+/// Value of eight digits from 0 to 9, the first one in the lowest byte, by pairs, then fours, then all.
+#[inline(always)]
+const fn eight(ones: u64) -> u64 {
     let pairs = ones.wrapping_mul(10).wrapping_add(ones >> 8);
     let low = (pairs & 0x0000_00ff_0000_00ff).wrapping_mul(0x000f_4240_0000_0064);
     let high = ((pairs >> 16) & 0x0000_00ff_0000_00ff).wrapping_mul(0x0000_2710_0000_0001);
@@ -147,7 +157,7 @@ fn is_long(number: &[u8]) -> bool {
 
 impl Literal<'_> {
     /// Sign and, when the fast way is certain, the bits of the magnitude.
-    #[inline]
+    #[inline(always)]
     pub(super) fn round(&self, format: Format) -> (bool, Option<u64>) {
         let bits = if self.long { None } else { fast(self.digits, self.exponent, format) };
         (self.negative, bits)
@@ -219,7 +229,7 @@ const fn leading_bits(limbs: &[u32; 12]) -> u128 {
 }
 
 /// Bits of `digits * 10^exponent`, or `None` when a normal number is not certain.
-#[inline]
+#[inline(always)]
 fn fast(digits: u64, exponent: i64, format: Format) -> Option<u64> {
     if digits == 0 {
         return Some(0);
@@ -227,24 +237,12 @@ fn fast(digits: u64, exponent: i64, format: Format) -> Option<u64> {
     let index = usize::try_from(exponent.wrapping_sub(MIN_POWER)).ok()?;
     let power = *POWERS.get(index)?;
     let shift = digits.leading_zeros();
-    let factor = u128::from(digits.wrapping_shl(shift));
-    // Top 128 bits of the 192-bit product. The power is short by less than one
-    // unit, so the true value lies within two units above what is kept.
-    let low = factor.wrapping_mul(power & u128::from(u64::MAX));
-    let top = factor.wrapping_mul(power >> 64).wrapping_add(low >> 64);
-    // Normalised, within four.
-    let normal = top.leading_zeros() & 1;
-    let bits = top.wrapping_shl(normal);
-    let cut = 128_u32.wrapping_sub(format.precision);
-    let rest = bits & u128::MAX.wrapping_shr(format.precision);
-    let half = 1_u128.wrapping_shl(cut.wrapping_sub(1));
-    if rest.wrapping_sub(half.wrapping_sub(4)) <= 4 {
-        return None;
-    }
-    // Fits: at most 53 bits, and one more when rounding up carries, which then
-    // increments the exponent field by itself below.
-    let significand = u64::try_from(bits.wrapping_shr(cut)).ok()?;
-    let rounded = significand.wrapping_add(u64::from(rest > half));
+    let factor = digits.wrapping_shl(shift);
+    let short = short_product(factor, power, format.precision);
+    let (rounded, normal) = match short {
+        Some(found) => found,
+        None => long_product(factor, power, format.precision)?,
+    };
     // floor(log2(10^e)) for |e| <= 64.
     let scale = exponent.wrapping_mul(217_706) >> 16;
     let binary = scale.wrapping_add(64).wrapping_sub(i64::from(shift.wrapping_add(normal)));
@@ -257,6 +255,48 @@ fn fast(digits: u64, exponent: i64, format: Format) -> Option<u64> {
     let biased = u64::try_from(binary.wrapping_add(max)).ok()?;
     let field = format.precision.wrapping_sub(1);
     Some(biased.wrapping_sub(1).wrapping_shl(field).wrapping_add(rounded))
+}
+
+/// The product of a factor and a power, both with their highest bit set, rounded to `precision` bits (at most 53,
+/// and one more when that carries, which then increments the exponent field by itself), and by
+/// how many bits it was shifted to have its highest bit set. From the upper half of the power: `None` where it does
+/// not decide.
+#[inline(always)]
+fn short_product(factor: u64, power: u128, precision: u32) -> Option<(u64, u32)> {
+    let product = u128::from(factor).wrapping_mul(power >> 64);
+    // What is cut off, and what the lower half of the power would add, is less than one unit each.
+    let top = (product >> 64) as u64;
+    let normal = top.leading_zeros() & 1;
+    let bits = top.wrapping_shl(normal);
+    let rest = bits & u64::MAX.wrapping_shr(precision);
+    let cut = 64_u32.wrapping_sub(precision);
+    let half = 1_u64.wrapping_shl(cut.wrapping_sub(1));
+    // The true value lies within four units above, and a little for the power itself.
+    if rest.wrapping_sub(half.wrapping_sub(5)) <= 5 {
+        return None;
+    }
+    Some((bits.wrapping_shr(cut).wrapping_add(u64::from(rest > half)), normal))
+}
+
+/// The same from all of the power.
+#[cold]
+fn long_product(factor: u64, power: u128, precision: u32) -> Option<(u64, u32)> {
+    let factor = u128::from(factor);
+    // Top 128 bits of the 192-bit product. The power is short by less than one
+    // unit, so the true value lies within two units above what is kept.
+    let low = factor.wrapping_mul(power & u128::from(u64::MAX));
+    let top = factor.wrapping_mul(power >> 64).wrapping_add(low >> 64);
+    // Normalised, within four.
+    let normal = top.leading_zeros() & 1;
+    let bits = top.wrapping_shl(normal);
+    let cut = 128_u32.wrapping_sub(precision);
+    let rest = bits & u128::MAX.wrapping_shr(precision);
+    let half = 1_u128.wrapping_shl(cut.wrapping_sub(1));
+    if rest.wrapping_sub(half.wrapping_sub(4)) <= 4 {
+        return None;
+    }
+    let significand = u64::try_from(bits.wrapping_shr(cut)).ok()?;
+    Some((significand.wrapping_add(u64::from(rest > half)), normal))
 }
 
 /// The literal as f32, for what [`Literal::round`] leaves open.
