@@ -6,6 +6,7 @@
 //! a tensor as a tree takes thirty times its size.
 
 mod number;
+mod parts;
 mod pretty;
 mod read;
 mod scan;
@@ -23,8 +24,9 @@ use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use half::{bf16, f16};
 
+use self::parts::Read;
 pub use self::pretty::write_pretty;
-use self::read::{Element, Nesting, skip};
+use self::read::{Element, Fault, Nesting, skip};
 pub use self::scan::{Member, find, members, members_up_to};
 pub(crate) use self::scan::{elements_up_to, unescape};
 pub use self::text::{Room, Text};
@@ -186,7 +188,14 @@ impl Reader<'_> {
             refusal = room(0).err();
             refusal.is_none()
         };
-        let read = nesting.read(self.text, elements, &mut goes_on);
+        let read = match parts::read(self.text, elements, &mut goes_on) {
+            Read::Whole(dims) => {
+                nesting = Nesting::of(&dims);
+                Ok(())
+            }
+            Read::Stopped => Err(Fault::Stopped),
+            Read::Nothing => nesting.read(self.text, elements, &mut goes_on),
+        };
         if let Some(refusal) = refusal {
             return Err(refusal);
         }

@@ -145,7 +145,7 @@ impl Fault {
 }
 
 /// A type that JSON numbers are read as.
-pub(super) trait Element: Pod {
+pub(super) trait Element: Pod + Send {
     /// Reads the number that `text` starts with, and returns what follows it.
     fn parse(text: &[u8]) -> Result<(Self, &[u8]), Fault>;
 }
@@ -268,6 +268,14 @@ pub(super) struct Nesting {
 }
 
 impl Nesting {
+    /// Of numbers that were all read, in arrays of these extents.
+    pub(super) fn of(extents: &[usize]) -> Self {
+        let mut dims = [None; MAX_RANK];
+        dims.iter_mut().zip(extents).for_each(|(dim, &extent)| *dim = Some(extent));
+        let len = extents.iter().fold(1_usize, |len, &extent| len.saturating_mul(extent));
+        Self { dims, rank: Some(extents.len()), len, ..Self::default() }
+    }
+
     /// Extents, when all was read.
     pub(super) fn dims(&self) -> Vec<usize> {
         self.dims.iter().take(self.rank.unwrap_or(0)).map(|dim| dim.unwrap_or(0)).collect()
