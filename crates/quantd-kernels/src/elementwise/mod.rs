@@ -326,31 +326,31 @@ impl<T: Real, const N: usize> Op for AddRows<'_, T, N> {
         let rows = self.rows;
         let (mins, rest_of_min) = self.columns.min.as_chunks_mut::<WIDTH>();
         let (maxs, rest_of_max) = self.columns.max.as_chunks_mut::<WIDTH>();
-        let mut odd = [T::ZERO; WIDTH];
+        let mut not_finite = [T::ZERO; WIDTH];
         let whole = WIDTH * mins.len();
         for (i, (own_min, own_max)) in mins.iter_mut().zip(maxs).enumerate() {
             // In registers from row to row.
             let (mut min, mut max) = (*own_min, *own_max);
             for x in rows {
-                add_row(&x[WIDTH * i..][..WIDTH], &mut min, &mut max, &mut odd);
+                add_row(&x[WIDTH * i..][..WIDTH], &mut min, &mut max, &mut not_finite);
             }
             (*own_min, *own_max) = (min, max);
         }
         for x in rows {
-            add_row(&x[whole..], rest_of_min, rest_of_max, &mut odd);
+            add_row(&x[whole..], rest_of_min, rest_of_max, &mut not_finite);
         }
-        odd.iter().all(|&odd| odd == T::ZERO)
+        not_finite.iter().all(|&not_finite| not_finite == T::ZERO)
     }
 }
 
-/// Takes in one element of each column; `odd` stays 0 as long as all are finite.
+/// Takes in one element of each column; `not_finite` stays 0 as long as all are finite.
 #[inline(always)]
-fn add_row<T: Real>(x: &[T], min: &mut [T], max: &mut [T], odd: &mut [T; WIDTH]) {
-    for (((&x, min), max), odd) in x.iter().zip(min).zip(max).zip(odd) {
+fn add_row<T: Real>(x: &[T], min: &mut [T], max: &mut [T], not_finite: &mut [T; WIDTH]) {
+    for (((&x, min), max), not_finite) in x.iter().zip(min).zip(max).zip(not_finite) {
         let finite = x.abs() < T::INFINITY;
         let (low, high) = if finite { (x, x) } else { (T::INFINITY, -T::INFINITY) };
         *min = if low < *min { low } else { *min };
         *max = if high > *max { high } else { *max };
-        *odd = *odd + x * T::ZERO;
+        *not_finite = *not_finite + x * T::ZERO;
     }
 }

@@ -177,9 +177,9 @@ struct Block<S: Simd> {
     /// The largest of the errors in each lane.
     largest: S::F32,
     /// Whether some code is not certain.
-    is_near: bool,
+    is_uncertain: bool,
     /// Whether that is so, or some code is saturated, or NaN.
-    is_odd: bool,
+    is_irregular: bool,
 }
 
 /// [`MAGIC`] and the zero point.
@@ -256,7 +256,7 @@ impl<S: Simd> Block<S> {
             |i| simd.sub(x[i], restored[i]),
         );
         let largest = simd.max_magnitude(errors);
-        let near = if FORM == SAME {
+        let uncertain = if FORM == SAME {
             simd.not_le(largest, certain(simd, params[0]))
         } else {
             let [a, b, c, d] = each(
@@ -267,9 +267,9 @@ impl<S: Simd> Block<S> {
             simd.or(simd.or(a, b), simd.or(c, d))
         };
         let words = words(simd, u, constants);
-        let is_near = simd.any(near);
-        let is_odd = is_near | simd.any_above(words, constants.others);
-        Self { simd, x, params, u, words, restored, errors, largest, is_near, is_odd }
+        let is_uncertain = simd.any(uncertain);
+        let is_irregular = is_uncertain | simd.any_above(words, constants.others);
+        Self { simd, x, params, u, words, restored, errors, largest, is_uncertain, is_irregular }
     }
 
     /// Whether all elements are finite.
@@ -289,10 +289,10 @@ impl<S: Simd> Block<S> {
     /// to be left to the loops of `scalar`.
     #[inline(always)]
     fn saturated(&mut self, rounding: Rounding, constants: &Constants<S>) -> Option<u64> {
-        if !self.is_odd {
+        if !self.is_irregular {
             return Some(0);
         }
-        let exact = !self.is_near || self.settle(rounding, constants);
+        let exact = !self.is_uncertain || self.settle(rounding, constants);
         if exact && self.is_finite() { Some(self.limit(constants)) } else { None }
     }
 

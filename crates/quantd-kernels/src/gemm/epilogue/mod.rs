@@ -164,7 +164,7 @@ impl<T: Pod, F: Epilogue<T>> TileEpilogue for TileOutput<'_, T, F> {
     }
 
     #[inline(always)]
-    fn expect<S: Simd, const W: usize>(&self, row: usize) {
+    fn prefetch<S: Simd, const W: usize>(&self, row: usize) {
         self.out.prefetch(self.rows.start + row, self.columns.range.start, W * S::LANES);
     }
 

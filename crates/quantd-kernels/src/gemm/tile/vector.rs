@@ -33,7 +33,7 @@ pub(in super::super) trait TileEpilogue {
     /// What the products of each row are added to.
     fn begin<S: Simd, const W: usize, const R: usize>(&self, simd: S) -> [[S::I32; W]; R];
     /// Fetches the cells of a row of the tile, which will be written soon.
-    fn expect<S: Simd, const W: usize>(&self, row: usize);
+    fn prefetch<S: Simd, const W: usize>(&self, row: usize);
     /// Makes cells of the sums.
     fn end<S: Simd, const W: usize, const R: usize>(&mut self, simd: S, sums: [[S::I32; W]; R]);
 }
@@ -104,7 +104,7 @@ fn tile<D: Dot, const W: usize, const R: usize, const U: usize>(
     let mut at = 0;
     // The cells are fetched bit by bit: all at once they would be in the way of the operands.
     for row in 0..rows.count {
-        epilogue.expect::<D::Simd, W>(row);
+        epilogue.prefetch::<D::Simd, W>(row);
         let end = steps.min((row + 1) * (steps / R + 1));
         while at + U <= end {
             for (u, totals) in totals.iter_mut().enumerate() {
