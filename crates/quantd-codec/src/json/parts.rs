@@ -88,7 +88,7 @@ fn blocks(text: &[u8], count: usize) -> Option<Vec<usize>> {
             break;
         }
         if text.get(at) == Some(&b'[') {
-            depth = depth.checked_add(1)?;
+            depth = depth.checked_add(1).filter(|&depth| depth <= rank)?;
             continue;
         }
         depth = depth.checked_sub(1)?;

@@ -19,8 +19,8 @@ mod tests;
 pub enum Stores {
     /// Into the caches: for what is read again soon.
     Temporal,
-    /// Past the caches, where the kernel and the alignment of the target (64
-    /// bytes) allow it: nothing is read before it is overwritten, and what is
+    /// Past the caches, where the kernel and the alignment of the target (a
+    /// register) allow it: nothing is read before it is overwritten, and what is
     /// in the caches stays there. Pays for results that no cache can hold.
     Streaming,
 }

@@ -165,7 +165,8 @@ pub(super) trait Simd: Copy {
     fn store_low_bytes(self, to: &mut [u8], x: Self::I32);
     /// Whether none of the bits of `mask` is set.
     fn test_none(self, x: Self::I32, mask: i32) -> Self::Mask;
-    /// One bit a lane: whether in that of one of the four none of the bits of `mask`, which are lower 16, is set.
+    /// One bit a lane: whether in that of one of the four none of the bits of `mask` is set: the upper ones of the
+    /// lower 16, down to some bit.
     fn low_halves_without(self, x: [Self::I32; 4], mask: i32) -> u32;
 
     /// Limited to i16.

@@ -316,7 +316,7 @@ impl<S: Simd> Block<S> {
     #[inline(always)]
     fn settle(&mut self, rounding: Rounding, constants: &Constants<S>) -> bool {
         let simd = self.simd;
-        let one = simd.splat(1.0);
+        let [one, infinity] = [simd.splat(1.0), simd.splat(f32::INFINITY)];
         let ends = [simd.sub(constants.low, one), simd.add(constants.high, one)];
         let inexact = each(
             PARTS,
@@ -326,7 +326,9 @@ impl<S: Simd> Block<S> {
                 let u = simd.max(self.by_definition(rounding, i), ends[0]);
                 self.u[i] = simd.min(u, ends[1]);
                 let restored = simd.abs(restore(simd, self.u[i], self.params[i]));
-                simd.lt(simd.abs(simd.add(self.x[i], self.x[i])), restored)
+                let twice = simd.abs(simd.add(self.x[i], self.x[i]));
+                // Of twice a number that overflows nothing is known.
+                simd.or(simd.lt(twice, restored), simd.eq(restored, infinity))
             },
         );
         let [a, b, c, d] = inexact;

@@ -158,3 +158,32 @@ fn rows_beside_the_widths_of_tiles() {
         }
     }
 }
+
+/// The code is the largest one and not saturated, and what it stands for overflows, as twice the number does.
+#[test]
+fn numbers_whose_restored_values_overflow() {
+    let affine = QuantParams { scale: 1.335e36, zero_point: 0 };
+    let x: Vec<f32> =
+        (0..64).map(|i| if i % 3 == 0 { 3.4003e38 } else { 1e36 * i as f32 }).collect();
+    for rounding in ROUNDINGS {
+        check::<f32, u8>(&x, Params::Same(affine), (CodeRange { min: 0, max: 255 }, rounding));
+    }
+}
+
+/// More columns than are restored at a time, and some more than whole vectors.
+#[test]
+fn rows_of_many_columns() {
+    for (width, common) in [(4096, true), (4104, true), (8200, true), (2053, false), (4300, false)]
+    {
+        let affines: Vec<_> = (0..width)
+            .map(|i| QuantParams {
+                scale: (i % 13 + 1) as f32 / 8.0,
+                zero_point: if common { 3 } else { i % 7 - 3 },
+            })
+            .collect();
+        let table = Table::new(&affines);
+        let x: Vec<f32> = (0..2 * width + 5).map(|i| (i % 251 - 125) as f32 / 4.0).collect();
+        let params = Params::Each(table.columns(0..affines.len()));
+        check::<f32, i8>(&x, params, (CodeRange { min: -128, max: 127 }, Rounding::DivideEven));
+    }
+}
