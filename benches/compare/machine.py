@@ -30,10 +30,15 @@ def machine():
     have = first(r"^(?:flags|Features)\s*:(.*)$", info, "").split()
     memory = first(r"^MemTotal:\s*(\d+)", open("/proc/meminfo").read(), "0")
     caches = ", ".join(f"{name} {first(rf'^{name} cache:(.*)$', lscpu)}" for name in ("L1d", "L2", "L3"))
-    model = first(r"^model name\s*:(.*)$", info, platform.machine())
+    model = re.sub(r"\((R|TM)\)", "", first(r"^model name\s*:(.*)$", info, platform.machine()))
     family, number = first(r"^cpu family\s*:(.*)$", info), first(r"^model\s*:(.*)$", info)
+    tiles = " with AMX" * ("amx_int8" in have)
+    name = f"{model} (family {family}, model {number}){tiles}"
     return {
-        "processor": f"{model} (family {family}, model {number}), {len(os.sched_getaffinity(0))} cores in use",
+        "name": name,
+        # Of its page.
+        "slug": "-".join(re.findall(r"[a-z0-9]+", re.sub(r"family|model|with", "", name.lower()))),
+        "processor": f"{name}, {len(os.sched_getaffinity(0))} cores in use",
         "hypervisor": first(r"^Hypervisor vendor:(.*)$", lscpu, "none"),
         "caches": caches,
         "memory": f"{int(memory) / 2**20:.0f} GiB",

@@ -115,10 +115,10 @@ PLAN = [*products(), *layers(), *passes(), *calibration()]
 SECTIONS = ("gemm", "layers", "elementwise", "calibration")
 # Benches that measure by themselves, those of the service beside a bare server: each has its part of a page.
 ALONE = {
-    "http": ("README.md", "docs/PERFORMANCE.md"),
-    "codec": ("docs/PERFORMANCE.md",),
-    "serving": ("docs/PERFORMANCE.md",),
-    "liveness": ("docs/PERFORMANCE.md",),
+    "http": "Whole requests",
+    "codec": "Text",
+    "serving": "Many small requests to one layer",
+    "liveness": "Health while all are busy",
 }
 
 SUMMARY = ("u8s8", "s8s8", "dynamic", "qlinear", "nbits4-32", "nbits4-128",

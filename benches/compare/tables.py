@@ -1,10 +1,10 @@
-"""Results as markdown: a summary, and every figure, for docs/PERFORMANCE.md."""
+"""Results as markdown: a page for each machine, and a summary of all of them."""
 
 import json
 from collections import Counter
 from statistics import median
 
-from plan import PLAN, SECTIONS, SUMMARY, size_class
+from plan import ALONE, PLAN, SECTIONS, SUMMARY, size_class
 
 HEADINGS = {"gemm": "Products", "layers": "Layers", "elementwise": "Element-wise", "calibration": "Ranges"}
 WORK = {work.op: work for work in PLAN}
@@ -120,6 +120,42 @@ def summary(results):
     heading = ["work", "of the limit, 1 thread", "x best peer", "of the limit, 2 threads", "x best peer",
                "best peer, mostly", "x ONNX Runtime"]
     return table(heading, rows) if rows else "Nothing of the summary was measured."
+
+
+def page(kept):
+    """All that was measured on one machine."""
+    results, alone, machine = kept["results"], kept["alone"], kept["machine"]
+    parts = [f"# {machine['name']}"]
+    if results:
+        parts += [about(results, machine)]
+    parts += ["How all of it is measured, and what the rows are, is said in [PERFORMANCE.md](../PERFORMANCE.md)."]
+    if results:
+        parts += ["## Summary", summary(results)]
+    for name, heading in ALONE.items():
+        if name in alone:
+            parts += [f"## {heading}", alone[name]]
+    if results:
+        parts += ["## Figures", everything(results)]
+    return "\n\n".join(parts) + "\n"
+
+
+def side_by_side(pages):
+    """The summaries of all machines, from their pages: by name of the file, its text."""
+    machines, rows = [], {}
+    for file, text in pages.items():
+        _, found, rest = text.partition("\n## Summary\n")
+        lines = [[cell.strip() for cell in line.split("|")[1:-1]]
+                 for line in rest.partition("\n## ")[0].splitlines() if line.startswith("|")]
+        if not found or len(lines) < 3:
+            continue
+        place = len(machines)
+        machines.append(f"[{text.splitlines()[0].removeprefix('# ')}]({file})")
+        for work, *cells in lines[2:]:
+            rows.setdefault(work, {})[place] = [f"{cells[0]}; {cells[1]}", f"{cells[2]}; {cells[3]}"]
+    heading = ["work", *(f"{name}, {threads}" for name in machines for threads in ("1 thread", "2 threads"))]
+    none = ["-", "-"]
+    return table(heading, [[work, *(cell for place in range(len(machines)) for cell in of.get(place, none))]
+                           for work, of in rows.items()])
 
 
 def criterion(folder):

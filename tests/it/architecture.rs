@@ -163,7 +163,10 @@ fn paths_that_documents_name_exist() {
         sources(&root().join(folder), &mut names);
     }
     let is_known = |name: &str| names.iter().any(|path| path.file_name().unwrap() == name);
-    let pages = fs::read_dir(root().join("docs")).unwrap().map(|page| page.unwrap().path());
+    let pages = ["docs", "docs/performance"].into_iter().flat_map(|folder| {
+        fs::read_dir(root().join(folder)).unwrap().map(|page| page.unwrap().path())
+    });
+    let pages = pages.filter(|page| page.is_file());
     for document in pages.chain(["README.md", "CONTRIBUTING.md"].map(|page| root().join(page))) {
         let text = fs::read_to_string(&document).unwrap();
         let links = text.split("](").skip(1).map(|rest| rest.split([')', '#']).next().unwrap());
