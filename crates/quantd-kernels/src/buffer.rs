@@ -47,8 +47,12 @@ const fn is_mapped(len: usize, pool: Option<&BufferPool>) -> bool {
 
 impl Storage {
     fn zeroed(len: usize, pool: Option<BufferPool>) -> Self {
-        let is_mapped = is_mapped(len, pool.as_ref());
-        let map = if is_mapped { MmapMut::map_anon(len).ok() } else { None };
+        let map = if is_mapped(len, pool.as_ref()) {
+            pool.iter().for_each(|pool| pool.evict_smaller(len));
+            MmapMut::map_anon(len).ok()
+        } else {
+            None
+        };
         let Some(map) = map else {
             return Self::Lines(bytemuck::zeroed_vec(len.div_ceil(LINE)));
         };

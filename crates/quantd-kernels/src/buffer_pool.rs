@@ -82,6 +82,13 @@ impl BufferPool {
         let refused = self.kept().keep(pages);
         drop(refused);
     }
+
+    /// Gives back what is kept and smaller in place of `len` bytes that the system is about to be asked for: what a
+    /// buffer that grows leaves behind would otherwise come on top of it. What is larger stays for who asks again.
+    pub(super) fn evict_smaller(&self, len: usize) {
+        let evicted = self.kept().evict(len, |block| block < len);
+        drop(evicted);
+    }
 }
 
 impl Kept {
@@ -107,19 +114,18 @@ impl Kept {
     /// What there is beyond the limit.
     fn set_limit(&mut self, limit: usize) -> Vec<Block> {
         self.limit = limit;
-        self.evict(self.bytes().saturating_sub(limit))
+        self.evict(self.bytes().saturating_sub(limit), |_| true)
     }
 
-    /// At least that many bytes, or all.
-    fn evict(&mut self, bytes: usize) -> Vec<Block> {
+    /// At least that many bytes, or all, of blocks whose size `may` go.
+    fn evict(&mut self, bytes: usize, may: impl Fn(usize) -> bool) -> Vec<Block> {
         let mut left = bytes;
-        let first = self.blocks.iter().take_while(|block| {
-            let goes = left > 0;
-            left = left.saturating_sub(block.pages.len());
+        let goes = |block: &mut Block| {
+            let goes = left > 0 && may(block.pages.len());
+            left = left.saturating_sub(if goes { block.pages.len() } else { 0 });
             goes
-        });
-        let first = first.count();
-        self.blocks.drain(..first).collect()
+        };
+        self.blocks.extract_if(.., goes).collect()
     }
 
     /// What nobody asked for since the last call.
@@ -139,6 +145,10 @@ mod tests {
             assert!(kept.keep(pages(len)).is_none());
         }
         kept
+    }
+
+    fn lens(blocks: &[Block]) -> Vec<usize> {
+        blocks.iter().map(|block| block.pages.len()).collect()
     }
 
     fn pages(len: usize) -> MmapMut {
@@ -164,17 +174,23 @@ mod tests {
     fn no_more_is_kept_than_there_is_room_for() {
         let mut kept = kept_of(1000, &[400, 600]);
         assert_eq!(kept.keep(pages(1)).map(|x| x.len()), Some(1));
-        let lens =
-            |blocks: Vec<Block>| blocks.iter().map(|block| block.pages.len()).collect::<Vec<_>>();
-        assert_eq!(lens(kept.set_limit(1000)), [0; 0]);
-        assert_eq!(lens(kept.set_limit(999)), [400]);
+        assert_eq!(lens(&kept.set_limit(1000)), [0; 0]);
+        assert_eq!(lens(&kept.set_limit(999)), [400]);
         assert!(kept.keep(pages(300)).is_none());
-        assert_eq!(lens(kept.evict(600)), [600]);
+        assert_eq!(lens(&kept.evict(600, |_| true)), [600]);
         assert!(kept.keep(pages(500)).is_none());
-        assert_eq!(lens(kept.evict(301)), [300, 500]);
+        assert_eq!(lens(&kept.evict(301, |_| true)), [300, 500]);
         assert!(kept.keep(pages(500)).is_none());
-        assert_eq!(lens(kept.set_limit(0)), [500]);
+        assert_eq!(lens(&kept.set_limit(0)), [500]);
         assert_eq!(kept.keep(pages(1)).map(|x| x.len()), Some(1));
+    }
+
+    #[test]
+    fn a_smaller_block_goes_for_a_larger_one_and_never_the_other_way() {
+        let mut kept = kept_of(2000, &[500, 100, 200, 300]);
+        assert_eq!(lens(&kept.evict(400, |block| block < 400)), [100, 200, 300]);
+        assert_eq!(lens(&kept.evict(400, |block| block < 400)), [0_usize; 0]);
+        assert_eq!(kept.bytes(), 500);
     }
 
     #[test]
