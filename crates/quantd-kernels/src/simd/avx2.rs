@@ -25,7 +25,7 @@ impl Avx2 {
         unsafe { _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)) }
     }
 
-    /// The smaller and the larger of the lanes of two halves.
+    /// The low and the high half.
     #[inline(always)]
     fn halves(self, x: __m256) -> [__m128; 2] {
         // SAFETY: the token proves that the machine has the instructions; only registers are used.

@@ -33,7 +33,7 @@
     reason = "codes fit a byte: `Bytes` checked their range"
 )]
 
-use super::{Bytes, Simd, Stores};
+use super::Bytes;
 
 /// `1 / e`.
 pub(super) const UNIT: f32 = 65_536.0;
@@ -69,10 +69,5 @@ impl Bytes<'_> {
         };
         let origin = (0.5 - base as f32) * UNIT + AWAY;
         (Codes { origin, span: (max - min) as u8, base: base as u8 }, kind)
-    }
-
-    /// Whether whole blocks of codes may go past the caches.
-    pub(super) fn goes_past<S: Simd>(&self, codes: &[u8]) -> bool {
-        self.how.stores == Stores::Streaming && codes.as_ptr().addr().is_multiple_of(S::BLOCK)
     }
 }

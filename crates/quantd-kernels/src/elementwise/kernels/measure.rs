@@ -259,12 +259,12 @@ impl<S: Simd> Block<S> {
         let uncertain = if FORM == SAME {
             simd.not_le(largest, certain(simd, params[0]))
         } else {
-            let [a, b, c, d] = each(
+            let uncertain = each(
                 PARTS,
                 #[inline(always)]
                 |i| simd.not_le(simd.abs(errors[i]), certain(simd, params[i])),
             );
-            simd.or(simd.or(a, b), simd.or(c, d))
+            any_of(simd, uncertain)
         };
         let words = words(simd, u, constants);
         let is_uncertain = simd.any(uncertain);
@@ -331,8 +331,7 @@ impl<S: Simd> Block<S> {
                 simd.or(simd.lt(twice, restored), simd.eq(restored, infinity))
             },
         );
-        let [a, b, c, d] = inexact;
-        !simd.any(simd.or(simd.or(a, b), simd.or(c, d)))
+        !simd.any(any_of(simd, inexact))
     }
 
     /// Limits the codes and leaves out the errors of those that are saturated:

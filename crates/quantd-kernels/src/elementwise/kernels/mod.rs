@@ -96,6 +96,11 @@ impl<'a> Bytes<'a> {
         if self.how.range.min < 0 { 128 } else { 0 }
     }
 
+    /// Whether whole blocks of codes may go past the caches.
+    pub(super) fn goes_past<S: Simd>(&self, codes: &[u8]) -> bool {
+        self.how.stores == Stores::Streaming && codes.as_ptr().addr().is_multiple_of(S::BLOCK)
+    }
+
     /// Some of the elements.
     #[inline(always)]
     fn part(&self, start: usize, len: usize) -> Self {
@@ -217,6 +222,12 @@ fn same_mut<T: Pod, U: Pod>(x: &mut [T]) -> Option<&mut [U]> {
 /// Codes of one byte as the bytes they are.
 fn bytes<C: Code>(codes: &mut [C]) -> Option<&mut [u8]> {
     (size_of::<C>() == 1).then(|| cast_slice_mut(codes))
+}
+
+/// Whether one of four holds.
+#[inline(always)]
+fn any_of<S: Simd>(simd: S, [a, b, c, d]: [S::Mask; 4]) -> S::Mask {
+    simd.or(simd.or(a, b), simd.or(c, d))
 }
 
 /// Asks for what is [`AHEAD`] of a block.

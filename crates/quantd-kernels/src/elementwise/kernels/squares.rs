@@ -120,12 +120,6 @@ impl<S: Simd> Grid<S> {
     }
 }
 
-/// Whether one of four holds.
-#[inline(always)]
-fn any_of<S: Simd>(simd: S, [a, b, c, d]: [S::Mask; 4]) -> S::Mask {
-    simd.or(simd.or(a, b), simd.or(c, d))
-}
-
 #[inline(always)]
 fn spill<S: Simd>(simd: S, lanes: Lanes<S>) -> [f64; LANES] {
     let mut spilled = [0.0; LANES];
