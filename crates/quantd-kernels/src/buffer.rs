@@ -46,7 +46,33 @@ const fn is_mapped(len: usize, pool: Option<&BufferPool>) -> bool {
 }
 
 impl Storage {
+    /// Zeros. Memory that is kept is faster to fill with them than pages of the system's are to get.
     fn zeroed(len: usize, pool: Option<BufferPool>) -> Self {
+        match Self::kept(len, pool) {
+            Ok(mut kept) => {
+                kept.bytes_mut().fill(0);
+                kept
+            }
+            Err(pool) => Self::new(len, pool),
+        }
+    }
+
+    /// The same with whatever the memory holds, which is faster where it was used before.
+    fn to_fill(len: usize, pool: Option<BufferPool>) -> Self {
+        Self::kept(len, pool).unwrap_or_else(|pool| Self::new(len, pool))
+    }
+
+    /// Memory that the pool has kept, as it is; gives back the pool where there is none.
+    fn kept(len: usize, pool: Option<BufferPool>) -> Result<Self, Option<BufferPool>> {
+        let taken = pool.as_ref().filter(|pool| is_mapped(len, Some(pool)));
+        match taken.and_then(|pool| pool.take(len)) {
+            Some(map) => Ok(Self::Pages(Pages { map, pool })),
+            None => Err(pool),
+        }
+    }
+
+    /// Zeros of the system's.
+    fn new(len: usize, pool: Option<BufferPool>) -> Self {
         let map = if is_mapped(len, pool.as_ref()) {
             pool.iter().for_each(|pool| pool.evict_smaller(len));
             MmapMut::map_anon(len).ok()
@@ -62,15 +88,6 @@ impl Storage {
             drop(map.advise(memmap2::Advice::HugePage));
         }
         Self::Pages(Pages { map, pool })
-    }
-
-    /// The same with whatever the memory holds, which is faster where it was used before.
-    fn to_fill(len: usize, pool: Option<BufferPool>) -> Self {
-        let kept = pool.as_ref().filter(|pool| is_mapped(len, Some(pool)));
-        match kept.and_then(|pool| pool.take(len)) {
-            Some(map) => Self::Pages(Pages { map, pool }),
-            None => Self::zeroed(len, pool),
-        }
     }
 
     fn give_back(self) {
@@ -334,6 +351,22 @@ mod tests {
         for pool in pools {
             assert!(pool.take(HUGE).is_some());
             assert!(pool.take(HUGE).is_none());
+        }
+    }
+
+    /// Otherwise a result of zeros that is dropped is kept for nobody, again and again.
+    #[test]
+    fn zeros_are_made_of_what_is_kept() {
+        let pool = BufferPool::default();
+        pool.set_limit(|| 4 * HUGE);
+        pool.enter();
+        for len in [MAPPED + 1, HUGE + 1] {
+            let mut buffer = Buffer::zeroed(len);
+            buffer.bytes_mut().fill(7);
+            drop(buffer);
+            let buffer = Buffer::zeroed(len - 1);
+            assert!(pool.take(len).is_none());
+            assert!(buffer.bytes().iter().all(|&byte| byte == 0));
         }
     }
 
