@@ -47,6 +47,8 @@ pub struct Table<T> {
     reciprocals: Vec<T>,
     zero_points: Vec<i32>,
     facts: Facts,
+    /// Whether reciprocals are others than those of the scales.
+    own_reciprocals: bool,
 }
 
 /// Parameters of consecutive slices.
@@ -106,7 +108,35 @@ impl<T: Real> Table<T> {
             reciprocals: slices().map(|affine| T::ONE / affine.scale).collect(),
             zero_points: slices().map(|affine| affine.zero_point).collect(),
             facts: slices().map(|&affine| Facts::of(affine)).reduce(|| Facts::NONE, Facts::join),
+            own_reciprocals: false,
         }
+    }
+
+    /// The table of slices without zero points whose reciprocals are given, and may be others than those of their
+    /// scales.
+    #[must_use]
+    pub fn of_factors(factors: &[[T; 2]]) -> Self {
+        let scaled = |[scale, _]: [T; 2]| QuantParams { scale, zero_point: 0 };
+        let facts = factors.iter().map(|&factors| Facts::of(scaled(factors)));
+        Self {
+            scales: factors.iter().map(|[scale, _]| *scale).collect(),
+            reciprocals: factors.iter().map(|[_, reciprocal]| *reciprocal).collect(),
+            zero_points: vec![0; factors.len()],
+            facts: facts.fold(Facts::NONE, Facts::join),
+            own_reciprocals: true,
+        }
+    }
+
+    /// The parameters of elements of one slice.
+    #[must_use]
+    pub fn same(&self, slice: usize) -> Params<'_, T> {
+        /// More elements than there are, a multiple of those that kernels take.
+        const ENDLESS: usize = 1 << 48;
+        if self.own_reciprocals {
+            let slices = self.columns(slice..slice + 1);
+            return Params::Groups(Groups { slices, offset: 0, size: ENDLESS });
+        }
+        Params::Same(self.affine(slice))
     }
 
     /// Number of slices.

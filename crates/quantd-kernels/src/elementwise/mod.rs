@@ -10,7 +10,7 @@ use super::real::Real;
 use super::scalar::{self, Code, CodeRange, Extent, Params, QuantParams, Rounding};
 use super::sums::LaneSums;
 
-mod kernels;
+pub(super) mod kernels;
 #[cfg(test)]
 mod tests;
 

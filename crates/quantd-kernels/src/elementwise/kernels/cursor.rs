@@ -46,7 +46,9 @@ impl<'a, S: Simd, const FORM: u8, const COMMON: bool> Cursor<'a, S, FORM, COMMON
                 (groups.slices, groups.slices.affine(0), vectors[0], vectors[1])
             }
         };
-        let now = Vector::of(simd, affine.scale, 1.0 / affine.scale, affine.zero_point);
+        // Which those of the first slice need not be.
+        let reciprocal = columns.reciprocals.first().copied().unwrap_or(1.0 / affine.scale);
+        let now = Vector::of(simd, affine.scale, reciprocal, affine.zero_point);
         Self { simd, now, columns, at: 0, left, every }
     }
 

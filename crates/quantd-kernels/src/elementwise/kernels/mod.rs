@@ -42,6 +42,7 @@ use bytemuck::{Pod, cast_slice, cast_slice_mut};
 
 use super::super::cache::prefetch;
 use super::super::isa::Op;
+use super::super::minifloat::{FloatSpec, MiniFloat};
 use super::super::real::Real;
 use super::super::scalar::{self, Code, Extent, Params, QuantParams};
 use super::super::simd::{Simd, VectorOp, each};
@@ -53,6 +54,7 @@ use cursor::{Cursor, Vector};
 mod cursor;
 mod extent;
 mod fixed_point;
+mod floats;
 mod measure;
 mod quantize;
 mod restore;
@@ -181,6 +183,15 @@ impl<T: Real> Params<'_, T> {
         }
     }
 
+    /// Whether so many elements have a slice that begins again.
+    fn repeat(&self, len: usize) -> bool {
+        match self {
+            Self::Same(_) => false,
+            Self::Each(columns) => columns.len() < len,
+            Self::Groups(groups) => groups.repeat(len),
+        }
+    }
+
     /// Those of some of the elements; of rows, they are within one or begin with one.
     #[inline(always)]
     fn part(&self, start: usize, len: usize) -> Self {
@@ -289,12 +300,43 @@ pub(super) fn measure<T: Real>(
 }
 
 fn with_sums(isa: Isa, work: Bytes<'_>, codes: Option<&mut [u8]>, lanes: &mut LaneSums) -> bool {
-    let repeat = match work.params {
-        Params::Same(_) => false,
-        Params::Each(columns) => columns.len() < work.x.len(),
-        Params::Groups(groups) => groups.repeat(work.x.len()),
+    !work.params.repeat(work.x.len())
+        && isa.vectorize(measure::Encode { work, codes, lanes }).is_some()
+}
+
+/// As [`Isa::encode_floats`], where there is a kernel for it; says whether there is.
+pub(crate) fn encode_floats<T: Real, C: Code>(
+    isa: Isa,
+    x: &[T],
+    params: Params<'_, T>,
+    spec: FloatSpec,
+    codes: Option<&mut [C]>,
+    lanes: &mut LaneSums,
+) -> bool {
+    let (Some(x), Some(params)) = (same(x), vectors(params)) else { return false };
+    let takes = params.facts().normal && !params.repeat(x.len()) && spec.float.bits() <= 8;
+    let codes = match codes.map(bytes) {
+        Some(None) => return false,
+        Some(codes) => codes,
+        None => None,
     };
-    !repeat && isa.vectorize(measure::Encode { work, codes, lanes }).is_some()
+    takes && isa.vectorize(floats::EncodeFloats { x, params, spec, codes, lanes }).is_some()
+}
+
+/// As [`Isa::dequantize_floats`], where there is a kernel for it; says whether there is.
+pub(crate) fn dequantize_floats<T: Real, C: Code>(
+    isa: Isa,
+    codes: &[C],
+    params: Params<'_, T>,
+    float: MiniFloat,
+    stores: Stores,
+    x: &mut [T],
+) -> bool {
+    let (Some(codes), Some(params), Some(x)) = (same(codes), vectors(params), same_mut(x)) else {
+        return false;
+    };
+    !params.repeat(codes.len())
+        && isa.vectorize(floats::RestoreFloats { codes, params, float, stores, x }).is_some()
 }
 
 /// As [`Isa::dequantize`], where there is a kernel for it; says whether there is.
