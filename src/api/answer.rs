@@ -9,7 +9,6 @@ use serde::Serialize;
 use quantd_codec::json::{Room, Text};
 use quantd_codec::safetensors::AnyTensor;
 use quantd_codec::{encoding, json, npy, safetensors};
-use quantd_core::format::CODES;
 use quantd_core::tensor::{DType, Reals, Tensor};
 
 use super::context::Context;
@@ -27,8 +26,7 @@ pub type Fact = (&'static str, String);
 pub fn facts() -> Vec<&'static str> {
     let own = ["dtype", "shape", "logical_shape", "scheme", "report", "omitted"];
     let layers = ["layer", "layer_version"];
-    let parts = formats::parts().into_iter().filter(|part| *part != CODES);
-    own.into_iter().chain(parts).chain(layers).collect()
+    own.into_iter().chain(formats::parts_beside_codes()).chain(layers).collect()
 }
 
 /// How the text of an answer leaves.

@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 use quantd_codec::json::{self, Member};
 use quantd_codec::{Within, npy};
 use quantd_core::QuantError;
-use quantd_core::format::integer::{SCALE, Unpacked, ZERO_POINT, unpacked, unpacking_bytes};
-use quantd_core::format::{CODES, Coded, PartType, Parts};
+use quantd_core::format::integer::{Unpacked, ZERO_POINT, unpacked, unpacking_bytes};
+use quantd_core::format::{CODES, Coded, PartType, Parts, SCALE};
 use quantd_core::scheme::Options;
 use quantd_core::tensor::{Buffer, DType, Shape, Tensor};
 use quantd_kernels::real::Real;
@@ -78,6 +78,14 @@ pub(super) fn stated(options: &Options, part: &PartType, dtype: DType) -> Option
         SCALE => {
             let scale = options.scale.as_deref()?;
             let shape = Shape::vector(scale.len()).ok()?;
+            if dtype.is_eighth() {
+                // Bit patterns, as answers have them.
+                let pattern = |&scale: &f64| {
+                    (0..=u8::MAX).find(|&bits| f64::from(bits).total_cmp(&scale).is_eq())
+                };
+                let patterns: Vec<u8> = scale.iter().map(pattern).collect::<Option<_>>()?;
+                return Tensor::from_elements(dtype, shape, &patterns);
+            }
             if dtype == DType::F64 {
                 return Tensor::from_elements(dtype, shape, scale);
             }
@@ -179,7 +187,10 @@ pub(super) fn json_item(
                 let shape = shape.as_ref().filter(|_| part.elementwise);
                 let within: Within<'_> = (limits, &mut |bytes| context.take(bytes));
                 let at = pointer(base, part.name);
-                Some(json::read_tensor(member.value, dtype, shape, &at, within)?)
+                // Codes are their bit patterns, whatever they stand for.
+                let codes = part.name == CODES && dtype.is_float();
+                let written = if codes { dtype.patterns() } else { dtype };
+                json::read_tensor(member.value, written, shape, &at, within)?.viewed(dtype)
             }
         };
         match tensor {
@@ -213,9 +224,12 @@ pub(super) fn bare_item(
             parts.push(CODES, bare_codes(body, (part, dtype), shape.as_ref(), fields, context)?);
         } else if let Some(tensor) = stated(&options, part, dtype) {
             parts.push(part.name, tensor);
+        } else if part.required && part.name == SCALE {
+            return Err(fields.error(part.name, "missing").cure("for instance scale=0.1"));
         } else if part.required {
-            let example = format!("for instance {}=0.1", part.name);
-            return Err(fields.error(part.name, "missing").cure(example));
+            let detail = format!("codes alone do not say the {}", part.name);
+            let error = Error::new(Kind::InvalidOption, detail).at(fields.place(CODES));
+            return Err(error.cure("send an answer of quantize in safetensors or JSON"));
         }
     }
     let coded = Coded { parts, shape, options };

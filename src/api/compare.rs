@@ -36,13 +36,21 @@ fields! {
         Form::ListOf(Component::of::<SchemeOrPreset>(), schemes.build(), presets.build())
     },
         "Schemes to compare, up to 256, such as `int8,int4_g128`; a sweep of common ones when left out.";
+    FORMATS: "formats", in JSON || {
+        let list = ArrayBuilder::new().min_items(Some(1)).max_items(Some(MAX_SCHEMES));
+        let names = || ArrayBuilder::new().items(Ref::from_schema_name(PresetName::name()));
+        let formats = list.items(Ref::from_schema_name(PresetName::name()));
+        Form::ListOf(Component::of::<PresetName>(), formats.build(), names().build())
+    },
+        "Presets to compare, such as `int8,fp8_e4m3,nvfp4`: as `schemes`, by name alone.";
     SORT: "sort", Words<Sort> = Words::of::<schemas::SortName>(),
         "What the table is sorted by, best first. Default sqnr.";
 }
 /// What a JSON request has beside its tensor.
-pub const MEMBERS: Table = &[&TENSORS, &SCHEMES, &SORT, &select::INCLUDE, &select::EXCLUDE];
+pub const MEMBERS: Table =
+    &[&TENSORS, &SCHEMES, &FORMATS, &SORT, &select::INCLUDE, &select::EXCLUDE];
 /// What a query may say beside type and shape.
-pub const QUERY: Table = &[&SCHEMES, &SORT, &select::INCLUDE, &select::EXCLUDE];
+pub const QUERY: Table = &[&SCHEMES, &FORMATS, &SORT, &select::INCLUDE, &select::EXCLUDE];
 
 words! {
     /// Columns that the table is sorted by, best first.
@@ -71,11 +79,19 @@ pub fn run(payload: Payload, context: &mut Context<'_>) -> Result<Answer, Error>
     let selection = Selection::take(fields)?;
     let Selected { chosen, passed } = selection.split(request.tensors, rule, context)?;
     let tensor = only_chosen(chosen)?;
-    let (names, schemes) = match fields.take(SCHEMES.name) {
-        Some(schemes) => listed(schemes, fields)?,
-        None => sweep(&tensor)?,
+    let wanted =
+        [&SCHEMES.name, &FORMATS.name].map(|&name| fields.take(name).map(|list| (name, list)));
+    let (from, (names, schemes)) = match wanted {
+        [Some(_), Some((name, _))] => {
+            let error = fields.error(name, "given beside schemes");
+            return Err(error.cure("put all of them into schemes, or into formats"));
+        }
+        [Some((name, list)), None] | [None, Some((name, list))] => {
+            (name, listed(name, list, fields)?)
+        }
+        [None, None] => (SCHEMES.name, sweep(&tensor)?),
     };
-    let place = |fields: &Fields, i: usize| fields.place_of_entry("schemes", i);
+    let place = |fields: &Fields, i: usize| fields.place_of_entry(from, i);
     let (mut working, mut cost) = (0, Cost::default());
     for (i, scheme) in schemes.iter().enumerate() {
         let plan = scheme.plan(&tensor);
@@ -151,26 +167,38 @@ pub(super) fn only_chosen(chosen: Vec<(String, Tensor)>) -> Result<Tensor, Error
     only(chosen).map_err(|error| error.cure("name one with include, or send one tensor a request"))
 }
 
-fn listed(schemes: Value, fields: &Fields) -> Result<(Vec<String>, Vec<Scheme>), Error> {
+fn listed(
+    field: &str,
+    schemes: Value,
+    fields: &Fields,
+) -> Result<(Vec<String>, Vec<Scheme>), Error> {
     let list = match schemes {
         Value::Array(list) => list,
         name @ Value::String(_) => vec![name],
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => {
-            return Err(fields.error("schemes", "not a list of schemes"));
+            return Err(fields.error(field, format!("not a list of {field}")));
         }
     };
     if list.is_empty() || list.len() > MAX_SCHEMES {
         return Err(fields
-            .error("schemes", "not an allowed number of schemes")
-            .cure(format!("use 1 to {MAX_SCHEMES}, or leave schemes out for a sweep")));
+            .error(field, format!("not an allowed number of {field}"))
+            .cure(format!("use 1 to {MAX_SCHEMES}, or leave {field} out for a sweep")));
+    }
+    if field == FORMATS.name
+        && let Some(i) = list.iter().position(|name| !name.is_string())
+    {
+        let error = Error::new(Kind::InvalidOption, "not a name");
+        return Err(error
+            .at(fields.place_of_entry(field, i))
+            .cure("send schemes for more than names"));
     }
     let mut names = Vec::with_capacity(list.len());
     let mut parsed = Vec::with_capacity(list.len());
     for (i, value) in list.into_iter().enumerate() {
         let given = value.as_str().map(str::to_owned);
         let scheme =
-            scheme_of_value(value, &format!("/schemes/{i}")).map_err(|error| {
-                match fields.place("schemes") {
+            scheme_of_value(value, &format!("/{field}/{i}")).map_err(|error| {
+                match fields.place(field) {
                     Place::Pointer(_) => error,
                     place @ (Place::Parameter(_) | Place::Header(_)) => error.at(place),
                 }
@@ -181,7 +209,11 @@ fn listed(schemes: Value, fields: &Fields) -> Result<(Vec<String>, Vec<Scheme>),
     Ok((names, parsed))
 }
 
-/// Bits x granularity x range method: what one would try first.
+/// Formats that are served, beside integers, at their usual schemes; those of weights that have a scale a row.
+const SERVED: [&str; 7] =
+    ["bf16", "fp8_e4m3", "fp8_e5m2", "mxfp8_e4m3", "mxfp6_e2m3", "mxfp4", "nvfp4"];
+
+/// Integers of bits x granularity x range method, and the formats that are served: what one would try first.
 fn sweep(tensor: &Tensor) -> Result<(Vec<String>, Vec<Scheme>), Error> {
     let rank = tensor.shape().rank();
     let granularities: &[(&str, Value)] = &[
@@ -215,6 +247,17 @@ fn sweep(tensor: &Tensor) -> Result<(Vec<String>, Vec<Scheme>), Error> {
                 schemes.push(scheme_of_value(Value::Object(all.collect()), "/schemes")?);
             }
         }
+    }
+    for name in SERVED {
+        let scheme = scheme_of_value(Value::from(name), "/schemes")?;
+        // Blocks that do not divide the last axis are left out.
+        if scheme.plan(tensor).is_ok() {
+            schemes.push(scheme);
+        }
+    }
+    if rank >= 2 {
+        let rows = serde_json::json!({"format": "fp8_e4m3", "granularity": "channel", "axis": 0});
+        schemes.push(scheme_of_value(rows, "/schemes")?);
     }
     Ok((schemes.iter().map(shorthand::name).collect(), schemes))
 }

@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 
 use quantd_core::inspect::Statistics;
 use quantd_core::matmul;
-use quantd_core::scheme::{Granularity, Options, RangeMethod, Scheme};
+use quantd_core::scheme::{Coding, Granularity, Options, RangeMethod, Scheme};
 use quantd_core::word::Word;
 
 pub use super::report::ReportDoc;
@@ -17,15 +17,15 @@ pub struct SchemeDoc {
     /// How the numbers are stored.
     #[schema(example = "int")]
     pub format: &'static str,
-    /// Bits of a code.
+    /// Bits of an integer.
     #[schema(example = 8)]
-    pub bits: u32,
+    pub bits: Option<u32>,
     /// Two's complement codes.
-    pub signed: bool,
+    pub signed: Option<bool>,
     /// Zero point fixed in the middle of the codes.
-    pub symmetric: bool,
+    pub symmetric: Option<bool>,
     /// Without the most negative code.
-    pub restricted: bool,
+    pub restricted: Option<bool>,
     /// Which elements share a scale.
     #[schema(example = "channel")]
     pub granularity: &'static str,
@@ -52,6 +52,11 @@ pub struct SchemeDoc {
     pub nan: &'static str,
     /// Codes are a bit stream, low bits first.
     pub packed: bool,
+    /// What is too large became the largest number.
+    pub saturate: Option<bool>,
+    /// How scales that are powers of two were found.
+    #[schema(example = "floor")]
+    pub scale_rounding: Option<&'static str>,
 }
 
 impl From<&Scheme> for SchemeDoc {
@@ -73,12 +78,19 @@ impl From<&Scheme> for SchemeDoc {
             | RangeMethod::Given { .. } => {}
         }
         let (min, max) = ends.unzip();
+        let (mut integers, mut saturated, mut scale_rounding) = (None, None, None);
+        match scheme.coding {
+            Coding::Integer(numerics) => integers = Some(numerics),
+            Coding::Float { saturate, .. } => saturated = Some(saturate),
+            Coding::Microscaling { rounding, .. } => scale_rounding = Some(rounding.name()),
+            Coding::TwoLevel { .. } => {}
+        }
         Self {
             format: scheme.format.name(),
-            bits: scheme.numerics.bits,
-            signed: scheme.numerics.signed,
-            symmetric: scheme.numerics.symmetric,
-            restricted: scheme.numerics.restricted,
+            bits: integers.map(|numerics| numerics.bits),
+            signed: integers.map(|numerics| numerics.signed),
+            symmetric: integers.map(|numerics| numerics.symmetric),
+            restricted: integers.map(|numerics| numerics.restricted),
             granularity: scheme.granularity.word().name(),
             axis: axis.or(softmax_axis),
             group_size,
@@ -87,9 +99,11 @@ impl From<&Scheme> for SchemeDoc {
             percentile,
             min,
             max,
-            profile: scheme.numerics.profile.name(),
+            profile: scheme.profile().name(),
             nan: scheme.nan.name(),
             packed: scheme.packed,
+            saturate: saturated,
+            scale_rounding,
         }
     }
 }

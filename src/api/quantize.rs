@@ -10,7 +10,7 @@ use quantd_codec::{Limits, json};
 use quantd_core::format::{CODES, Part, PartShape, Parts, Plan};
 use quantd_core::report::Report;
 use quantd_core::scheme::{Options, Scheme};
-use quantd_core::tensor::Tensor;
+use quantd_core::tensor::{DType, Tensor};
 use quantd_core::{QuantError, cost};
 
 use super::answer::{Answer, Fact, ObjectWriter, dims_text, to_json_text};
@@ -161,7 +161,7 @@ pub(super) fn quantize_one(
     let working = plan.working_bytes;
     context.reserve(working)?;
     let reports = if per_slice { plan.slices.saturating_add(1) } else { 1 };
-    let (bytes, text) = answer_bytes(&plan.parts, tensor.shape().len(), format);
+    let (bytes, text) = answer_bytes(&plan.parts, format);
     context.reserve(bytes.saturating_add(reports.saturating_mul(REPORT)))?;
     let texts = if format == Format::Safetensors { REPEATED } else { 2 };
     let text = text.saturating_add(reports.saturating_mul(texts * REPORT_TEXT));
@@ -228,22 +228,26 @@ fn too_many_reports(slices: usize, origin: &Origin) -> Error {
         .cure("leave per_slice out")
 }
 
-/// Bytes of the parts of so many elements, and of the text they become as JSON.
-fn answer_bytes(parts: &[PartShape], elements: usize, format: Format) -> (usize, usize) {
+/// Bytes of the parts, and of the text they become as JSON.
+fn answer_bytes(parts: &[PartShape], format: Format) -> (usize, usize) {
     let (mut bytes, mut text) = (0_usize, 0_usize);
     for part in parts {
         let own = part.len().saturating_mul(part.dtype.size());
-        // Codes as they are made; packed ones beside those, and once more to become a tensor; parameters as they
-        // are found and as tensors.
-        let once = part.name == CODES && part.len() == elements;
+        // Codes as they are made; parameters as they are found and as tensors.
+        let once = part.name == CODES;
         bytes = bytes.saturating_add(if once { own } else { own.saturating_mul(2) });
-        bytes = bytes.saturating_add(if part.name == CODES && !once { elements } else { 0 });
         // Rows of one element have brackets of their own.
         let brackets = if part.name == CODES { 0 } else { 2 };
         let number = json::text_of_one(part.dtype) + brackets;
         text = text.saturating_add(part.len().saturating_mul(number));
     }
     (bytes, if format == Format::Json { text } else { 0 })
+}
+
+/// The same bytes as unsigned integers.
+fn patterns(tensor: &Tensor) -> Tensor {
+    let patterns = tensor.clone().viewed(tensor.dtype().patterns());
+    patterns.unwrap_or_else(|| tensor.clone())
 }
 
 fn write_json(
@@ -255,12 +259,17 @@ fn write_json(
     let write = |writer: &mut ObjectWriter<'_>, item: &Item| {
         writer.value("dtype", &item.codes().map(|codes| codes.dtype().name()))?;
         writer.value("shape", &item.shape)?;
-        item.parts.iter().try_for_each(|part| writer.tensor(part.name, &part.tensor))?;
-        let real =
-            item.parts.iter().filter(|part| part.name != CODES && part.tensor.dtype().is_float());
-        real.into_iter().try_for_each(|Part { name, tensor }| {
-            writer.value(&format!("{name}_dtype"), &tensor.dtype().name())
-        })?;
+        for Part { name, tensor } in item.parts.iter() {
+            // Codes are their bit patterns, whatever they stand for.
+            let codes = (*name == CODES && tensor.dtype().is_float()).then(|| patterns(tensor));
+            writer.tensor(name, codes.as_ref().unwrap_or(tensor))?;
+        }
+        let is_real = |dtype: DType| dtype.is_float() || dtype.is_eighth();
+        for Part { name, tensor } in item.parts.iter().filter(|part| part.name != CODES) {
+            if is_real(tensor.dtype()) {
+                writer.value(&format!("{name}_dtype"), &tensor.dtype().name())?;
+            }
+        }
         writer.value("scheme", &item.scheme)?;
         writer.value("report", &item.report)
     };
@@ -383,5 +392,8 @@ fn write_tensor(items: Vec<Item>, format: Format, output: &str) -> Result<Answer
     let facts = facts(&item)?;
     let tensor = item.parts.get(output).cloned();
     let tensor = tensor.ok_or_else(|| Error::new(Kind::Internal, "a part is missing"))?;
+    // NumPy has no name for the type, and what it is widened to are no codes.
+    let unnamed = tensor.dtype() == DType::BF16 && output == CODES;
+    let tensor = if unnamed { patterns(&tensor) } else { tensor };
     Ok(Answer::tensor(tensor, format, facts))
 }

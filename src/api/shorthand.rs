@@ -4,9 +4,10 @@
 //! Sign and bits, the granularity and the range always stand there, in this order; everything else
 //! only where it is not the default.
 
-use quantd_core::params::Profile;
+use quantd_core::params::{Numerics, Profile};
 use quantd_core::scheme::{
-    Granularity, GranularityName, NanPolicy, Options, RangeMethod, RangeName, Scheme,
+    Coding, Granularity, GranularityName, NanPolicy, Options, RangeMethod, RangeName,
+    ScaleRounding, Scheme,
 };
 use quantd_core::word::Word;
 
@@ -21,16 +22,14 @@ const PERCENTILE: f64 = 99.9;
 /// `explicit` alone do not say the scheme.
 #[must_use]
 pub fn name(scheme: &Scheme) -> String {
-    let numerics = &scheme.numerics;
-    let (signed, symmetric) = (numerics.signed, numerics.symmetric);
     let default = Options { format: Some(scheme.format), ..Options::NONE }.resolve().ok();
     // Of other formats only what is not their default.
     let differs = |own: &dyn Fn(&Scheme) -> bool| {
         scheme.format.is_integer() || default.as_ref().is_none_or(own)
     };
     let mut words = Vec::new();
-    if scheme.format.is_integer() {
-        words.push(format!("{}int{}", if signed { "" } else { "u" }, numerics.bits));
+    if let Coding::Integer(Numerics { bits, signed, symmetric, .. }) = scheme.coding {
+        words.push(format!("{}int{bits}", if signed { "" } else { "u" }));
         if symmetric != signed {
             words.push(if symmetric { "symmetric" } else { "asymmetric" }.to_owned());
         }
@@ -43,18 +42,30 @@ pub fn name(scheme: &Scheme) -> String {
     if differs(&|default| default.range != scheme.range) {
         words.push(range_word(scheme));
     }
-    if numerics.profile != Profile::Onnx {
-        words.push(numerics.profile.name().to_owned());
+    if default.as_ref().is_none_or(|default| default.profile() != scheme.profile()) {
+        words.push(scheme.profile().name().to_owned());
     }
-    let restricted = signed && symmetric && numerics.profile.restricted_by_default();
-    if scheme.format.is_integer() && numerics.restricted != restricted {
-        words.push(if numerics.restricted { "restricted" } else { "unrestricted" }.to_owned());
+    match scheme.coding {
+        Coding::Integer(Numerics { signed, symmetric, restricted, profile, .. }) => {
+            if restricted != (signed && symmetric && profile.restricted_by_default()) {
+                words.push(if restricted { "restricted" } else { "unrestricted" }.to_owned());
+            }
+        }
+        Coding::Float { saturate, .. } => {
+            if differs(&|default| default.coding != scheme.coding) {
+                words.push(if saturate { "saturate" } else { "overflow" }.to_owned());
+            }
+        }
+        Coding::Microscaling { rounding, .. } if rounding != ScaleRounding::Floor => {
+            words.push(rounding.name().to_owned());
+        }
+        Coding::Microscaling { .. } | Coding::TwoLevel { .. } => {}
     }
-    if scheme.nan != NanPolicy::Refuse {
+    if default.as_ref().is_none_or(|default| default.nan != scheme.nan) {
         words.push(format!("nan:{}", scheme.nan.name()));
     }
-    if scheme.packed {
-        words.push("packed".to_owned());
+    if default.as_ref().is_none_or(|default| default.packed != scheme.packed) {
+        words.push(if scheme.packed { "packed" } else { "unpacked" }.to_owned());
     }
     words.join(" ")
 }
@@ -109,9 +120,15 @@ pub fn parse(text: &str) -> Option<Options> {
     for word in words {
         match word.split_once(':') {
             None if word == "packed" => options.packed = Some(true),
+            None if word == "unpacked" => options.packed = Some(false),
+            None if word == "saturate" => options.saturate = Some(true),
+            None if word == "overflow" => options.saturate = Some(false),
             None if word == "restricted" => options.restricted = Some(true),
             None if word == "unrestricted" => options.restricted = Some(false),
-            None => options.profile = Some(Profile::find(word)?),
+            None => match ScaleRounding::find(word) {
+                Some(rounding) => options.scale_rounding = Some(rounding),
+                None => options.profile = Some(Profile::find(word)?),
+            },
             Some(("nan", policy)) => options.nan = Some(NanPolicy::find(policy)?),
             Some(_) => return None,
         }

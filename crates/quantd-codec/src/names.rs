@@ -8,7 +8,7 @@ use super::CodecError;
 /// Longest key of an object or a file: keys end up in messages and logs.
 pub const MAX_KEY_BYTES: usize = 512;
 /// Longest name of a part of a quantized tensor, which stands behind the tensor's and a dot.
-pub const MAX_PART_BYTES: usize = "zero_point".len();
+pub const MAX_PART_BYTES: usize = "global_scale".len();
 /// Longest name of a tensor: with the name of a part it is a key.
 pub const MAX_NAME_BYTES: usize = MAX_KEY_BYTES - (1 + MAX_PART_BYTES);
 
@@ -36,8 +36,7 @@ pub fn check<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> Result<(), Co
         }
         if name.len() > MAX_NAME_BYTES {
             let detail = format!("a tensor name is longer than {MAX_NAME_BYTES} bytes");
-            let cure =
-                "answers add .codes, .scale and .zero_point to it: name the tensor otherwise";
+            let cure = "answers add the names of parts to it, such as .codes and .scale: name the tensor otherwise";
             return Err(CodecError::too_large(detail).cure(cure));
         }
     }
@@ -53,7 +52,7 @@ mod tests {
     #[test]
     fn one_rule() {
         let ok = |names: &[&str]| check(names.iter().copied()).is_ok();
-        let (longest, longer) = ("n".repeat(501), "n".repeat(502));
+        let (longest, longer) = ("n".repeat(MAX_NAME_BYTES), "n".repeat(MAX_NAME_BYTES + 1));
         assert!(ok(&[]) && ok(&[""]) && ok(&["w", "w.codes", " ", "\u{e9}"]) && ok(&[&longest]));
         for wrong in [&["", "w"][..], &["w", ""], &["a\nb"], &["\u{85}"], &["w", "\0"], &[&longer]]
         {

@@ -14,7 +14,7 @@ use crate::tensor::Shape;
 use super::calibrate::{Method, Plan};
 use super::params::Numerics;
 use super::range::entropy::BINS;
-use super::scheme::{RangeMethod, Scheme};
+use super::scheme::{Coding, RangeMethod, Scheme};
 
 /// Time of one thread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd)]
@@ -38,6 +38,8 @@ const RANKED: f64 = 1.0;
 /// leave few candidates for the elements of a slice beyond the first thousand.
 const SQUARED: [f64; 2] = [2.0, 10.0];
 const SQUARED_ELEMENTS: f64 = 1024.0;
+/// An element in the search of floats.
+const SQUARED_FLOAT: f64 = 10.0;
 /// A bin of a histogram in the same search.
 const SQUARED_BIN: [f64; 2] = [50.0, 500.0];
 /// An element in the search for the least cross-entropy, likewise.
@@ -129,7 +131,12 @@ pub fn text(numbers: usize) -> Cost {
 #[must_use]
 pub fn quantize([elements, slices]: [usize; 2], scheme: &Scheme) -> Cost {
     let length = elements as f64 / slices.max(1) as f64;
-    let search = Cost::new(search(&scheme.range, length, &scheme.numerics));
+    let search = Cost::new(match &scheme.coding {
+        Coding::Integer(numerics) => search(&scheme.range, length, numerics),
+        Coding::Float { .. } | Coding::Microscaling { .. } | Coding::TwoLevel { .. } => {
+            search_of_floats(&scheme.range, length)
+        }
+    });
     Cost::new(ELEMENT) * elements + (Cost::new(SLICE) + search) * slices
 }
 
@@ -142,6 +149,19 @@ fn search(method: &RangeMethod, n: f64, numerics: &Numerics) -> f64 {
         RangeMethod::EntropyOrt => entropy_ort(n),
         RangeMethod::EntropyTensorrt | RangeMethod::EntropyModelopt => entropy_tensorrt(n),
         RangeMethod::CrossEntropy { .. } => n * for_codes(SOFTMAX, numerics),
+    }
+}
+
+/// The same for floats, whose candidates are all tried.
+fn search_of_floats(method: &RangeMethod, n: f64) -> f64 {
+    match method {
+        RangeMethod::Percentile(_) => n * RANKED,
+        RangeMethod::Mse => n * SQUARED_FLOAT,
+        RangeMethod::MinMax | RangeMethod::Explicit { .. } | RangeMethod::Given { .. } => 0.0,
+        RangeMethod::EntropyOrt
+        | RangeMethod::EntropyTensorrt
+        | RangeMethod::EntropyModelopt
+        | RangeMethod::CrossEntropy { .. } => 0.0,
     }
 }
 
@@ -220,18 +240,18 @@ mod tests {
     use super::*;
     use crate::format::INTEGER;
     use crate::params::Profile;
-    use crate::scheme::{Granularity, NanPolicy};
+    use crate::scheme::{Coding, Granularity, NanPolicy};
 
     fn scheme(range: RangeMethod, size: usize) -> Scheme {
         Scheme {
             format: &INTEGER,
-            numerics: Numerics {
+            coding: Coding::Integer(Numerics {
                 profile: Profile::Onnx,
                 bits: 8,
                 signed: true,
                 symmetric: true,
                 restricted: true,
-            },
+            }),
             granularity: Granularity::Group { axis: 0, size },
             range,
             nan: NanPolicy::Refuse,

@@ -20,6 +20,8 @@ words! {
         CompressedTensors = "compressed-tensors",
         /// TFLite / LiteRT.
         Tflite = "tflite",
+        /// NVIDIA Model-Optimizer.
+        Modelopt = "modelopt",
     }
 }
 
@@ -126,7 +128,8 @@ impl Numerics {
     #[must_use]
     pub const fn rounding(&self) -> Rounding {
         match self.profile {
-            Profile::Onnx => Rounding::DivideEven,
+            // Of Model-Optimizer there are no integers here.
+            Profile::Onnx | Profile::Modelopt => Rounding::DivideEven,
             Profile::Torch => Rounding::ReciprocalEven,
             Profile::CompressedTensors => Rounding::ZeroPointFirst,
             Profile::Tflite => Rounding::DivideAway,
@@ -158,7 +161,7 @@ impl Numerics {
         };
         match self.profile {
             Profile::Onnx if self.is_of_operator::<T>() => self.onnx_operator(range),
-            Profile::Onnx => self.onnx_tool(range),
+            Profile::Onnx | Profile::Modelopt => self.onnx_tool(range),
             Profile::Torch => self.torch(range),
             Profile::CompressedTensors => self.compressed_tensors(range),
             Profile::Tflite => self.tflite(range),
@@ -170,7 +173,7 @@ impl Numerics {
     pub(super) fn symmetric_step<T: Real>(&self, max: T) -> T {
         let steps = self.steps();
         match self.profile {
-            Profile::Onnx | Profile::Tflite => {
+            Profile::Onnx | Profile::Tflite | Profile::Modelopt => {
                 T::from_f64((max.to_f64() + max.to_f64()) / f64::from(steps))
             }
             Profile::Torch | Profile::CompressedTensors => max / (T::from_i32(steps) * T::HALF),

@@ -6,7 +6,7 @@ use super::Task;
 use super::compare::compare;
 use super::format::{INTEGER, Quantized};
 use super::params::{Numerics, Profile};
-use super::scheme::{Granularity, NanPolicy, RangeMethod, Scheme};
+use super::scheme::{Coding, Granularity, NanPolicy, RangeMethod, Scheme};
 
 const METHODS: [RangeMethod; 7] = [
     RangeMethod::MinMax,
@@ -23,7 +23,14 @@ fn numerics(profile: Profile, bits: u32, signed: bool) -> Numerics {
 }
 
 fn scheme(numerics: Numerics, granularity: Granularity, range: RangeMethod) -> Scheme {
-    Scheme { format: &INTEGER, numerics, granularity, range, nan: NanPolicy::Refuse, packed: false }
+    Scheme {
+        format: &INTEGER,
+        coding: Coding::Integer(numerics),
+        granularity,
+        range,
+        nan: NanPolicy::Refuse,
+        packed: false,
+    }
 }
 
 fn tensor(dims: &[usize], x: &[f32]) -> Tensor {

@@ -109,7 +109,7 @@ impl<T: Real> Walk<'_, T> {
         let row = span.len.min(rest);
         if own >= LONG || own == rest {
             let len = in_step(own, rest);
-            visit(len, Params::Same(self.table.affine(span.slice)));
+            visit(len, self.table.same(span.slice));
             len
         } else if row >= LONG || row == rest {
             let len = in_step(row, rest);
@@ -128,7 +128,7 @@ impl<T: Real> Walk<'_, T> {
         let slices = self.table.columns(slice..slice + (offset + len).div_ceil(size));
         match size {
             1 => Params::Each(slices),
-            _ if offset + len <= size => Params::Same(self.table.affine(slice)),
+            _ if offset + len <= size => self.table.same(slice),
             _ => Params::Groups(Groups { slices, offset, size }),
         }
     }

@@ -18,7 +18,7 @@ use quantd_codec::json;
 use quantd_core::QuantError;
 use quantd_core::calibrate::{FEWEST_BINS, MOST_BINS, Method, MethodName, Parts, Plan};
 use quantd_core::params::Numerics;
-use quantd_core::scheme::{GranularityName, RangeName, Scheme};
+use quantd_core::scheme::{Coding, GranularityName, RangeName, Scheme};
 use quantd_core::tensor::DType;
 use quantd_core::word::Word;
 use quantd_core::words;
@@ -253,8 +253,8 @@ fn numerics_of_value(value: Value, at: &str) -> Result<Numerics, Error> {
 
 /// Codes and formulas of a scheme of integers, which calibrators are for.
 fn integers(scheme: &Scheme, origin: &Origin) -> Result<Numerics, Error> {
-    if scheme.format.is_integer() {
-        return Ok(scheme.numerics);
+    if let Coding::Integer(numerics) = scheme.coding {
+        return Ok(numerics);
     }
     let detail = format!("calibrators are for integers, not for {}", scheme.format.name());
     Err(Error::new(Kind::InvalidOption, detail).at(origin.place("format")))

@@ -1,6 +1,6 @@
 //! The number formats that requests may name.
 
-use quantd_core::format::{FORMATS, Format};
+use quantd_core::format::{CODES, FORMATS, Format};
 use quantd_core::scheme::Options;
 
 /// Every format, in the order in which messages list them.
@@ -27,6 +27,11 @@ pub fn parts() -> Vec<&'static str> {
         }
     }
     names
+}
+
+/// The same without codes, which all of them have.
+pub fn parts_beside_codes() -> impl Iterator<Item = &'static str> {
+    parts().into_iter().filter(|part| *part != CODES)
 }
 
 #[cfg(test)]

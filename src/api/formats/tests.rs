@@ -10,10 +10,10 @@ use tower::ServiceExt;
 use quantd_core::format::{
     CODES, Coded, Format, PartShape, PartType, Parts, Plan, Quantized, Restoring,
 };
-use quantd_core::params::{Numerics, Profile};
+use quantd_core::params::Profile;
 use quantd_core::partition::Partition;
 use quantd_core::report::{Report, Size};
-use quantd_core::scheme::{Granularity, NanPolicy, Options, RangeMethod, Scheme};
+use quantd_core::scheme::{Coding, Granularity, NanPolicy, Options, RangeMethod, Scheme};
 use quantd_core::tensor::{DType, Reals, Shape, Tensor};
 use quantd_core::{QuantError, Task, cost};
 use quantd_kernels::real::Real;
@@ -81,19 +81,13 @@ impl Format for Blocks {
         "a scale and four codes side by side"
     }
 
-    fn resolve(&self, options: &Options) -> Result<Scheme, QuantError> {
+    fn resolve(&'static self, options: &Options) -> Result<Scheme, QuantError> {
         if options.bits.is_some_and(|bits| bits != 8) {
             return Err(QuantError::field("bits", "blocks have codes of 8 bits"));
         }
         Ok(Scheme {
-            format: &BLOCKS,
-            numerics: Numerics {
-                profile: Profile::Onnx,
-                bits: 8,
-                signed: true,
-                symmetric: true,
-                restricted: true,
-            },
+            format: self,
+            coding: Coding::Float { profile: Profile::Onnx, saturate: true },
             granularity: Granularity::Group { axis: -1, size: BLOCK },
             range: RangeMethod::MinMax,
             nan: NanPolicy::Refuse,

@@ -10,7 +10,7 @@ use crate::api::options::{self, options_of_value};
 use quantd_core::layer::{Input, Output, Parameters};
 use quantd_core::matmul::Requantization;
 use quantd_core::params::Numerics;
-use quantd_core::scheme::{Granularity, GranularityName, Options, Scheme};
+use quantd_core::scheme::{Coding, Granularity, GranularityName, Options, Scheme};
 use quantd_kernels::scalar::QuantParams;
 
 /// Finds the parameters that a calibrator has learnt, for codes of a kind, or of
@@ -55,10 +55,12 @@ fn learnt(
         return Err(error.at(place("granularity")).cure("use tensor, or leave calibrator out"));
     }
     let beside = Options { granularity: None, nan: None, ..options.clone() };
-    let wanted = Some(&scheme.numerics).filter(|_| beside != Options::default());
+    let integers = scheme.integers("layers");
+    let integers = *integers.map_err(|error| Error::of_quant(error, |field| place(field)))?;
+    let wanted = Some(&integers).filter(|_| beside != Options::default());
     let (numerics, affine) = calibrated(name, wanted, context)
         .map_err(|error| Error { place: Some(place("calibrator")), ..error })?;
-    Ok((Scheme { numerics, ..scheme }, affine))
+    Ok((Scheme { coding: Coding::Integer(numerics), ..scheme }, affine))
 }
 
 /// How the input becomes codes: where nothing is said, unsigned ones with a
@@ -105,7 +107,8 @@ pub(super) fn output(value: Option<Value>, find: Find<'_, '_>) -> Result<Output,
         None if requantization.is_none() && options == Options::default() => Ok(Output::F32),
         Some(name) => {
             let (scheme, affine) = learnt(&options, &name, pointer, find)?;
-            Ok(Output::Codes { numerics: scheme.numerics, affine, requantization })
+            let numerics = *scheme.integers("layers").map_err(at)?;
+            Ok(Output::Codes { numerics, affine, requantization })
         }
         None => Output::codes(&options::resolve(&options, &origin)?, requantization).map_err(at),
     }

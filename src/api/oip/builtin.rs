@@ -15,7 +15,7 @@ use quantd_codec::oip::{Input, Output};
 use quantd_core::format::integer::{Unpacked, ZERO_POINT};
 use quantd_core::format::{CODES, Coded, Parts};
 use quantd_core::matmul::Report as ProductReport;
-use quantd_core::scheme::{Options, Scheme};
+use quantd_core::scheme::{Coding, Options, Scheme};
 use quantd_core::tensor::{DType, Reals, Shape, Tensor};
 
 use super::exchange::Call;
@@ -107,27 +107,43 @@ fn run_quantize(
     let mut outputs = Vec::new();
     for part in made.parts {
         outputs.push(match part.name {
-            CODES => Output { parameters: packing(&scheme, &made.shape), ..output(Q, part.tensor) },
+            CODES => {
+                let parameters = described(&scheme, &part.tensor, &made.shape);
+                Output { parameters, ..output(Q, part.tensor) }
+            }
             ZERO_POINT => output(ZERO_POINT, vector(widened(&part.tensor).ok_or_else(internal)?)),
-            name => output(name, vector(part.tensor)),
+            name => {
+                let dtype = part.tensor.dtype();
+                let named = ("quantd_dtype", dtype.name().to_owned());
+                let parameters = if dtype.is_eighth() { vec![named] } else { Vec::new() };
+                Output { parameters, ..output(name, vector(part.tensor)) }
+            }
         });
     }
     outputs.push(metrics(&made.report.figures().collect::<Vec<_>>()).ok_or_else(internal)?);
     Ok(outputs)
 }
 
-/// What packed codes are, which the protocol has no types for.
-fn packing(scheme: &Scheme, shape: &[usize]) -> Vec<(&'static str, String)> {
-    if !scheme.packed {
-        return Vec::new();
+/// What codes are that the protocol has no types for: packed ones, and floats of eight bits.
+fn described(scheme: &Scheme, codes: &Tensor, shape: &[usize]) -> Vec<(&'static str, String)> {
+    let dims = || shape.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
+    let of_shape = || ("quantd_shape", format!("[{}]", dims()));
+    match (&scheme.coding, scheme.packed) {
+        (Coding::Integer(numerics), true) => {
+            let letter = if numerics.signed { 'I' } else { 'U' };
+            vec![
+                ("quantd_dtype", format!("{letter}{}", numerics.bits)),
+                ("quantd_packing", format!("int{}_lo_hi", numerics.bits)),
+                of_shape(),
+            ]
+        }
+        (Coding::Integer(_), false) => Vec::new(),
+        (_, true) => vec![("quantd_dtype", scheme.format.name().to_owned()), of_shape()],
+        (_, false) if codes.dtype().is_eighth() => {
+            vec![("quantd_dtype", codes.dtype().name().to_owned()), of_shape()]
+        }
+        (_, false) => Vec::new(),
     }
-    let letter = if scheme.numerics.signed { 'I' } else { 'U' };
-    let dims: Vec<_> = shape.iter().map(usize::to_string).collect();
-    vec![
-        ("quantd_dtype", format!("{letter}{}", scheme.numerics.bits)),
-        ("quantd_packing", format!("int{}_lo_hi", scheme.numerics.bits)),
-        ("quantd_shape", format!("[{}]", dims.join(","))),
-    ]
 }
 
 /// Zero points as I32, whatever the type of the codes.
@@ -181,10 +197,11 @@ fn run_dequantize(
         };
         let Some(input) = input else { continue };
         if part.name == CODES
-            && let Some(packed) = shape_of(&input, &place, context.limits)?
+            && let Some(stated) = shape_of(&input, &place, context.limits)?
         {
-            options.packed = Some(true);
-            shape = Some(packed);
+            // As many bytes as elements are no packed codes.
+            options.packed = Some(input.tensor.shape().len() != stated.len());
+            shape = Some(stated);
         }
         parts.push(part.name, input.tensor);
     }

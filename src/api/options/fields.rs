@@ -2,7 +2,7 @@
 
 use quantd_core::format::Format;
 use quantd_core::params::Profile;
-use quantd_core::scheme::{GranularityName, NanPolicy, Options, RangeName};
+use quantd_core::scheme::{GranularityName, NanPolicy, Options, RangeName, ScaleRounding};
 
 use crate::api::error::Error;
 use crate::api::fields::Fields;
@@ -92,11 +92,17 @@ fields! {
     pub ZERO_POINT: "zero_point", Integers = Integers { component: ONE_OR_MORE },
         "Zero point beside `scale`: one integer, or one a slice.";
     pub PROFILE: "profile", Words<Profile> = Words::of::<schemas::ProfileName>(),
-        "Whose numerics. Default onnx.";
+        "Whose numerics. Default onnx, of floats compressed-tensors.";
     pub NAN: "nan", Words<NanPolicy> = Words::of::<schemas::NanName>(),
-        "What happens to NaN: refused (default), or given a code.";
+        "What happens to NaN: refused, or given a code. Default: kept by formats that have it, else refused.";
     pub PACKED: "packed", Flag = Flag,
-        "Codes below 8 bits leave as a bit stream, low bits first, as ONNX packs; wider ones as they are.";
+        "Codes below 8 bits leave as a bit stream, low bits first, as ONNX packs; wider ones as they are. Default: \
+         true for blocks of floats, as their peers pack them, else false.";
+    pub SATURATE: "saturate", Flag = Flag,
+        "What is too large for a float becomes the largest number, and not infinity or NaN. Default: true for fp8, \
+         false for f16 and bf16.";
+    pub SCALE_ROUNDING: "scale_rounding", Words<ScaleRounding> = Words::of::<schemas::ScaleRoundingName>(),
+        "How the exponents of scales that are powers of two are found. Default floor.";
 }
 
 /// All of them, in the order in which messages and answers list them.
@@ -120,6 +126,8 @@ pub const SCHEME: Table = &[
     &PROFILE,
     &NAN,
     &PACKED,
+    &SATURATE,
+    &SCALE_ROUNDING,
 ];
 
 /// Those of the codes alone, which calibrators have.

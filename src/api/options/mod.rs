@@ -50,6 +50,8 @@ pub fn take(fields: &mut Fields) -> Result<Options, Error> {
         profile: fields.get(&PROFILE)?,
         nan: fields.get(&NAN)?,
         packed: fields.get(&PACKED)?,
+        saturate: fields.get(&SATURATE)?,
+        scale_rounding: fields.get(&SCALE_ROUNDING)?,
         ..take_granularity(fields)?
     };
     Ok(options.over(&preset.unwrap_or_default()))

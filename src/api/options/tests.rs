@@ -17,7 +17,8 @@ fn refused(value: serde_json::Value, expect: &str) {
 #[test]
 fn defaults_depend_on_profile_and_sign() {
     let flags = |value| {
-        let Numerics { bits, signed, symmetric, restricted, .. } = scheme(value).numerics;
+        let scheme = scheme(value);
+        let &Numerics { bits, signed, symmetric, restricted, .. } = scheme.integers("").unwrap();
         (bits, signed, symmetric, restricted)
     };
     assert_eq!(flags(json!({})), (8, true, true, true));

@@ -18,7 +18,9 @@ use quantd_core::calibrate::MethodName;
 use quantd_core::layer::Activation;
 use quantd_core::matmul::Requantization;
 use quantd_core::params::Profile;
-use quantd_core::scheme::{GranularityName as GranularityWord, NanPolicy, RangeName as RangeWord};
+use quantd_core::scheme::{
+    GranularityName as GranularityWord, NanPolicy, RangeName as RangeWord, ScaleRounding,
+};
 use quantd_core::tensor::DType;
 use quantd_core::word::Word;
 
@@ -57,6 +59,7 @@ words! {
     GranularityName: "Names of granularities.", GranularityWord::names();
     ProfileName: "Names of profiles.", Profile::names();
     NanName: "Names of NaN policies.", NanPolicy::names();
+    ScaleRoundingName: "Names of the ways in which scales that are powers of two are found.", ScaleRounding::names();
     PresetName: "Names of common schemes.", PRESETS.iter().map(|preset| preset.name);
     SampleName: "Names of tensors to try things on.", SAMPLES.map(|sample| sample.name);
     OutputName: "The tensors of an answer of quantize.", formats::parts();

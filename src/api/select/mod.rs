@@ -132,10 +132,14 @@ pub(super) fn computable((name, tensor): (String, AnyTensor)) -> Result<(String,
 impl Rule {
     /// What is meant by the rule. Where nothing can be computed with, all is, to be refused.
     fn meant(self, tensors: &[(String, AnyTensor)]) -> Vec<bool> {
-        let is_known = |tensor: &AnyTensor| matches!(tensor, AnyTensor::Known(_));
-        let is_weight = |tensor: &AnyTensor| match tensor {
-            AnyTensor::Known(tensor) => tensor.dtype().is_float() && tensor.shape().rank() >= 2,
+        let known = |tensor: &AnyTensor, is: &dyn Fn(&Tensor) -> bool| match tensor {
+            // Floats of eight bits were quantized already, by a scale that stands elsewhere.
+            AnyTensor::Known(tensor) => !tensor.dtype().is_eighth() && is(tensor),
             AnyTensor::Opaque(_) => false,
+        };
+        let is_known = |tensor: &AnyTensor| known(tensor, &|_| true);
+        let is_weight = |tensor: &AnyTensor| {
+            known(tensor, &|tensor| tensor.dtype().is_float() && tensor.shape().rank() >= 2)
         };
         let which = |is: &dyn Fn(&AnyTensor) -> bool| -> Option<Vec<bool>> {
             let meant: Vec<bool> = tensors.iter().map(|(_, tensor)| is(tensor)).collect();

@@ -3,12 +3,13 @@
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, SchemaFormat, Type};
-use utoipa::openapi::{RefOr, Schema};
+use utoipa::openapi::{Ref, RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::api::documents::{ProductReportDoc, ReportDoc, SchemeDoc};
 
-use crate::api::schemas::{Dtype, Numbers, ProductDtype, RealDtype, ScaleDtype, SchemeOrPreset};
+use crate::api::formats;
+use crate::api::schemas::{Dtype, Numbers, ProductDtype, RealDtype, SchemeOrPreset};
 
 /// Bytes.
 pub(in crate::http) struct BinaryBody;
@@ -38,22 +39,52 @@ pub(in crate::http) struct FileForm {
     file: Vec<u8>,
 }
 
-/// Codes, parameters and report of one tensor.
+/// What formats have beside codes, of each of them what it has.
+pub(in crate::http) struct Parts;
+
+impl PartialSchema for Parts {
+    fn schema() -> RefOr<Schema> {
+        let about = "What a format has beside codes: a number, or an array of as many as there are slices; floats of \
+                     eight bits are their bit patterns.";
+        let mut parts = ObjectBuilder::new().description(Some(about));
+        for name in formats::parts_beside_codes() {
+            let typed = format!("{name}_dtype");
+            parts = parts
+                .property(name, Ref::from_schema_name(Numbers::name()))
+                .property(typed, Ref::from_schema_name(Dtype::name()));
+        }
+        parts.into()
+    }
+}
+
+impl ToSchema for Parts {
+    fn name() -> std::borrow::Cow<'static, str> {
+        "Parts".into()
+    }
+
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        schemas.push((Numbers::name().into(), Numbers::schema()));
+        schemas.push((Dtype::name().into(), Dtype::schema()));
+    }
+}
+
+impl Serialize for Parts {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_unit()
+    }
+}
+
+/// Codes, what stands beside them and report of one tensor.
 #[derive(Serialize, ToSchema)]
 pub(in crate::http) struct QuantizedTensor {
-    /// Type of the codes: I8, U8, I16 or U16; U8 for packed codes.
+    /// Type of the codes; U8 for packed ones.
     dtype: Dtype,
     /// Dimensions of the tensor.
     shape: Vec<u64>,
-    /// The codes in that shape; a flat list of bytes when packed.
+    /// The codes in that shape, as bit patterns where they are floats; bytes when packed.
     codes: Numbers,
-    /// A number for one scale, else an array: 1-D for channels, the rank of
-    /// the tensor for groups, blocks and tokens.
-    scale: Numbers,
-    /// In the shape of `scale`.
-    zero_point: Numbers,
-    /// F64 for F64 tensors, else F32.
-    scale_dtype: ScaleDtype,
+    #[serde(flatten)]
+    parts: Parts,
     /// The scheme as resolved.
     #[schema(value_type = SchemeDoc)]
     scheme: Value,
@@ -110,12 +141,8 @@ pub(in crate::http) struct CodesBody {
     /// Dimensions of the tensor; needed for packed codes.
     #[schema(max_items = 8)]
     shape: Option<Vec<u64>>,
-    /// One scale, or one a slice.
-    scale: Option<Numbers>,
-    /// One zero point, or one a slice. Default 0.
-    zero_point: Option<Numbers>,
-    /// Type of the scale, and of the arithmetic. Default F32.
-    scale_dtype: Option<ScaleDtype>,
+    #[serde(flatten)]
+    parts: Parts,
     /// The scheme: bits, sign, packing and granularity count. Several scales without a granularity are those of the
     /// only axis that their shape fits.
     scheme: Option<SchemeOrPreset>,

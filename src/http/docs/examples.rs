@@ -57,7 +57,8 @@ pub(in crate::http) fn quantize_answer_example() -> Value {
             "format": "int", "bits": 8, "signed": true, "symmetric": true, "restricted": true,
             "granularity": "tensor", "axis": null, "group_size": null, "block_shape": null,
             "range": "min_max", "percentile": null, "min": null, "max": null,
-            "profile": "onnx", "nan": "refuse", "packed": false
+            "profile": "onnx", "nan": "refuse", "packed": false, "saturate": null,
+            "scale_rounding": null
         },
         "report": {
             "mse": 4.03e-6, "mse_clipped": 0.0, "mse_rounded": 4.03e-6, "max_abs_error": 0.003_937,

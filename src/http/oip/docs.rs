@@ -8,8 +8,7 @@ use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, SchemaType, Type};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{IntoParams, PartialSchema, ToSchema};
 
-use quantd_codec::oip::datatype;
-use quantd_core::tensor::DType;
+use quantd_codec::oip::datatypes;
 
 pub(super) use crate::http::docs::{
     BinaryBody, Failures, ModelFailures, ReadFailures, ReadinessFailures,
@@ -98,7 +97,7 @@ struct Datatype;
 
 impl PartialSchema for Datatype {
     fn schema() -> RefOr<Schema> {
-        let names = DType::ALL.map(datatype);
+        let names: Vec<_> = datatypes().collect();
         let words = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(names));
         words.description(Some("Names of element types.")).into()
     }

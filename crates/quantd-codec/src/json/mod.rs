@@ -47,7 +47,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 /// Without `shape` the nesting gives it. With one, the data must be nested like
 /// it, or be one flat array. Floats are rounded to `dtype` once, from the exact
 /// decimal value, and may be the strings `"NaN"`, `"Infinity"` and `"-Infinity"`;
-/// integer types take integer literals only.
+/// integer types, and floats of eight bits as the patterns that they are, take integer literals only.
 ///
 /// # Errors
 /// Anything else, located by a JSON pointer that starts with `pointer`, or more
@@ -76,6 +76,9 @@ pub fn read_tensor(
         DType::U32 => reader.fill::<u32>(bound, room),
         DType::U16 => reader.fill::<u16>(bound, room),
         DType::U8 => reader.fill::<u8>(bound, room),
+        DType::F8E4M3 | DType::F8E5M2 | DType::F8E4M3Fnuz | DType::F8E5M2Fnuz | DType::F8E8M0 => {
+            reader.fill::<u8>(bound, room)
+        }
     }?;
     let shape = reader.shape(&nesting, shape)?;
     limits.check(&shape).map_err(|error| error.at(pointer))?;

@@ -18,7 +18,7 @@ use quantd_core::tensor::{DType, Shape, Tensor};
 const MAX_EMPTY_ROWS: usize = 1 << 16;
 
 /// Appends a tensor of any dtype. A scalar is a bare number. `F16` and `BF16`
-/// are written as the f32 of the same value.
+/// are written as the f32 of the same value, floats of eight bits as their bit patterns.
 ///
 /// # Errors
 /// There is no room for the text.
@@ -42,7 +42,12 @@ pub fn write_tensor(out: &mut Text<'_>, tensor: &Tensor) -> Result<(), CodecErro
         DType::I8 => {
             write_nested(out, shape, tensor.bytes(), |out, row| write_codes(out, row, &SIGNED))
         }
-        DType::U8 => {
+        DType::U8
+        | DType::F8E4M3
+        | DType::F8E5M2
+        | DType::F8E4M3Fnuz
+        | DType::F8E5M2Fnuz
+        | DType::F8E8M0 => {
             write_nested(out, shape, tensor.bytes(), |out, row| write_codes(out, row, &UNSIGNED))
         }
     }
@@ -58,6 +63,7 @@ pub const fn text_of_one(dtype: DType) -> usize {
         DType::I32 | DType::U32 => 12,
         DType::I16 | DType::U16 => 7,
         DType::I8 | DType::U8 => 5,
+        DType::F8E4M3 | DType::F8E5M2 | DType::F8E4M3Fnuz | DType::F8E5M2Fnuz | DType::F8E8M0 => 5,
     }
 }
 

@@ -68,7 +68,8 @@ pub fn read(buffer: Arc<Buffer>, (limits, room): Within<'_>) -> Result<Tensor, C
 
 /// The header of a file of version 1.0 with little-endian elements in C order,
 /// padded so that the data starts at a multiple of 64. `BF16` has no name in
-/// NumPy and is written as the opaque `V2`: widen such a tensor before.
+/// NumPy and is written as the opaque `V2`: widen such a tensor before. Floats of eight bits have none either and are
+/// their bit patterns.
 #[must_use]
 pub fn header(dtype: DType, shape: &Shape) -> Vec<u8> {
     debug_assert!(dtype != DType::BF16, "npy cannot name bfloat16");
@@ -112,6 +113,9 @@ const fn descr(dtype: DType) -> &'static str {
         DType::U32 => "<u4",
         DType::U16 => "<u2",
         DType::U8 => "|u1",
+        DType::F8E4M3 | DType::F8E5M2 | DType::F8E4M3Fnuz | DType::F8E5M2Fnuz | DType::F8E8M0 => {
+            "|u1"
+        }
     }
 }
 

@@ -31,9 +31,14 @@ fn ramp(tensor: &Tensor) -> Vec<f64> {
     }
 }
 
+/// Types that NumPy has.
+fn named() -> impl Iterator<Item = DType> {
+    DType::ALL.into_iter().filter(|dtype| *dtype != DType::BF16 && !dtype.is_eighth())
+}
+
 #[test]
 fn numpy_files_of_every_kind_are_read() {
-    for dtype in DType::ALL.into_iter().filter(|&dtype| dtype != DType::BF16) {
+    for dtype in named() {
         let kind = &descr(dtype)[1..];
         for prefix in ["le", "be", "fortran", "be_fortran"] {
             let tensor = read_bytes(&golden(&format!("{prefix}_{kind}"))).unwrap();
@@ -204,7 +209,7 @@ fn hostile_files_are_refused() {
 
 #[test]
 fn our_headers_equal_those_of_numpy() {
-    for dtype in DType::ALL.into_iter().filter(|&dtype| dtype != DType::BF16) {
+    for dtype in named() {
         let theirs = golden(&format!("le_{}", &descr(dtype)[1..]));
         let ours = header(dtype, &Shape::new(vec![2, 3]).unwrap());
         assert_eq!(ours, &theirs[..ours.len()], "{dtype}");

@@ -56,7 +56,7 @@ pub struct Request {
     pub outputs: Vec<Wanted>,
 }
 
-/// The protocol's name of an element type.
+/// The protocol's name of an element type; for floats of eight bits it has but that of their bit patterns.
 #[must_use]
 pub const fn datatype(dtype: DType) -> &'static str {
     match dtype {
@@ -72,7 +72,15 @@ pub const fn datatype(dtype: DType) -> &'static str {
         DType::U32 => "UINT32",
         DType::U16 => "UINT16",
         DType::U8 => "UINT8",
+        DType::F8E4M3 | DType::F8E5M2 | DType::F8E4M3Fnuz | DType::F8E5M2Fnuz | DType::F8E8M0 => {
+            "UINT8"
+        }
     }
+}
+
+/// The protocol's names of element types, each once.
+pub fn datatypes() -> impl Iterator<Item = &'static str> {
+    DType::ALL.into_iter().filter(|dtype| !dtype.is_eighth()).map(datatype)
 }
 
 /// Whether the protocol lets elements of that type travel as JSON numbers.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::{Input, MAX_NAME, Request, Wanted, datatype, has_json};
+use super::{Input, MAX_NAME, Request, Wanted, datatype, datatypes, has_json};
 use crate::json::{self, Member, Room, below, elements_up_to, members, read_value};
 use crate::{CodecError, Limits, Within, names};
 use quantd_core::tensor::{Buffer, DType, Shape, Tensor};
@@ -287,8 +287,9 @@ fn name(text: Option<&[u8]>, parent: fmt::Arguments<'_>) -> Result<String, Codec
 
 fn dtype(text: Option<&[u8]>, pointer: fmt::Arguments<'_>) -> Result<DType, CodecError> {
     let text = text.map(|text| string(text, pointer)).transpose()?.unwrap_or_default();
+    // Of those of one name the first, which is that of integers.
     DType::ALL.into_iter().find(|dtype| datatype(*dtype) == text).ok_or_else(|| {
-        let known: Vec<_> = DType::ALL.into_iter().map(datatype).collect();
+        let known: Vec<_> = datatypes().collect();
         CodecError::malformed("not a datatype that is taken")
             .at(pointer.to_string())
             .cure(format!("use one of: {}", known.join(", ")))

@@ -65,9 +65,8 @@ fn other_dtypes_name_the_tensor() {
     assert_eq!(error.reason, Reason::Unsupported);
     assert_eq!(error.at.as_deref(), Some("mask"));
     assert_eq!(error.detail, "the dtype of the tensor is not read here");
-    let accepted = "convert it to one of F64, F32, F16, BF16, I64, I32, I16, I8, U64, U32, U16, U8";
-    assert_eq!(error.cure, accepted);
-    for (dtype, end) in [("F8_E4M3", 4), ("F4", 2), ("C64", 32), ("nonsense", 1)] {
+    assert!(error.cure.starts_with("convert it to one of F64, F32, "), "{}", error.cure);
+    for (dtype, end) in [("F6_E2M3", 3), ("F4", 2), ("C64", 32), ("nonsense", 1)] {
         let header = format!("{{\"w\":{}}}", info(dtype, "[4]", 0, end));
         let data = usize::try_from(end).unwrap();
         let detail = "the dtype of the tensor is not read here";
@@ -102,7 +101,8 @@ fn tensors_of_other_dtypes_are_carried_as_they_are() {
             ("none", "F8_E8M0", &[0, 7], &[]),
         ]
     );
-    assert!(document.tensors.iter().all(|(name, x)| x.clone().known().is_ok() == (name == "f32")));
+    let is_known = |name: &str| ["f32", "none"].contains(&name);
+    assert!(document.tensors.iter().all(|(name, x)| x.clone().known().is_ok() == is_known(name)));
     // No name that the format does not have, and no length that is not theirs.
     let error = |dtype: &str, shape: &str, end| {
         let header = format!("{{\"w\":{}}}", info(dtype, shape, 0, end));

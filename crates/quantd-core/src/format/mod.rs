@@ -3,7 +3,11 @@
 //! A format turns a tensor into named parts (codes, scales, ..) and these back into real numbers. Whoever
 //! writes or reads quantized tensors goes over the parts by their names and knows nothing else of a format.
 
+mod float;
 pub mod integer;
+mod micro;
+mod pack;
+mod slices;
 
 use std::fmt;
 
@@ -18,9 +22,26 @@ pub use integer::INTEGER;
 
 /// The part that every format has.
 pub const CODES: &str = "codes";
+/// The part of scales.
+pub const SCALE: &str = "scale";
 
 /// Every format, in the order in which messages list them.
-pub static FORMATS: [&dyn Format; 1] = [&INTEGER];
+pub static FORMATS: [&dyn Format; 14] = [
+    &INTEGER,
+    &float::F16,
+    &float::BF16,
+    &float::FP8_E4M3,
+    &float::FP8_E5M2,
+    &float::FP8_E4M3FNUZ,
+    &float::FP8_E5M2FNUZ,
+    &micro::MXFP8_E4M3,
+    &micro::MXFP8_E5M2,
+    &micro::MXFP6_E2M3,
+    &micro::MXFP6_E3M2,
+    &micro::MXFP4,
+    &micro::MXINT8,
+    &micro::NVFP4,
+];
 
 /// A named tensor of a quantized one.
 #[derive(Clone, Debug)]
@@ -199,7 +220,7 @@ pub trait Format: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// [`QuantError`] names a field that contradicts another, or that the format has not.
-    fn resolve(&self, options: &Options) -> Result<Scheme, QuantError>;
+    fn resolve(&'static self, options: &Options) -> Result<Scheme, QuantError>;
 
     /// What a scheme makes of a tensor of that shape and type, and what that takes.
     ///
@@ -259,11 +280,13 @@ impl dyn Format {
     /// # Errors
     /// [`QuantError`] about `format`.
     pub fn check_integer(&self, what: &str) -> Result<(), QuantError> {
-        if self.is_integer() {
-            return Ok(());
-        }
+        if self.is_integer() { Ok(()) } else { Err(self.not_integer(what)) }
+    }
+
+    /// The error for a format that is not that of integers.
+    pub(crate) fn not_integer(&self, what: &str) -> QuantError {
         let detail = format!("{what} are of integers, not of {}", self.name());
-        Err(QuantError::field("format", detail).cure("use format int, or leave it out"))
+        QuantError::field("format", detail).cure("use format int, or leave it out")
     }
 }
 

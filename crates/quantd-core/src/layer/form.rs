@@ -105,7 +105,7 @@ impl Input {
     /// # Errors
     /// [`QuantError`] names the field that does not fit.
     pub fn new(scheme: &Scheme) -> Result<Self, QuantError> {
-        scheme.multiplied("products")?;
+        let numerics = *scheme.multiplied("products")?;
         let parameters = match (fixed(scheme)?, scheme.granularity) {
             (Some(affine), Granularity::Tensor) => Parameters::Static(affine),
             (None, Granularity::Tensor) => Parameters::Tensor,
@@ -119,7 +119,7 @@ impl Input {
                     .cure("use tensor or token"));
             }
         };
-        Ok(Self { numerics: scheme.numerics, parameters, nan: scheme.nan })
+        Ok(Self { numerics, parameters, nan: scheme.nan })
     }
 
     /// Element type of the codes.
@@ -165,7 +165,7 @@ impl Output {
         scheme: &Scheme,
         requantization: Option<Requantization>,
     ) -> Result<Self, QuantError> {
-        scheme.multiplied("products")?;
+        let numerics = *scheme.multiplied("products")?;
         if scheme.granularity != Granularity::Tensor {
             return Err(QuantError::field("granularity", "an output has one scale")
                 .cure("use tensor, or leave it out"));
@@ -174,7 +174,7 @@ impl Output {
             return Err(QuantError::field("scale", "missing")
                 .cure("give scale and zero_point, min and max, or a calibrator"));
         };
-        Ok(Self::Codes { numerics: scheme.numerics, affine, requantization })
+        Ok(Self::Codes { numerics, affine, requantization })
     }
 
     /// Element type of the result.
@@ -198,7 +198,7 @@ impl Output {
 
 /// The parameters that a scheme gives ahead.
 fn fixed(scheme: &Scheme) -> Result<Option<QuantParams<f32>>, QuantError> {
-    let numerics = &scheme.numerics;
+    let numerics = scheme.integers("products")?;
     match &scheme.range {
         RangeMethod::MinMax => Ok(None),
         RangeMethod::Explicit { min, max } => {

@@ -118,7 +118,8 @@ impl Layer {
         }
         let x = reals(x);
         match self.input.nan {
-            NanPolicy::Refuse => match first_nan(&x) {
+            // Integers have no NaN to keep.
+            NanPolicy::Refuse | NanPolicy::Keep => match first_nan(&x) {
                 None => Ok(Source::Real(x)),
                 Some(i) => Err(QuantError::nan(i)
                     .cure("send finite numbers, or choose nan: zero, min or max for the input")),
@@ -368,7 +369,7 @@ fn without_nan(x: Cow<'_, [f32]>, policy: NanPolicy) -> Cow<'_, [f32]> {
         return x;
     }
     let instead = match policy {
-        NanPolicy::Zero | NanPolicy::Refuse => 0.0,
+        NanPolicy::Zero | NanPolicy::Refuse | NanPolicy::Keep => 0.0,
         // Infinities count for no extent, and saturate.
         NanPolicy::Min => f32::NEG_INFINITY,
         NanPolicy::Max => f32::INFINITY,

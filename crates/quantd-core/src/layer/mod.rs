@@ -86,7 +86,7 @@ pub struct Definition {
 ///         bias: Some(vec![0.5]),
 ///         float: None,
 ///         input: Input {
-///             numerics: scheme.numerics,
+///             numerics: *scheme.integers("layers")?,
 ///             parameters: Parameters::Token,
 ///             nan: NanPolicy::Refuse,
 ///         },

@@ -5,7 +5,7 @@ use crate::format::INTEGER;
 use crate::format::integer::Stated;
 use crate::matmul::Operand;
 use crate::params::{Numerics, Profile};
-use crate::scheme::{Granularity, NanPolicy, RangeMethod, Scheme};
+use crate::scheme::{Coding, Granularity, NanPolicy, RangeMethod, Scheme};
 use crate::tensor::{DType, Reals};
 use quantd_kernels::Isa;
 use quantd_kernels::scalar::QuantParams;
@@ -33,7 +33,14 @@ fn numerics(bits: u32, signed: bool, symmetric: bool) -> Numerics {
 
 fn scheme(numerics: Numerics, granularity: Granularity) -> Scheme {
     let (range, nan) = (RangeMethod::MinMax, NanPolicy::Refuse);
-    Scheme { format: &INTEGER, numerics, granularity, range, nan, packed: false }
+    Scheme {
+        format: &INTEGER,
+        coding: Coding::Integer(numerics),
+        granularity,
+        range,
+        nan,
+        packed: false,
+    }
 }
 
 fn weight(order: Order, w: &Tensor, scheme: &Scheme) -> Weight {

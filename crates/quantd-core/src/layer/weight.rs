@@ -77,7 +77,7 @@ impl Weight {
         }
         let columns = parameters(operand.granularity(), dims, order)?;
         let bits = match operand {
-            Operand::Real { scheme, .. } => scheme.numerics.bits,
+            Operand::Real { scheme, .. } => scheme.multiplied("weights of layers")?.bits,
             Operand::Coded { stated, .. } => stated.bits.map_or(8, |bits| bits.min(8)),
         };
         let coded = Coded::new("weight", operand, task).map_err(|fault| fault.error)?;

@@ -50,7 +50,9 @@ pub fn find<T: Real>(
         return Range { min: T::ZERO, max: T::ZERO };
     }
     match method {
-        RangeMethod::Percentile(p) => percentile::range(values, extent, *p, numerics, task),
+        RangeMethod::Percentile(p) => {
+            percentile::range(values, extent, *p, numerics.symmetric, task)
+        }
         RangeMethod::Mse => mse::range(values, whole, numerics, task),
         RangeMethod::EntropyOrt => entropy::ort::range(values, extent, task),
         RangeMethod::EntropyTensorrt => {

@@ -4,21 +4,22 @@
 //! the magnitudes on either side, asymmetric ones the percentiles 100 - p and p.
 
 use crate::Task;
-use crate::params::{Numerics, Range};
+use crate::params::Range;
 use quantd_kernels::real::Real;
 use quantd_kernels::scalar::Extent;
 
 use super::order;
 
-pub(super) fn range<T: Real>(
+/// The range between the percentiles, those of the magnitudes on either side where it is to be symmetric.
+pub(crate) fn range<T: Real>(
     values: &[T],
     extent: Extent<T>,
     p: f64,
-    numerics: &Numerics,
+    symmetric: bool,
     task: &Task,
 ) -> Range<T> {
     let finite = values.len() - usize::try_from(extent.nan + extent.inf).unwrap_or(0);
-    if numerics.symmetric {
+    if symmetric {
         let [amax] = percentiles(values, finite, [p], T::abs, task);
         return Range { min: -amax, max: amax };
     }

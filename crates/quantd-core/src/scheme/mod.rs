@@ -10,7 +10,7 @@ use crate::tensor::{DType, Tensor};
 use crate::words;
 
 use super::format::{Format, Plan, Quantized};
-use super::params::Numerics;
+use super::params::{Numerics, Profile};
 use super::{QuantError, Task};
 
 pub use options::Options;
@@ -157,7 +157,49 @@ words! {
         Min = "min",
         /// They get the largest code.
         Max = "max",
+        /// They stay NaN, in formats that have it.
+        Keep = "keep",
     }
+}
+
+words! {
+    /// How the exponent of a block's scale is found from its largest magnitude, where the scale is a power of two.
+    pub enum ScaleRounding {
+        /// The power of two at or below it, less the format's largest exponent: OCP Microscaling 1.0, 6.3.
+        Floor = "floor",
+        /// The same after the magnitude was rounded as an element is.
+        Even = "even",
+        /// The power of two at or above it, less the format's largest exponent.
+        Ceil = "ceil",
+        /// The least power of two by which no element exceeds the largest number.
+        Rceil = "rceil",
+    }
+}
+
+/// What only the formats of one kind have.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Coding {
+    /// Integers.
+    Integer(Numerics),
+    /// Floats, with one scale a slice where they are scaled.
+    Float {
+        /// What decides the scale of a slice of zeros.
+        profile: Profile,
+        /// What is too large becomes the largest number.
+        saturate: bool,
+    },
+    /// Blocks whose scales are powers of two.
+    Microscaling {
+        /// Whose `even` it is.
+        profile: Profile,
+        /// How scales are found.
+        rounding: ScaleRounding,
+    },
+    /// Blocks of floats with scales that are floats themselves, under one for the tensor.
+    TwoLevel {
+        /// Whose conventions.
+        profile: Profile,
+    },
 }
 
 /// A complete description of how to quantize.
@@ -165,8 +207,8 @@ words! {
 pub struct Scheme {
     /// How the numbers are stored.
     pub format: &'static dyn Format,
-    /// Codes and formulas.
-    pub numerics: Numerics,
+    /// What only formats of its kind have.
+    pub coding: Coding,
     /// Which elements share parameters.
     pub granularity: Granularity,
     /// How their range is found.
@@ -199,17 +241,41 @@ impl Scheme {
         self.format.quantize(tensor, self, per_slice, task)
     }
 
-    /// The scheme, if its codes are integers of up to 8 bits, which are all that `what` multiply.
+    /// Codes and formulas, if they are those of integers, which are all that `what` are of.
+    ///
+    /// # Errors
+    /// [`QuantError`] about `format`.
+    pub fn integers(&self, what: &str) -> Result<&Numerics, QuantError> {
+        match &self.coding {
+            Coding::Integer(numerics) => Ok(numerics),
+            Coding::Float { .. } | Coding::Microscaling { .. } | Coding::TwoLevel { .. } => {
+                Err(self.format.not_integer(what))
+            }
+        }
+    }
+
+    /// Codes and formulas, if they are those of integers of up to 8 bits, which are all that `what` multiply.
     ///
     /// # Errors
     /// [`QuantError`] about `format` or `bits`.
-    pub fn multiplied(&self, what: &str) -> Result<&Self, QuantError> {
-        self.format.check_integer(what)?;
-        if self.numerics.bits > 8 {
+    pub fn multiplied(&self, what: &str) -> Result<&Numerics, QuantError> {
+        let numerics = self.integers(what)?;
+        if numerics.bits > 8 {
             let detail = format!("{what} are of codes of up to 8 bits");
             return Err(QuantError::field("bits", detail).cure("use bits 2 to 8"));
         }
-        Ok(self)
+        Ok(numerics)
+    }
+
+    /// Whose numerics are followed, where that makes a difference.
+    #[must_use]
+    pub const fn profile(&self) -> Profile {
+        match &self.coding {
+            Coding::Integer(numerics) => numerics.profile,
+            Coding::Float { profile, .. }
+            | Coding::Microscaling { profile, .. }
+            | Coding::TwoLevel { profile } => *profile,
+        }
     }
 }
 

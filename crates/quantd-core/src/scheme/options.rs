@@ -4,7 +4,9 @@ use crate::QuantError;
 use crate::format::{Format, INTEGER};
 use crate::params::{Numerics, Profile};
 
-use super::{Granularity, GranularityName, NanPolicy, RangeMethod, RangeName, Scheme};
+use super::{
+    Granularity, GranularityName, NanPolicy, RangeMethod, RangeName, ScaleRounding, Scheme,
+};
 
 /// The fields of a scheme that were given, each valid by itself.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -45,6 +47,10 @@ pub struct Options {
     pub nan: Option<NanPolicy>,
     /// Packed codes.
     pub packed: Option<bool>,
+    /// What is too large becomes the largest number.
+    pub saturate: Option<bool>,
+    /// How scales that are powers of two are found.
+    pub scale_rounding: Option<ScaleRounding>,
 }
 
 impl Options {
@@ -68,6 +74,8 @@ impl Options {
         profile: None,
         nan: None,
         packed: None,
+        saturate: None,
+        scale_rounding: None,
     };
 
     /// The format that is named, or integers.
@@ -103,6 +111,8 @@ impl Options {
             profile: self.profile.or(base.profile),
             nan: self.nan.or(base.nan),
             packed: self.packed.or(base.packed),
+            saturate: self.saturate.or(base.saturate),
+            scale_rounding: self.scale_rounding.or(base.scale_rounding),
             ..self
         };
         if own == (false, false, false) && base.granularity.is_some() {
@@ -122,6 +132,46 @@ impl Options {
     #[must_use]
     pub fn packing(&self, bits: u32) -> bool {
         bits < 8 && self.packed == Some(true)
+    }
+
+    /// Refuses fields that a format has no use for.
+    ///
+    /// # Errors
+    /// [`QuantError`] names the first one.
+    pub(crate) fn refuse(
+        &self,
+        format: &dyn Format,
+        is_taken: impl Fn(&str) -> bool,
+    ) -> Result<(), QuantError> {
+        let fields = [
+            ("bits", self.bits.is_some()),
+            ("signed", self.signed.is_some()),
+            ("symmetric", self.symmetric.is_some()),
+            ("restricted", self.restricted.is_some()),
+            ("granularity", self.granularity.is_some()),
+            ("axis", self.axis.is_some()),
+            ("group_size", self.group_size.is_some()),
+            ("block_shape", self.block_shape.is_some()),
+            ("range", self.range.is_some()),
+            ("percentile", self.percentile.is_some()),
+            ("min", self.min.is_some()),
+            ("max", self.max.is_some()),
+            ("scale", self.scale.is_some()),
+            ("zero_point", self.zero_point.is_some()),
+            ("profile", self.profile.is_some()),
+            ("nan", self.nan.is_some()),
+            ("packed", self.packed.is_some()),
+            ("saturate", self.saturate.is_some()),
+            ("scale_rounding", self.scale_rounding.is_some()),
+        ];
+        let surplus = |(field, given): &(&'static str, bool)| *given && !is_taken(field);
+        match fields.into_iter().find(surplus) {
+            None => Ok(()),
+            Some((field, _)) => {
+                let detail = format!("does not go with format {}", format.name());
+                Err(QuantError::field(field, detail).cure(format!("leave {field} out")))
+            }
+        }
     }
 
     /// Whether anything says which elements share parameters.
@@ -190,8 +240,8 @@ impl Options {
     }
 
     /// The range method, named or implied by the fields that only one has; given scales are those of codes of
-    /// `numerics`.
-    pub(crate) fn range(&self, numerics: &Numerics) -> Result<RangeMethod, QuantError> {
+    /// `numerics`, or, without, have no zero points.
+    pub(crate) fn range(&self, numerics: Option<&Numerics>) -> Result<RangeMethod, QuantError> {
         let explicit = [
             ("min", self.min.is_some()),
             ("max", self.max.is_some()),
@@ -233,7 +283,7 @@ impl Options {
         })
     }
 
-    fn explicit(&self, numerics: &Numerics) -> Result<RangeMethod, QuantError> {
+    fn explicit(&self, numerics: Option<&Numerics>) -> Result<RangeMethod, QuantError> {
         let refuse = |field, detail: &'static str, cure: &'static str| {
             Err(QuantError::field(field, detail).cure(cure))
         };
@@ -250,7 +300,8 @@ impl Options {
                 if scale.iter().any(|&scale| scale <= 0.0) {
                     return refuse("scale", "not positive", "a scale is the step between codes");
                 }
-                let zero_point = self.given_zero_points(numerics)?;
+                let zero_point = numerics.map(|numerics| self.given_zero_points(numerics));
+                let zero_point = zero_point.transpose()?.unwrap_or_default();
                 Ok(RangeMethod::Given { scale: scale.clone(), zero_point })
             }
             (_, _, None) if self.zero_point.is_some() => {

@@ -29,11 +29,21 @@ pub enum DType {
     U16,
     /// Unsigned 8-bit integer.
     U8,
+    /// `float8_e4m3fn`: 4 bits of exponent, 3 of mantissa, no infinities.
+    F8E4M3,
+    /// `float8_e5m2`: 5 bits of exponent, 2 of mantissa.
+    F8E5M2,
+    /// `float8_e4m3fnuz`: no infinities, one NaN, no -0.
+    F8E4M3Fnuz,
+    /// `float8_e5m2fnuz`: no infinities, one NaN, no -0.
+    F8E5M2Fnuz,
+    /// `float8_e8m0fnu`: powers of two, which are scales of blocks.
+    F8E8M0,
 }
 
 /// What else the types are called, in lower case: by `NumPy` (also `arr.dtype.str`) and by
 /// `PyTorch`, whose words for C types are not those of `NumPy`.
-const ALIASES: [(DType, &[&str]); 12] = [
+const ALIASES: [(DType, &[&str]); 17] = [
     (DType::F64, &["float64", "double", "<f8"]),
     (DType::F32, &["float32", "single", "torch.float", "<f4"]),
     (DType::F16, &["float16", "half", "<f2"]),
@@ -46,6 +56,11 @@ const ALIASES: [(DType, &[&str]); 12] = [
     (DType::U32, &["uint32", "<u4"]),
     (DType::U16, &["uint16", "<u2"]),
     (DType::U8, &["uint8", "|u1"]),
+    (DType::F8E4M3, &["float8_e4m3fn"]),
+    (DType::F8E5M2, &["float8_e5m2"]),
+    (DType::F8E4M3Fnuz, &["float8_e4m3fnuz"]),
+    (DType::F8E5M2Fnuz, &["float8_e5m2fnuz"]),
+    (DType::F8E8M0, &["float8_e8m0fnu"]),
 ];
 
 /// Modules whose names may stand before those of types.
@@ -53,7 +68,7 @@ const MODULES: [&str; 3] = ["torch.", "numpy.", "np."];
 
 impl DType {
     /// Every type, in the order in which messages list them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 17] = [
         Self::F64,
         Self::F32,
         Self::F16,
@@ -66,6 +81,11 @@ impl DType {
         Self::U32,
         Self::U16,
         Self::U8,
+        Self::F8E4M3,
+        Self::F8E5M2,
+        Self::F8E4M3Fnuz,
+        Self::F8E5M2Fnuz,
+        Self::F8E8M0,
     ];
 
     /// Name used by `/v1` and by safetensors files, such as `BF16`.
@@ -84,6 +104,11 @@ impl DType {
             Self::U32 => "U32",
             Self::U16 => "U16",
             Self::U8 => "U8",
+            Self::F8E4M3 => "F8_E4M3",
+            Self::F8E5M2 => "F8_E5M2",
+            Self::F8E4M3Fnuz => "F8_E4M3FNUZ",
+            Self::F8E5M2Fnuz => "F8_E5M2FNUZ",
+            Self::F8E8M0 => "F8_E8M0",
         }
     }
 
@@ -114,13 +139,40 @@ impl DType {
             Self::F32 | Self::I32 | Self::U32 => 4,
             Self::F16 | Self::BF16 | Self::I16 | Self::U16 => 2,
             Self::I8 | Self::U8 => 1,
+            Self::F8E4M3 | Self::F8E5M2 | Self::F8E4M3Fnuz | Self::F8E5M2Fnuz | Self::F8E8M0 => 1,
         }
     }
 
-    /// Whether the type is a floating-point one.
+    /// Whether the type is one of real numbers. Of powers of two there are scales alone.
     #[must_use]
     pub const fn is_float(self) -> bool {
         matches!(self, Self::F64 | Self::F32 | Self::F16 | Self::BF16)
+            || (self.is_eighth() && !matches!(self, Self::F8E8M0))
+    }
+
+    /// Whether the type is a float of eight bits, which few can name: JSON, npy and the Open Inference Protocol have
+    /// its bit patterns.
+    #[must_use]
+    pub const fn is_eighth(self) -> bool {
+        match self {
+            Self::F8E4M3 | Self::F8E5M2 | Self::F8E4M3Fnuz | Self::F8E5M2Fnuz | Self::F8E8M0 => {
+                true
+            }
+            Self::F64 | Self::F32 | Self::F16 | Self::BF16 => false,
+            Self::I64 | Self::I32 | Self::I16 | Self::I8 => false,
+            Self::U64 | Self::U32 | Self::U16 | Self::U8 => false,
+        }
+    }
+
+    /// The unsigned integers of the same size: its bit patterns.
+    #[must_use]
+    pub const fn patterns(self) -> Self {
+        match self.size() {
+            8 => Self::U64,
+            4 => Self::U32,
+            2 => Self::U16,
+            _ => Self::U8,
+        }
     }
 }
 
@@ -145,6 +197,8 @@ mod tests {
             ("torch.long", Some(DType::I64)),
             ("np.uint8", Some(DType::U8)),
             ("bfloat16", Some(DType::BF16)),
+            ("torch.float8_e4m3fn", Some(DType::F8E4M3)),
+            ("f8_e5m2", Some(DType::F8E5M2)),
             ("<f4", Some(DType::F32)),
             // As Rust says it, not NumPy's type code for eight bytes.
             ("i8", Some(DType::I8)),

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use bytemuck::Pod;
 use half::{bf16, f16};
+use quantd_kernels::eighths::{F8E4M3, F8E4M3Fnuz, F8E5M2, F8E5M2Fnuz, F8E8M0};
 use rayon::prelude::*;
 
 pub use dtype::DType;
@@ -103,6 +104,12 @@ impl Tensor {
         (shape.len() == self.shape.len()).then_some(Self { shape, ..self })
     }
 
+    /// The same bytes as elements of another type, or `None` when its size is another.
+    #[must_use]
+    pub fn viewed(self, dtype: DType) -> Option<Self> {
+        (dtype.size() == self.dtype.size()).then_some(Self { dtype, ..self })
+    }
+
     /// The elements as little-endian bytes, row-major.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
@@ -154,6 +161,11 @@ impl Tensor {
             DType::U32 => self.convert::<u32>(),
             DType::U16 => self.convert::<u16>(),
             DType::U8 => self.convert::<u8>(),
+            DType::F8E4M3 => self.convert::<F8E4M3>(),
+            DType::F8E5M2 => self.convert::<F8E5M2>(),
+            DType::F8E4M3Fnuz => self.convert::<F8E4M3Fnuz>(),
+            DType::F8E5M2Fnuz => self.convert::<F8E5M2Fnuz>(),
+            DType::F8E8M0 => self.convert::<F8E8M0>(),
         }
     }
 

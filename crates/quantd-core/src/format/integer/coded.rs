@@ -1,12 +1,14 @@
 //! Codes as they come back: what is said beside them, and what follows where nothing is.
 
 use crate::QuantError;
-use crate::format::{CODES, Coded};
+use crate::format::{CODES, Coded, SCALE, pack};
 use crate::scheme::{Granularity, Options};
 use crate::tensor::{DType, Shape, Tensor};
 
+use crate::format::slices::{named, several};
+
+use super::ZERO_POINT;
 use super::codes::Stated;
-use super::{SCALE, ZERO_POINT, pack};
 
 /// Codes one an element, in the shape of their tensor.
 #[derive(Debug)]
@@ -33,45 +35,7 @@ impl Unpacked {
     /// Whether there are several scales or zero points.
     #[must_use]
     pub fn has_several(&self) -> bool {
-        several([self.scale.as_ref(), self.zero_point.as_ref()]).is_some()
-    }
-}
-
-/// The granularity that is named, or that the shape of several parameters says: that of the only axis they fit.
-pub(super) fn granularity(coded: &Coded, shape: &Shape) -> Result<Granularity, QuantError> {
-    let parameters = [coded.parts.get(SCALE), coded.parts.get(ZERO_POINT)];
-    let implied = || {
-        let several = several(parameters);
-        several.map_or(Granularity::Tensor, |dims| fitting(shape.dims(), dims))
-    };
-    Ok(named(&coded.options)?.unwrap_or_else(implied))
-}
-
-fn named(options: &Options) -> Result<Option<Granularity>, QuantError> {
-    options.names_granularity().then(|| options.resolve_granularity()).transpose()
-}
-
-/// Shape of the parameters, if there are several.
-fn several(parameters: [Option<&Tensor>; 2]) -> Option<&[usize]> {
-    let shapes = parameters.into_iter().flatten().map(Tensor::shape);
-    shapes.filter(|shape| shape.len() > 1).map(Shape::dims).next()
-}
-
-fn fitting(codes: &[usize], parameters: &[usize]) -> Granularity {
-    if let (&[ref lead @ .., _], &[ref own @ .., 1]) = (codes, parameters)
-        && lead == own
-    {
-        return Granularity::Token;
-    }
-    let along = |axis: usize| (0..codes.len()).map(move |i| if i == axis { codes[i] } else { 1 });
-    let fits = |&axis: &usize| match parameters {
-        &[one] => one == codes[axis],
-        all => all.iter().copied().eq(along(axis)),
-    };
-    let mut axes = (0..codes.len()).filter(fits).map(i64::try_from);
-    match (axes.next(), axes.next()) {
-        (Some(Ok(axis)), None) => Granularity::Channel { axis },
-        _ => Granularity::Tensor,
+        several([&self.scale, &self.zero_point].into_iter().flatten()).is_some()
     }
 }
 

@@ -62,6 +62,9 @@ const fn kind(dtype: DType) -> Option<(bool, u32)> {
         DType::I32 => Some((true, 32)),
         DType::F64 | DType::F32 | DType::F16 | DType::BF16 => None,
         DType::I64 | DType::U64 | DType::U32 => None,
+        DType::F8E4M3 | DType::F8E5M2 | DType::F8E4M3Fnuz | DType::F8E5M2Fnuz | DType::F8E8M0 => {
+            None
+        }
     }
 }
 

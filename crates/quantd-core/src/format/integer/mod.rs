@@ -3,31 +3,34 @@
 mod coded;
 mod codes;
 mod dequantize;
-mod pack;
+mod grid;
 mod quantize;
-mod work;
 
 use crate::params::{Numerics, Profile};
 use crate::partition::Partition;
 use crate::report::Report;
-use crate::scheme::{NanPolicy, Options, Scheme, scale_dtype};
+use crate::scheme::{Coding, NanPolicy, Options, Scheme, scale_dtype};
 use crate::source::Sources;
 use crate::tensor::{DType, Shape, Tensor};
 use crate::{QuantError, Task, cost};
 
-use super::{CODES, Coded, Format, PartShape, PartType, Parts, Plan, Quantized, Restoring};
+use super::{
+    CODES, Coded, Format, PartShape, PartType, Parts, Plan, Quantized, Restoring, SCALE, pack,
+    slices,
+};
 
 pub use coded::{Unpacked, unpacked, unpacking_bytes};
 pub use codes::Stated;
 pub(crate) use codes::first_outside;
 pub use dequantize::{Codes, dequantize};
-pub use pack::pack;
+pub(super) use grid::Integers;
 pub use quantize::{Encoded, encode};
 
-/// The part of scales.
-pub const SCALE: &str = "scale";
 /// The part of zero points.
 pub const ZERO_POINT: &str = "zero_point";
+
+/// What slices have one of each.
+const PARAMETERS: [&str; 2] = [SCALE, ZERO_POINT];
 
 /// Integers.
 #[derive(Clone, Copy, Debug)]
@@ -49,12 +52,17 @@ impl Format for Integer {
         true
     }
 
-    fn resolve(&self, options: &Options) -> Result<Scheme, QuantError> {
+    fn resolve(&'static self, options: &Options) -> Result<Scheme, QuantError> {
         let numerics = numerics(options)?;
-        let range = options.range(&numerics)?;
+        options.refuse(self, |field| !["saturate", "scale_rounding"].contains(&field))?;
+        if options.nan == Some(NanPolicy::Keep) {
+            return Err(QuantError::field("nan", "integers have no NaN")
+                .cure("use refuse, zero, min or max"));
+        }
+        let range = options.range(Some(&numerics))?;
         Ok(Scheme {
-            format: &INTEGER,
-            numerics,
+            format: self,
+            coding: Coding::Integer(numerics),
             granularity: options.granularity(&range)?,
             range,
             nan: options.nan.unwrap_or(NanPolicy::Refuse),
@@ -64,10 +72,11 @@ impl Format for Integer {
 
     fn plan(&self, scheme: &Scheme, shape: &Shape, dtype: DType) -> Result<Plan, QuantError> {
         let partition = Partition::new(scheme.granularity, shape)?;
-        let code = scheme.numerics.code_type().dtype();
+        let numerics = scheme.integers("codes")?;
+        let code = numerics.code_type().dtype();
         let codes = match scheme.packed {
             true => {
-                let len = pack::packed_len(shape.len(), scheme.numerics.bits);
+                let len = pack::packed_len(shape.len(), numerics.bits);
                 (DType::U8, vec![len.ok_or_else(|| QuantError::field("data", "too many codes"))?])
             }
             false => (code, shape.dims().to_vec()),
@@ -81,7 +90,7 @@ impl Format for Integer {
                 part(ZERO_POINT, (code, partition.scale_dims().to_vec())),
             ],
             slices,
-            working_bytes: quantize::working_bytes([elements, slices], dtype, scheme),
+            working_bytes: slices::working_bytes([elements, slices], dtype, &scheme.range),
             cost: cost::quantize([elements, slices], scheme),
         })
     }
@@ -110,15 +119,6 @@ impl Format for Integer {
     ) -> Result<Quantized, QuantError> {
         let (Encoded { codes, scale, zero_point }, report, slices) =
             quantize::quantize(tensor, scheme, per_slice, task)?;
-        let codes = if scheme.packed {
-            let bytes = pack(codes.bytes(), scheme.numerics.bits);
-            let packed = Shape::vector(bytes.len()).ok();
-            packed
-                .and_then(|shape| Tensor::from_elements(DType::U8, shape, &bytes))
-                .ok_or_else(|| QuantError::field("data", "too many codes"))?
-        } else {
-            codes
-        };
         let parts = [(CODES, codes), (SCALE, scale), (ZERO_POINT, zero_point)];
         Ok(Quantized { parts: Parts::from_iter(parts), report, slices })
     }
@@ -130,8 +130,20 @@ impl Format for Integer {
         task: &Task,
     ) -> Result<Vec<Report>, (usize, QuantError)> {
         match &Sources::of(tensor, task.isa()) {
-            Sources::F32(x) => quantize::measure(x, tensor, schemes, task),
-            Sources::F64(x) => quantize::measure(x, tensor, schemes, task),
+            Sources::F32(x) => slices::measure(
+                x,
+                tensor,
+                schemes,
+                |x, scheme| quantize::measure(x, scheme, task),
+                task,
+            ),
+            Sources::F64(x) => slices::measure(
+                x,
+                tensor,
+                schemes,
+                |x, scheme| quantize::measure(x, scheme, task),
+                task,
+            ),
         }
     }
 
@@ -139,7 +151,7 @@ impl Format for Integer {
         let scale = coded.part(SCALE)?;
         let dtype = dtype.unwrap_or(scale_dtype(scale.dtype()));
         let shape = coded::shape(coded)?;
-        let granularity = coded::granularity(coded, shape)?;
+        let granularity = slices::granularity(coded, &PARAMETERS, shape)?;
         let working = dequantize::working_bytes(shape, granularity, scale.dtype(), dtype)?;
         Ok(Restoring {
             elements: shape.len(),
@@ -151,7 +163,7 @@ impl Format for Integer {
 
     fn dequantize(&self, coded: &Coded, dtype: DType, task: &Task) -> Result<Tensor, QuantError> {
         let unpacked = unpacked(coded)?;
-        let granularity = coded::granularity(coded, unpacked.codes.shape())?;
+        let granularity = slices::granularity(coded, &PARAMETERS, unpacked.codes.shape())?;
         let scale = coded.part(SCALE)?;
         let Unpacked { codes, zero_point, stated, .. } = &unpacked;
         let zero_point = zero_point.as_ref();
@@ -163,6 +175,10 @@ impl Format for Integer {
 /// Codes and formulas of options.
 fn numerics(options: &Options) -> Result<Numerics, QuantError> {
     let profile = options.profile.unwrap_or(Profile::Onnx);
+    if profile == Profile::Modelopt {
+        return Err(QuantError::field("profile", "integers have no formulas of modelopt")
+            .cure("use onnx, torch, compressed-tensors or tflite"));
+    }
     let bits = options.bits.unwrap_or(8);
     let signed = options.signed.unwrap_or(true);
     if profile == Profile::CompressedTensors && !signed {

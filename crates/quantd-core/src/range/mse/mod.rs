@@ -112,7 +112,7 @@ fn least<T: Real>(
 }
 
 /// The sum over blocks in memory order, or any number above `bound` once it is exceeded.
-fn bounded_sum<T: Real>(
+pub(crate) fn bounded_sum<T: Real>(
     values: &[T],
     bound: f64,
     error: impl Fn(&[T]) -> f64 + Sync,

@@ -14,32 +14,80 @@ use crate::{ErrorKind, QuantError};
 /// every group but the last starts and ends at a byte.
 const GROUP: usize = 8;
 
-/// Packs codes, one a byte, at `bits` a code; higher bits are cut off, so `i8`
-/// patterns may be passed as they are. `bits` outside `1..=8` is taken as the
-/// nearest of those.
-#[must_use]
-pub fn pack(codes: &[u8], bits: u32) -> Vec<u8> {
-    debug_assert!((1..=8).contains(&bits), "code width {bits}");
-    let bits = bits.clamp(1, 8);
-    if bits == 8 {
-        return codes.to_vec();
-    }
-    let mut out = vec![0; packed_len(codes.len(), bits).unwrap_or(0)];
-    let width = usize::try_from(bits).unwrap_or(GROUP);
-    if bits == 4 {
-        // Simple enough for vectors.
-        let (pairs, rest) = codes.as_chunks::<2>();
-        out.iter_mut().zip(pairs).for_each(|(out, [low, high])| *out = (low & 15) | (high << 4));
-        if let (Some(out), [low]) = (out.last_mut(), rest) {
-            *out = low & 15;
+/// How codes lie side by side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Packing {
+    bits: u32,
+}
+
+impl Packing {
+    /// Codes of so many bits; outside `1..=8` the nearest of those.
+    #[must_use]
+    pub(super) const fn new(bits: u32) -> Self {
+        Self {
+            bits: if bits < 1 {
+                1
+            } else if bits > 8 {
+                8
+            } else {
+                bits
+            },
         }
-        return out;
     }
-    for (out, group) in out.chunks_mut(width).zip(codes.chunks(GROUP)) {
-        let word = gather(word_of(group), bits);
-        out.iter_mut().zip(word.to_le_bytes()).for_each(|(out, byte)| *out = byte);
+
+    /// Bits of a code.
+    #[must_use]
+    pub(super) const fn bits(self) -> u32 {
+        self.bits
     }
-    out
+
+    /// Packs codes, one a byte, into as many bytes as they take; higher bits are cut off, so `i8` patterns may be
+    /// passed as they are.
+    pub(super) fn pack(self, codes: &[u8], out: &mut [u8]) {
+        debug_assert_eq!(Some(out.len()), packed_len(codes.len(), self.bits));
+        let width = usize::try_from(self.bits).unwrap_or(GROUP);
+        match self.bits {
+            8 => out.copy_from_slice(codes),
+            // Simple enough for vectors.
+            4 => {
+                let (pairs, rest) = codes.as_chunks::<2>();
+                let all = out.iter_mut().zip(pairs);
+                all.for_each(|(out, [low, high])| *out = (low & 15) | (high << 4));
+                if let (Some(out), [low]) = (out.last_mut(), rest) {
+                    *out = low & 15;
+                }
+            }
+            bits => {
+                for (out, group) in out.chunks_mut(width).zip(codes.chunks(GROUP)) {
+                    let word = gather(word_of(group), bits);
+                    out.iter_mut().zip(word.to_le_bytes()).for_each(|(out, byte)| *out = byte);
+                }
+            }
+        }
+    }
+
+    /// Undoes [`pack`](Self::pack), without signs.
+    pub(super) fn unpack(self, packed: &[u8], codes: &mut [u8]) {
+        debug_assert_eq!(Some(packed.len()), packed_len(codes.len(), self.bits));
+        let width = usize::try_from(self.bits).unwrap_or(GROUP);
+        match self.bits {
+            8 => codes.copy_from_slice(packed),
+            4 => {
+                let (pairs, rest) = codes.as_chunks_mut::<2>();
+                let all = pairs.iter_mut().zip(packed);
+                all.for_each(|(pair, &byte)| *pair = [byte & 15, byte >> 4]);
+                if let ([code], Some(&byte)) = (rest, packed.last()) {
+                    *code = byte & 15;
+                }
+            }
+            bits => {
+                for (codes, part) in codes.chunks_mut(GROUP).zip(packed.chunks(width)) {
+                    let word = scatter(word_of(part), bits);
+                    codes.iter_mut().zip(word.to_le_bytes()).for_each(|(code, byte)| *code = byte);
+                }
+            }
+        }
+    }
 }
 
 /// At most eight bytes, the first one lowest, with zeros above.
@@ -123,26 +171,29 @@ pub(super) fn unpack(
     signed: bool,
     count: usize,
 ) -> Result<Vec<u8>, QuantError> {
-    check_len(packed, bits, count)?;
-    let width = usize::try_from(bits).unwrap_or(GROUP);
+    check(packed, bits, count)?;
     let mut out = vec![0; count];
-    let mut padding = 0;
-    for (out, part) in out.chunks_mut(GROUP).zip(packed.chunks(width)) {
-        let word = word_of(part);
-        out.iter_mut().zip(scatter(word, bits).to_le_bytes()).for_each(|(out, byte)| *out = byte);
-        if out.len() < GROUP {
-            let used = u32::try_from(out.len()).unwrap_or(0).wrapping_mul(bits);
-            padding = word.wrapping_shr(used);
-        }
-    }
+    Packing::new(bits).unpack(packed, &mut out);
     if signed {
         out.iter_mut().for_each(|code| *code = extend(*code, bits));
     }
-    if padding != 0 {
+    Ok(out)
+}
+
+/// Refuses what is not so many packed codes: another number of bytes, or padding that is not zero.
+///
+/// # Errors
+/// Says what is wrong.
+pub(super) fn check(packed: &[u8], bits: u32, count: usize) -> Result<(), QuantError> {
+    check_len(packed, bits, count)?;
+    let width = usize::try_from(bits).unwrap_or(GROUP);
+    let last = packed.chunks(width).next_back().map_or(0, word_of);
+    let used = u32::try_from(count % GROUP).unwrap_or(0).wrapping_mul(bits);
+    if used != 0 && last.wrapping_shr(used) != 0 {
         return Err(malformed("the padding bits of the last packed byte are not zero")
             .cure("zero the bits behind the last code"));
     }
-    Ok(out)
+    Ok(())
 }
 
 fn malformed(detail: impl Into<Cow<'static, str>>) -> QuantError {
@@ -205,6 +256,12 @@ mod tests {
         check(&[0x10], 4, 1, "the padding bits of the last packed byte are not zero");
         check(&[0], 9, 1, "the width of packed codes must be 1 to 8 bits");
         check(&[0], 0, 1, "the width of packed codes must be 1 to 8 bits");
+    }
+
+    fn pack(codes: &[u8], bits: u32) -> Vec<u8> {
+        let mut packed = vec![0xaa; packed_len(codes.len(), bits).unwrap()];
+        Packing::new(bits).pack(codes, &mut packed);
+        packed
     }
 
     fn mask(bits: u32) -> u8 {

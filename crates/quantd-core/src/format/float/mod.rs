@@ -1,0 +1,488 @@
+//! Floats of 8 and 16 bits. Those of 8 have one scale a slice, `code * scale`; halves have none.
+
+mod grid;
+
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use crate::params::{Profile, Range};
+use crate::partition::Partition;
+use crate::report::Report;
+use crate::scheme::{Coding, Granularity, NanPolicy, Options, RangeMethod, Scheme, scale_dtype};
+use crate::source::Sources;
+use crate::tensor::{Buffer, DType, Reals, Shape, Tensor};
+use crate::word::Word;
+use crate::{QuantError, Task, cost, range};
+use quantd_kernels::Isa;
+use quantd_kernels::minifloat::{FloatSpec, MiniFloat};
+use quantd_kernels::real::Real;
+use quantd_kernels::scalar::{Code, Params, QuantParams};
+use quantd_kernels::sums::{ErrorSums, LaneSums};
+use quantd_kernels::table::Table;
+
+use super::slices::{
+    self, Bits, PART, Prepared, Restored, Stored, Work, granularity, restore, scales, to_dtype,
+};
+use super::{CODES, Coded, Format, PartShape, PartType, Parts, Plan, Quantized, Restoring, SCALE};
+
+pub(super) use grid::{Floats, saturating};
+
+/// Floats of one kind.
+#[derive(Debug)]
+pub(super) struct Float {
+    name: &'static str,
+    summary: &'static str,
+    float: MiniFloat,
+    dtype: DType,
+    /// Whether slices have scales.
+    scaled: bool,
+}
+
+/// IEEE 754 binary16.
+pub(super) static F16: Float = Float {
+    name: "f16",
+    summary: "IEEE 754 half precision, without scales",
+    float: MiniFloat::F16,
+    dtype: DType::F16,
+    scaled: false,
+};
+/// bfloat16.
+pub(super) static BF16: Float = Float {
+    name: "bf16",
+    summary: "bfloat16, without scales",
+    float: MiniFloat::BF16,
+    dtype: DType::BF16,
+    scaled: false,
+};
+/// `float8_e4m3fn`.
+pub(super) static FP8_E4M3: Float = Float {
+    name: "fp8_e4m3",
+    summary: "floats up to 448, of 3 bits of mantissa, with a scale",
+    float: MiniFloat::E4M3,
+    dtype: DType::F8E4M3,
+    scaled: true,
+};
+/// `float8_e5m2`.
+pub(super) static FP8_E5M2: Float = Float {
+    name: "fp8_e5m2",
+    summary: "floats up to 57344, of 2 bits of mantissa, with a scale",
+    float: MiniFloat::E5M2,
+    dtype: DType::F8E5M2,
+    scaled: true,
+};
+/// `float8_e4m3fnuz`.
+pub(super) static FP8_E4M3FNUZ: Float = Float {
+    name: "fp8_e4m3fnuz",
+    summary: "fp8_e4m3 of AMD CDNA 3: up to 240, without -0",
+    float: MiniFloat::E4M3_FNUZ,
+    dtype: DType::F8E4M3Fnuz,
+    scaled: true,
+};
+/// `float8_e5m2fnuz`.
+pub(super) static FP8_E5M2FNUZ: Float = Float {
+    name: "fp8_e5m2fnuz",
+    summary: "fp8_e5m2 of AMD CDNA 3: up to 57344, without -0",
+    float: MiniFloat::E5M2_FNUZ,
+    dtype: DType::F8E5M2Fnuz,
+    scaled: true,
+};
+
+/// Fields of a scheme that floats have.
+const TAKEN: [&str; 13] = [
+    "nan",
+    "packed",
+    "saturate",
+    "granularity",
+    "axis",
+    "group_size",
+    "block_shape",
+    "range",
+    "percentile",
+    "min",
+    "max",
+    "scale",
+    "profile",
+];
+
+/// Candidates in the search for the least squared error: so many parts of the largest magnitude.
+const CANDIDATES: i32 = 100;
+
+impl Float {
+    /// The range of scaled floats: one that leaves the largest magnitude to clip at.
+    fn range(&self, options: &Options) -> Result<RangeMethod, QuantError> {
+        let range = options.range(None)?;
+        match range {
+            RangeMethod::MinMax
+            | RangeMethod::Percentile(_)
+            | RangeMethod::Mse
+            | RangeMethod::Explicit { .. }
+            | RangeMethod::Given { .. } => Ok(range),
+            RangeMethod::EntropyOrt
+            | RangeMethod::EntropyTensorrt
+            | RangeMethod::EntropyModelopt
+            | RangeMethod::CrossEntropy { .. } => {
+                let detail = format!("{} is for integers", range.word().name());
+                Err(QuantError::field("range", detail)
+                    .cure("use min_max, percentile, mse or explicit"))
+            }
+        }
+    }
+
+    /// Profile and saturation of a scheme.
+    fn coding(&self, scheme: &Scheme) -> Result<(Profile, FloatSpec), QuantError> {
+        match scheme.coding {
+            Coding::Float { profile, saturate } => {
+                Ok((profile, FloatSpec { saturate, ..saturating(self.float) }))
+            }
+            Coding::Integer(_) | Coding::Microscaling { .. } | Coding::TwoLevel { .. } => {
+                Err(QuantError::field("format", "another scheme than its own"))
+            }
+        }
+    }
+
+    /// The scale of a slice whose largest magnitude is to become the largest number.
+    fn scale<T: Real>(&self, abs_max: T, profile: Profile) -> T {
+        let scale = abs_max / T::from_f64(self.float.largest().into());
+        let floor = T::from_f64(f32::EPSILON.into());
+        match profile {
+            // torchao: `choose_qparams` of floats.
+            Profile::Torch if scale < floor => floor,
+            _ if scale > T::ZERO => scale,
+            // compressed-tensors: `calculate_qparams`.
+            Profile::CompressedTensors => T::EPSILON,
+            Profile::Onnx | Profile::Torch | Profile::Tflite | Profile::Modelopt => T::ONE,
+        }
+    }
+
+    fn work<'a, T: Real, C>(
+        &self,
+        prepared: &'a Prepared<'a, T>,
+        (table, scheme): (&'a Table<T>, &Scheme),
+        task: &'a Task,
+    ) -> Result<Work<'a, T, Floats<C>>, QuantError> {
+        let (_, spec) = self.coding(scheme)?;
+        let slice = if self.scaled { T::BITS } else { 0 };
+        let bits = Bits { element: self.float.bits(), slice, tensor: 0 };
+        Ok(Work { prepared, table, grid: Floats::new(spec, scheme.nan), bits, task })
+    }
+
+    /// The scale of each slice.
+    fn affines<T: Real>(
+        &self,
+        prepared: &Prepared<'_, T>,
+        scheme: &Scheme,
+        task: &Task,
+    ) -> Result<Vec<QuantParams<T>>, QuantError> {
+        prepared.check_nan(scheme.nan)?;
+        let (profile, spec) = self.coding(scheme)?;
+        let of = |scale| QuantParams { scale, zero_point: 0 };
+        let slices = (0..prepared.partition.slices()).into_par_iter();
+        if !self.scaled {
+            return Ok(slices.map(|_| of(T::ONE)).collect());
+        }
+        let clipped = |abs_max: T| of(self.scale(abs_max, profile));
+        match &scheme.range {
+            RangeMethod::Given { scale, .. } => {
+                prepared.check_count("scale", scale.len())?;
+                slices.with_min_len(PART).map(|i| prepared.given_scale(scale, i).map(of)).collect()
+            }
+            RangeMethod::Explicit { min, max } => {
+                let ends = prepared.given_ends([min, max])?;
+                let scale = |slice| {
+                    let [min, max] = ends(slice)?;
+                    Ok(clipped(Range::around_zero(min, max).abs_max()))
+                };
+                slices.with_min_len(PART).map(scale).collect()
+            }
+            RangeMethod::Percentile(p) => {
+                let find = |slice| {
+                    let values = prepared.x.slice(&prepared.partition, slice);
+                    let extent = prepared.extents[slice];
+                    let range = range::percentile::range(&values, extent, *p, true, task);
+                    clipped(range.abs_max())
+                };
+                Ok(slices.map(find).collect())
+            }
+            RangeMethod::Mse => {
+                let find = |slice| self.least(prepared, slice, (profile, spec), task);
+                Ok(slices.map(find).map(of).collect())
+            }
+            RangeMethod::MinMax
+            | RangeMethod::EntropyOrt
+            | RangeMethod::EntropyTensorrt
+            | RangeMethod::EntropyModelopt
+            | RangeMethod::CrossEntropy { .. } => {
+                let scale = |i: usize| {
+                    let extent = &prepared.extents[i];
+                    clipped(Range::around_zero(extent.min, extent.max).abs_max())
+                };
+                Ok(slices.with_min_len(PART).map(scale).collect())
+            }
+        }
+    }
+
+    /// The scale of least squared error: of those of 1 to [`CANDIDATES`] hundredths of the largest magnitude; of equal
+    /// errors the larger one.
+    fn least<T: Real>(
+        &self,
+        prepared: &Prepared<'_, T>,
+        slice: usize,
+        (profile, spec): (Profile, FloatSpec),
+        task: &Task,
+    ) -> T {
+        let extent = prepared.extents[slice];
+        let abs_max = Range::around_zero(extent.min, extent.max).abs_max();
+        let whole = self.scale(abs_max, profile);
+        let values = prepared.x.slice(&prepared.partition, slice);
+        let candidate =
+            |i: i32| self.scale(abs_max * T::from_i32(i) / T::from_i32(CANDIDATES), profile);
+        let error = |scale: T, bound: f64| {
+            let params = Params::Same(QuantParams { scale, zero_point: 0 });
+            let error = |block: &[T]| {
+                let mut lanes = LaneSums::default();
+                task.isa().measure_floats(block, params, spec, &mut lanes);
+                lanes.total().error()
+            };
+            range::mse::bounded_sum(&values, bound, error, task)
+        };
+        let (mut best, mut least) = (whole, error(whole, f64::INFINITY));
+        for scale in (1..CANDIDATES).rev().map(candidate) {
+            if task.is_cancelled() {
+                break;
+            }
+            let sum = error(scale, least);
+            if sum < least {
+                (best, least) = (scale, sum);
+            }
+        }
+        best
+    }
+
+    fn measure_slices<T: Real>(
+        &self,
+        prepared: &Prepared<'_, T>,
+        scheme: &Scheme,
+        task: &Task,
+    ) -> Result<Report, QuantError> {
+        let table = Table::new(&self.affines(prepared, scheme, task)?);
+        // Of which type they would be does not matter.
+        let work = self.work::<T, u16>(prepared, (&table, scheme), task)?;
+        Ok(work.report(&work.measure()))
+    }
+
+    fn quantize_slices<T: Real>(
+        &self,
+        prepared: &Prepared<'_, T>,
+        scheme: &Scheme,
+        per_slice: bool,
+        task: &Task,
+    ) -> Result<Quantized, QuantError> {
+        let table = Table::new(&self.affines(prepared, scheme, task)?);
+        let work = self.work::<T, u16>(prepared, (&table, scheme), task)?;
+        let (codes, sums): (Buffer, ErrorSums) = if self.dtype.size() == 1 {
+            self.work::<T, u8>(prepared, (&table, scheme), task)?.encode(true)
+        } else {
+            work.encode(true)
+        };
+        let shape = |dims: &[usize]| Shape::new(dims.to_vec()).ok();
+        let parts = (|| {
+            let codes = Tensor::view(self.dtype, shape(prepared.dims)?, Arc::new(codes), 0)?;
+            let mut parts = Parts::from_iter([(CODES, codes)]);
+            if self.scaled {
+                let dtype = if T::BITS == 64 { DType::F64 } else { DType::F32 };
+                let dims = shape(prepared.partition.scale_dims())?;
+                parts.push(SCALE, Tensor::from_elements(dtype, dims, table.scales())?);
+            }
+            Some(parts)
+        })();
+        let parts = parts.ok_or_else(|| QuantError::field("data", "the result is too large"))?;
+        let slices = if per_slice { work.slice_reports() } else { Vec::new() };
+        Ok(Quantized { parts, report: work.report(&sums), slices })
+    }
+
+    /// The codes and their partition, checked.
+    fn codes<'a>(&self, coded: &'a Coded) -> Result<(&'a Tensor, Shape, Partition), QuantError> {
+        let codes = coded.part(CODES)?;
+        let dtype = codes.dtype();
+        if dtype != self.dtype && dtype != self.dtype.patterns() {
+            let detail = format!("{dtype} codes of format {}", self.name);
+            return Err(QuantError::field(CODES, detail).cure(format!(
+                "send {} or {}",
+                self.dtype,
+                self.dtype.patterns()
+            )));
+        }
+        let shape = coded.shape.as_ref().unwrap_or(codes.shape());
+        if shape.len() != codes.shape().len() {
+            return Err(QuantError::field("shape", "another number of codes than the shape has"));
+        }
+        let granularity =
+            if self.scaled { granularity(coded, &[SCALE], shape)? } else { Granularity::Tensor };
+        Ok((codes, shape.clone(), Partition::new(granularity, shape)?))
+    }
+
+    fn restored<T: Restored, C: Code>(
+        &self,
+        codes: &Tensor,
+        (partition, scale): (&Partition, &[T]),
+        dtype: DType,
+        task: &Task,
+    ) -> Result<Buffer, QuantError> {
+        let scales = scales(scale, partition.slices())?.into_iter();
+        let affines: Vec<_> = scales.map(|scale| QuantParams { scale, zero_point: 0 }).collect();
+        let (stored, table) = (Stored::Plain(codes.elements::<C>()), Table::new(&affines));
+        let decode = |isa: Isa, codes: &[C], params: Params<'_, T>, stores, x: &mut [T]| {
+            isa.dequantize_floats(codes, params, self.float, stores, x);
+        };
+        Ok(to_dtype::<T>(restore(&stored, (&table, partition), decode, task), dtype))
+    }
+}
+
+impl Format for Float {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn summary(&self) -> &'static str {
+        self.summary
+    }
+
+    fn resolve(&'static self, options: &Options) -> Result<Scheme, QuantError> {
+        options.refuse(self, |field| TAKEN.contains(&field))?;
+        let profile = options.profile.unwrap_or(Profile::CompressedTensors);
+        if matches!(profile, Profile::Tflite | Profile::Modelopt) {
+            let detail = format!("{} has no floats of its own kind", profile.name());
+            return Err(
+                QuantError::field("profile", detail).cure("use compressed-tensors, torch or onnx")
+            );
+        }
+        let range = self.range(options)?;
+        let granularity = options.granularity(&range)?;
+        for (field, is_usual) in [
+            ("granularity", granularity == Granularity::Tensor),
+            ("range", range == RangeMethod::MinMax),
+        ] {
+            if !self.scaled && !is_usual {
+                let detail = format!("format {} has no scales", self.name);
+                return Err(QuantError::field(field, detail).cure(format!("leave {field} out")));
+            }
+        }
+        let saturate = options.saturate.unwrap_or(self.scaled);
+        Ok(Scheme {
+            format: self,
+            coding: Coding::Float { profile, saturate },
+            granularity,
+            range,
+            nan: options.nan.unwrap_or(NanPolicy::Keep),
+            packed: false,
+        })
+    }
+
+    fn plan(&self, scheme: &Scheme, shape: &Shape, dtype: DType) -> Result<Plan, QuantError> {
+        let partition = Partition::new(scheme.granularity, shape)?;
+        let (elements, slices) = (shape.len(), partition.slices());
+        let part = |name, dtype, dims: &[usize]| PartShape { name, dtype, dims: dims.to_vec() };
+        let mut parts = vec![part(CODES, self.dtype, shape.dims())];
+        if self.scaled {
+            parts.push(part(SCALE, scale_dtype(dtype), partition.scale_dims()));
+        }
+        Ok(Plan {
+            parts,
+            slices,
+            working_bytes: slices::working_bytes([elements, slices], dtype, &scheme.range),
+            cost: cost::quantize([elements, slices], scheme),
+        })
+    }
+
+    fn types(&self, _: &Options) -> Vec<PartType> {
+        let codes = PartType {
+            name: CODES,
+            dtype: self.dtype,
+            types: &DType::ALL,
+            required: true,
+            elementwise: true,
+        };
+        let scale = PartType {
+            name: SCALE,
+            dtype: DType::F32,
+            types: &[DType::F32, DType::F64],
+            required: true,
+            elementwise: false,
+        };
+        if self.scaled { vec![codes, scale] } else { vec![codes] }
+    }
+
+    fn quantize(
+        &self,
+        tensor: &Tensor,
+        scheme: &Scheme,
+        per_slice: bool,
+        task: &Task,
+    ) -> Result<Quantized, QuantError> {
+        match &Sources::of(tensor, task.isa()) {
+            Sources::F32(x) => {
+                let prepared = Prepared::new(x, tensor, scheme.granularity, task)?;
+                self.quantize_slices(&prepared, scheme, per_slice, task)
+            }
+            Sources::F64(x) => {
+                let prepared = Prepared::new(x, tensor, scheme.granularity, task)?;
+                self.quantize_slices(&prepared, scheme, per_slice, task)
+            }
+        }
+    }
+
+    fn measure(
+        &self,
+        tensor: &Tensor,
+        schemes: &[&Scheme],
+        task: &Task,
+    ) -> Result<Vec<Report>, (usize, QuantError)> {
+        match &Sources::of(tensor, task.isa()) {
+            Sources::F32(x) => {
+                let report =
+                    |x: &Prepared<'_, f32>, scheme: &Scheme| self.measure_slices(x, scheme, task);
+                slices::measure(x, tensor, schemes, report, task)
+            }
+            Sources::F64(x) => {
+                let report =
+                    |x: &Prepared<'_, f64>, scheme: &Scheme| self.measure_slices(x, scheme, task);
+                slices::measure(x, tensor, schemes, report, task)
+            }
+        }
+    }
+
+    fn restoring(&self, coded: &Coded, dtype: Option<DType>) -> Result<Restoring, QuantError> {
+        let (_, shape, partition) = self.codes(coded)?;
+        let scale = if self.scaled { coded.part(SCALE)?.dtype() } else { DType::F32 };
+        let dtype = dtype.unwrap_or(scale_dtype(scale));
+        let (elements, slices) = (shape.len(), partition.slices());
+        Ok(Restoring {
+            elements,
+            dtype,
+            working_bytes: slices::restoring_bytes([elements, slices], scale, dtype),
+            cost: cost::dequantize(elements, slices),
+        })
+    }
+
+    fn dequantize(&self, coded: &Coded, dtype: DType, task: &Task) -> Result<Tensor, QuantError> {
+        let (codes, shape, partition) = self.codes(coded)?;
+        let scale = if self.scaled { Some(coded.part(SCALE)?) } else { None };
+        if scale.is_some_and(|scale| !scale.dtype().is_float()) {
+            return Err(
+                QuantError::field(SCALE, "not a floating-point type").cure("send F32 or F64")
+            );
+        }
+        let restored = match (scale.map(Tensor::reals), codes.dtype().size()) {
+            (Some(Reals::F64(scale)), 1) => {
+                self.restored::<f64, u8>(codes, (&partition, &scale), dtype, task)
+            }
+            (Some(Reals::F32(scale)), 1) => {
+                self.restored::<f32, u8>(codes, (&partition, &scale), dtype, task)
+            }
+            _ => self.restored::<f32, u16>(codes, (&partition, &[1.0]), dtype, task),
+        }?;
+        Tensor::view(dtype, shape, Arc::new(restored), 0)
+            .ok_or_else(|| QuantError::field("output_dtype", "not a floating-point type"))
+    }
+}
