@@ -33,19 +33,31 @@ async fn binary(client: &Client, header: &Value, tail: &[u8]) -> Answer {
 #[tokio::test]
 async fn models_answer_what_v1_answers() {
     let client = Client::new();
-    let data = json!([0.1, -2.0, 3.3, 0.0, 1.5, -0.25, 100.0, 7.0]);
+    // Of a size that blocks divide.
+    let data = json!([0.1, -2.0, 3.3, 0.0, 1.5, -0.25, 100.0, 7.0].repeat(16));
     for preset in quantd::api::presets::PRESETS.iter() {
-        let request = json!({"inputs": [input("x", "FP32", &[2, 4], &data)]});
+        // The protocol has no JSON for halves.
+        if ["f16", "bf16"].contains(&preset.name) {
+            continue;
+        }
+        let request = json!({"inputs": [input("x", "FP32", &[2, 64], &data)]});
         let answer =
             client.post(&format!("/v2/models/quantize_{}/infer", preset.name), &request).await;
-        let v1 = json!({"data": data, "shape": [2, 4], "scheme": preset.name});
+        let v1 = json!({"data": data, "shape": [2, 64], "scheme": preset.name});
         let v1 = client.post("/v1/quantize", &v1).await.json();
         let flat = |value: &Value| -> Vec<f64> {
             let numbers = value.to_string().replace(['[', ']'], "");
             numbers.split(',').map(|number| number.parse().unwrap()).collect()
         };
         for (name, field) in [("q", "codes"), ("scale", "scale"), ("zero_point", "zero_point")] {
-            assert_eq!(flat(&output(&answer, name)), flat(&v1[field]), "{} {name}", preset.name);
+            if v1.get(field).is_some() {
+                assert_eq!(
+                    flat(&output(&answer, name)),
+                    flat(&v1[field]),
+                    "{} {name}",
+                    preset.name
+                );
+            }
         }
         assert_eq!(output(&answer, "metrics")[0], v1["report"]["mse"], "{}", preset.name);
     }

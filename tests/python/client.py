@@ -29,7 +29,15 @@ DTYPES = {
     "U32": np.dtype("<u4"),
     "U16": np.dtype("<u2"),
     "U8": np.dtype("u1"),
+    "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
+    "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
+    "F8_E4M3FNUZ": np.dtype(ml_dtypes.float8_e4m3fnuz),
+    "F8_E5M2FNUZ": np.dtype(ml_dtypes.float8_e5m2fnuz),
+    "F8_E8M0": np.dtype(ml_dtypes.float8_e8m0fnu),
 }
+# Floats of eight bits, which JSON and npy have no names for; of the last there are scales alone.
+EIGHTHS = [dtype for name, dtype in DTYPES.items() if name.startswith("F8")]
+REALS = [name for name in DTYPES if name != "F8_E8M0"]
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 SCHEMA_CHECK_BYTES = 32 << 10
 
@@ -142,6 +150,8 @@ def dtype_name(x):
 def nested(x):
     """An array as JSON numbers, with words for what JSON cannot write."""
     x = np.asarray(x)
+    if dtype_name(x).startswith("F8"):
+        return x.view(np.uint8).tolist()
     if x.dtype.kind in "iu":
         return x.tolist()
     words = {float("inf"): "Infinity", float("-inf"): "-Infinity"}
@@ -223,18 +233,24 @@ def numbers(value, dtype):
             return [convert(part) for part in item]
         return float(item.replace("Infinity", "inf")) if isinstance(item, str) else item
 
+    if dtype in EIGHTHS:
+        return np.array(value, np.uint8).view(dtype)
     return np.array(convert(value), dtype=dtype)
 
 
 def read_json_item(item):
     """One tensor's part of a JSON answer of quantize."""
-    codes = numbers(item["codes"], DTYPES[item["dtype"]])
+    dtype = DTYPES[item["dtype"]]
+    if dtype.kind not in "iu":
+        codes = np.array(item["codes"], {1: np.uint8, 2: np.uint16}[dtype.itemsize]).view(dtype)
+    else:
+        codes = numbers(item["codes"], dtype)
     if not item["scheme"]["packed"]:
         codes = codes.reshape(item["shape"])
     return Quantized(
         codes=codes,
-        scale=numbers(item["scale"], DTYPES[item["scale_dtype"]]),
-        zero_point=numbers(item["zero_point"], np.int64),
+        scale=numbers(item["scale"], DTYPES[item["scale_dtype"]]) if "scale" in item else None,
+        zero_point=numbers(item["zero_point"], np.int64) if "zero_point" in item else None,
         scheme=item["scheme"],
         report=item["report"],
         shape=tuple(item["shape"]),

@@ -18,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 import reference
 from client import (
     DTYPES,
+    REALS,
     JSON,
     NPY,
     RAW,
@@ -139,11 +140,10 @@ def test_defaults_follow_the_request(client):
     assert one.content == send(client, X, NPY, {}, NPY).content
 
 
-@pytest.mark.parametrize("dtype", [name for name in DTYPES])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("dtype", "kind"), [
+    (dtype, kind) for dtype in REALS for kind in KINDS if kind != NPY or not dtype.startswith(("BF16", "F8"))
+])
 def test_types_in(client, dtype, kind):
-    if dtype == "BF16" and kind == NPY:
-        pytest.skip("npy has no bfloat16")
     low = 0 if dtype[0] == "U" else -100
     x = np.random.default_rng(2).integers(low, 100, (4, 5)).astype(DTYPES[dtype])
     result = client.quantize(x, {"bits": 8, "signed": False, "symmetric": False}, kind=kind)
@@ -442,7 +442,7 @@ def test_words_for_what_json_cannot_write(client):
         assert problem.status_code in (400, 422), word
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", REALS)
 def test_base64(client, dtype):
     x = np.arange(6).reshape(2, 3).astype(DTYPES[dtype])
     body = tensor_json(x, base64_data=True) | {"scheme": "uint8"}
@@ -520,7 +520,11 @@ def test_query_and_body_are_one_vocabulary(client):
     presets = client.request("GET", "/info").json()["presets"]
     assert {"int8", "uint8", "int4", "int8_per_channel", "int4_g128"} <= {p["name"] for p in presets}
     for preset in presets:
-        assert client.quantize(X, preset["name"]).codes.size == X.size
+        # Of a size that blocks divide.
+        x = np.resize(X, (4, 64))
+        codes = client.quantize(x, preset["name"]).codes
+        packed = {"mxfp4": 2, "nvfp4": 2, "mxfp6_e2m3": 4 / 3, "mxfp6_e3m2": 4 / 3}
+        assert codes.size == x.size / packed.get(preset["name"], 1)
 
 
 def test_media_types_are_guessed_where_none_is_named(client):
