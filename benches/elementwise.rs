@@ -23,7 +23,7 @@ use quantd_core::Task;
 use quantd_core::format::{Coded, INTEGER};
 use quantd_core::params::{Numerics, Profile};
 use quantd_core::partition::{CHUNK, Partition};
-use quantd_core::scheme::{Granularity, NanPolicy, Options, RangeMethod, Scheme};
+use quantd_core::scheme::{Coding, Granularity, NanPolicy, Options, RangeMethod, Scheme};
 use quantd_core::tensor::{Buffer, DType, Shape, Tensor};
 use quantd_core::walk::Walk;
 use quantd_kernels::scalar::{Code, CodeRange, Extent, Params, QuantParams, Rounding};
@@ -228,7 +228,7 @@ fn whole(isa: Isa, op: &Op<'_>, count: usize) -> Result<Call, String> {
     let packed = op.packed && op.what != "restore";
     let scheme = Scheme {
         format: &INTEGER,
-        numerics,
+        coding: Coding::Integer(numerics),
         granularity: op.granularity,
         range,
         nan: NanPolicy::Refuse,

@@ -17,7 +17,7 @@ use quantd_core::layer::{
 };
 use quantd_core::matmul::Operand;
 use quantd_core::params::{Numerics, Profile};
-use quantd_core::scheme::{Granularity, NanPolicy, RangeMethod, Scheme};
+use quantd_core::scheme::{Coding, Granularity, NanPolicy, RangeMethod, Scheme};
 use quantd_core::tensor::{DType, Shape, Tensor};
 use quantd_kernels::Isa;
 use quantd_kernels::scalar::QuantParams;
@@ -67,7 +67,7 @@ impl Suite for Layers {
         let (range, nan) = (RangeMethod::MinMax, NanPolicy::Refuse);
         let scheme = Scheme {
             format: &INTEGER,
-            numerics: numerics(bits, true),
+            coding: Coding::Integer(numerics(bits, true)),
             granularity,
             range,
             nan,

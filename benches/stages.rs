@@ -9,7 +9,7 @@ use quantd_core::Task;
 use quantd_core::format::INTEGER;
 use quantd_core::params::{Numerics, Profile};
 use quantd_core::range;
-use quantd_core::scheme::{Granularity, NanPolicy, RangeMethod, Scheme};
+use quantd_core::scheme::{Coding, Granularity, NanPolicy, RangeMethod, Scheme};
 use quantd_core::tensor::{DType, Shape, Tensor};
 use quantd_core::word::Word;
 use quantd_kernels::scalar::{self, CodeRange, Params, QuantParams, Rounding};
@@ -40,15 +40,12 @@ fn weights() -> Vec<f32> {
         .collect()
 }
 
+const NUMERICS: Numerics =
+    Numerics { profile: Profile::Onnx, bits: 8, signed: true, symmetric: true, restricted: true };
+
 fn scheme(range: RangeMethod, granularity: Granularity) -> Scheme {
-    let numerics = Numerics {
-        profile: Profile::Onnx,
-        bits: 8,
-        signed: true,
-        symmetric: true,
-        restricted: true,
-    };
-    Scheme { format: &INTEGER, numerics, granularity, range, nan: NanPolicy::Refuse, packed: false }
+    let coding = Coding::Integer(NUMERICS);
+    Scheme { format: &INTEGER, coding, granularity, range, nan: NanPolicy::Refuse, packed: false }
 }
 
 /// The kernels of every instruction set of the machine, one thread, on a chunk
@@ -142,7 +139,6 @@ fn streaming(criterion: &mut Criterion) {
 fn ranges(criterion: &mut Criterion) {
     let x = weights();
     let slice = range::Slice { values: &x, extent: scalar::extent(&x), line: COLUMNS };
-    let numerics = scheme(RangeMethod::MinMax, Granularity::Tensor).numerics;
     let mut group = criterion.benchmark_group("range of 64 MiB, all threads");
     group.throughput(Throughput::Bytes(4 * x.len() as u64));
     group.sample_size(10).measurement_time(Duration::from_secs(3));
@@ -155,7 +151,7 @@ fn ranges(criterion: &mut Criterion) {
     ] {
         group.bench_function(method.word().name(), |bencher| {
             bencher.iter(|| {
-                range::find(&method, black_box(slice), &numerics, &Task::new(Isa::best()))
+                range::find(&method, black_box(slice), &NUMERICS, &Task::new(Isa::best()))
             });
         });
     }

@@ -30,7 +30,7 @@ class Work:
         numbers = [int(part) for part in shape.split("x")]
         if self.section in PRODUCTS:
             return 2e-9 * numbers[0] * numbers[1] * numbers[2], "GOPS"
-        if self.section == "elementwise":
+        if self.section in ("elementwise", "formats"):
             return 4e-9 * numbers[0], "GB/s"
         return 1e-6 * numbers[0], "million/s"
 
@@ -98,6 +98,16 @@ def passes():
         yield Work("elementwise", op, SIZES)
 
 
+def formats():
+    """Whole tensors with their report, and back; the peer makes none. Scales are known after a pass of their own."""
+    peers = {"fp8_e4m3", "fp8_e4m3-row", "fp8_e5m2", "mxfp8_e4m3", "mxfp4", "nvfp4", "bf16"}
+    for scheme in ("fp8_e4m3", "fp8_e4m3-row", "fp8_e5m2", "mxfp8_e4m3", "mxfp6_e2m3", "mxfp4", "mxint8", "nvfp4", "bf16"):
+        for what, limits in (("quantize", (["limit-extent"], QUANTIZE)), ("dequantize", (DEQUANTIZE,))):
+            op = f"{what}-{scheme}"
+            peer = {"torch": [op]} if scheme in peers else {}
+            yield Work("formats", op, SIZES[:3], peer, limits, what == "quantize")
+
+
 def calibration():
     for op, peers in {
         "min_max": ["torch", "numpy"],
@@ -111,8 +121,8 @@ def calibration():
         yield Work("calibration", op, ("16777216",), {peer: [op] for peer in peers}, (["limit-extent"],))
 
 
-PLAN = [*products(), *layers(), *passes(), *calibration()]
-SECTIONS = ("gemm", "layers", "elementwise", "calibration")
+PLAN = [*products(), *layers(), *passes(), *formats(), *calibration()]
+SECTIONS = ("gemm", "layers", "elementwise", "formats", "calibration")
 # Benches that measure by themselves, those of the service beside a bare server: each has its part of a page.
 ALONE = {
     "http": "Whole requests",
@@ -125,7 +135,8 @@ SUMMARY = ("u8s8", "s8s8", "dynamic", "qlinear", "nbits4-32", "nbits4-128",
            "layer-dynamic", "layer-per-token", "layer-gelu",
            "quantize-tensor-u8", "quantize-column-u8", "quantize-group32-u8", "quantize-group128-u8", "min_max-tensor-u8",
            "dequantize-tensor-u8", "dequantize-column-u8", "dequantize-group32-u8",
-           "percentile-symmetric", "mse-symmetric", "entropy_ort")
+           "quantize-fp8_e4m3", "quantize-mxfp8_e4m3", "quantize-mxfp4", "quantize-nvfp4", "dequantize-fp8_e4m3",
+           "dequantize-mxfp4", "percentile-symmetric", "mse-symmetric", "entropy_ort")
 
 
 def size_class(section, shape):
@@ -136,6 +147,7 @@ def size_class(section, shape):
         if m == 1:
             return "M = 1, weights within 1 MiB" if k * n <= 1 << 20 else "M = 1, larger weights"
         return "M = 2 to 31" if m < 32 else "M >= 32"
-    if section == "elementwise":
-        return {1 << 16: "64 Ki elements", 1 << 26: "64 Mi elements"}.get(numbers[0])
+    if section in ("elementwise", "formats"):
+        large = 1 << (26 if section == "elementwise" else 24)
+        return {1 << 16: "64 Ki elements", large: f"{large >> 20} Mi elements"}.get(numbers[0])
     return f"{numbers[0] >> 20} Mi elements" if numbers[0] >> 20 else f"{numbers[0]} elements"

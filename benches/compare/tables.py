@@ -6,7 +6,8 @@ from statistics import median
 
 from plan import ALONE, PLAN, SECTIONS, SUMMARY, size_class
 
-HEADINGS = {"gemm": "Products", "layers": "Layers", "elementwise": "Element-wise", "calibration": "Ranges"}
+HEADINGS = {"gemm": "Products", "layers": "Layers", "elementwise": "Element-wise", "formats": "Number formats",
+            "calibration": "Ranges"}
 WORK = {work.op: work for work in PLAN}
 
 

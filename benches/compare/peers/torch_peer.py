@@ -70,6 +70,43 @@ def elementwise(op, count):
     raise Unsupported
 
 
+# The formats of FP8, by the types that PyTorch has, and what torchao does with blocks.
+EIGHTHS = {"fp8_e4m3": (torch.float8_e4m3fn, 448), "fp8_e5m2": (torch.float8_e5m2, 57344)}
+
+
+def number_format(op, count):
+    x = reals(count // COLUMNS, COLUMNS)
+    what, name, *row = op.split("-")
+    if name == "bf16":
+        quantize, back = lambda: x.to(torch.bfloat16), lambda made: made.float()
+    elif name in EIGHTHS:
+        dtype, largest = EIGHTHS[name]
+
+        def quantize():
+            abs_max = x.abs().amax(1, keepdim=True) if row else x.abs().max()
+            scale = abs_max / largest
+            return (x / scale).clamp(-largest, largest).to(dtype), scale
+
+        back = lambda made: made[0].float() * made[1]
+    elif name in ("mxfp8_e4m3", "mxfp4"):
+        from torchao.prototype.mx_formats import mx_tensor
+
+        dtype = torch.float8_e4m3fn if name == "mxfp8_e4m3" else torch.float4_e2m1fn_x2
+        quantize = lambda: mx_tensor.to_mx(x, dtype, 32)
+        back = lambda made: mx_tensor.to_dtype(made[1], made[0], dtype, 32, torch.float32)
+    elif name == "nvfp4":
+        from torchao.prototype.mx_formats.nvfp4_tensor import NVFP4Tensor, per_tensor_amax_to_scale
+
+        quantize = lambda: NVFP4Tensor.to_nvfp4(x, per_tensor_scale=per_tensor_amax_to_scale(x.abs().max()))
+        back = lambda made: made.dequantize(torch.float32)
+    else:
+        raise Unsupported
+    if what == "quantize":
+        return quantize
+    made = quantize()
+    return lambda: back(made)
+
+
 def calibration(op, count):
     x = reals(count)
     observers = {
@@ -92,6 +129,8 @@ def case(op, shape):
     with torch.inference_mode():
         if len(shape) == 3:
             call = product(op, *shape)
+        elif op.partition("-")[2].split("-")[0] in ("bf16", "mxfp8_e4m3", "mxfp4", "nvfp4", *EIGHTHS):
+            call = number_format(op, *shape)
         elif op.split("-")[0] in ("quantize", "dequantize", "extent"):
             call = elementwise(op, *shape)
         else:
