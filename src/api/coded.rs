@@ -78,7 +78,7 @@ pub(super) fn stated(options: &Options, part: &PartType, dtype: DType) -> Option
         SCALE => {
             let scale = options.scale.as_deref()?;
             let shape = Shape::vector(scale.len()).ok()?;
-            if dtype.is_eighth() {
+            if dtype.size() == 1 {
                 // Bit patterns, as answers have them.
                 let pattern = |&scale: &f64| {
                     (0..=u8::MAX).find(|&bits| f64::from(bits).total_cmp(&scale).is_eq())
@@ -216,6 +216,12 @@ pub(super) fn bare_item(
     let types = options.format().types(&options);
     let shape = payload::shape(fields, limits)?;
     check_granularity(&options, &Origin::Query)?;
+    let is_stated = |part: &&PartType| [CODES, SCALE, ZERO_POINT].contains(&part.name);
+    if let Some(part) = types.iter().find(|part| part.required && !is_stated(part)) {
+        let detail = format!("codes alone do not say the {}", part.name);
+        let error = Error::new(Kind::InvalidOption, detail).at(fields.place("format"));
+        return Err(error.cure("send an answer of quantize in safetensors or JSON"));
+    }
     let mut parts = Parts::default();
     for part in &types {
         let dtype = type_of(part, fields)?;
@@ -224,12 +230,10 @@ pub(super) fn bare_item(
             parts.push(CODES, bare_codes(body, (part, dtype), shape.as_ref(), fields, context)?);
         } else if let Some(tensor) = stated(&options, part, dtype) {
             parts.push(part.name, tensor);
-        } else if part.required && part.name == SCALE {
-            return Err(fields.error(part.name, "missing").cure("for instance scale=0.1"));
         } else if part.required {
-            let detail = format!("codes alone do not say the {}", part.name);
-            let error = Error::new(Kind::InvalidOption, detail).at(fields.place(CODES));
-            return Err(error.cure("send an answer of quantize in safetensors or JSON"));
+            let example = if dtype.size() == 1 { "127, a bit pattern" } else { "0.1" };
+            let cure = format!("for instance {}={example}", part.name);
+            return Err(fields.error(part.name, "missing").cure(cure));
         }
     }
     let coded = Coded { parts, shape, options };

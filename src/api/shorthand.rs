@@ -52,7 +52,9 @@ pub fn name(scheme: &Scheme) -> String {
             }
         }
         Coding::Float { saturate, .. } => {
-            if differs(&|default| default.coding != scheme.coding) {
+            let saturates =
+                |scheme: &Scheme| matches!(scheme.coding, Coding::Float { saturate: true, .. });
+            if differs(&|default| saturates(default) != saturate) {
                 words.push(if saturate { "saturate" } else { "overflow" }.to_owned());
             }
         }

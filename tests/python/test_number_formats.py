@@ -313,7 +313,59 @@ def test_nan_and_infinities_follow_the_format(client):
     assert "NaN" in check_problem(refused, "non-finite", 422)["detail"]
 
 
+@pytest.mark.parametrize("method", [{"percentile": 99}, {"range": "mse"}, {}])
+def test_slices_without_finite_elements_have_a_scale(client, method):
+    for data in ([], [[]], ["NaN"], [["NaN", "Infinity"], [1, 2]]):
+        scheme = {"format": "fp8_e4m3", "granularity": "token", "profile": "onnx"} | method
+        answer = client.post("/v1/quantize", {"data": data, "scheme": scheme})
+        assert answer.status_code == 200, answer.text
+        assert np.array(answer.json()["scale"]).ravel()[:1].tolist() in ([], [1.0])
+
+
+def test_zeros_stay_zeros_among_tiny_numbers(client):
+    x = np.zeros((1, 32), np.float32)
+    x[0, 0] = 2e-36
+    for profile in ("torch", "modelopt", "compressed-tensors"):
+        (parts, _), answer = parts_of(client, {"x": x}, preset="nvfp4", profile=profile)
+        restored = client.post("/v1/dequantize", answer.content, kind=SAFETENSORS, accept=SAFETENSORS)
+        assert not read_safetensors(restored.content)[0]["x"][0, 1:].any(), profile
+    beyond = {"data": [[1e39] * 16], "dtype": "F64", "scheme": "nvfp4"}
+    assert "F32" in check_problem(client.post("/v1/quantize", beyond), "invalid-option", 400, "/data")["detail"]
+
+
+def test_packed_integers_of_few_elements_come_back_through_v2(client):
+    for bits, n in ((4, 1), (6, 3), (7, 5), (2, 1)):
+        data = {"name": "x", "shape": [n], "datatype": "FP32", "data": [-1.0, 0.5, 1.0, 0.25, -0.5][:n]}
+        parameters = {"bits": bits, "packed": True}
+        made = client.post("/v2/models/quantize_int8/infer", {"inputs": [data], "parameters": parameters})
+        assert made.status_code == 200, made.text
+        inputs = [output for output in made.json()["outputs"] if output["name"] != "metrics"]
+        back = client.post("/v2/models/dequantize_int8/infer", {"inputs": inputs, "parameters": {"bits": bits}})
+        assert back.status_code == 200, back.text
+        assert back.json()["outputs"][0]["data"][0] == pytest.approx(-1, abs=1e-6)
+
+
+CODES_REFUSED = [
+    ({"codes": [[200] * 32], "dtype": "U8", "scale": [[127]], "scheme": {"format": "mxfp4", "packed": False}}, "element 0"),
+    ({"codes": [[1] * 32], "dtype": "F8_E5M2", "scale": [[127]], "scheme": "mxfp8_e4m3"}, "F8_E5M2 codes"),
+    ({"codes": [[1] * 32], "dtype": "F8_E4M3", "scale": [[127, 127]], "scheme": "mxfp8_e4m3"}, "2 scales of 1 blocks"),
+    ({"codes": [[1, 2]], "dtype": "F8_E4M3", "scale": [1, 2, 3], "scheme": "fp8_e4m3"}, "3 values for 1 slices"),
+    ({"codes": [[1] * 8], "dtype": "U8", "scale": [[56]], "global_scale": [0], "scheme": "nvfp4"}, "positive"),
+    ({"codes": [[1] * 7], "dtype": "U8", "scale": [[56]], "global_scale": [1], "scheme": "nvfp4"}, "whole number of blocks"),
+    ({"codes": [[1] * 8], "dtype": "U8", "scale": [[56]], "scheme": "nvfp4"}, "missing"),
+]
+
+
+@pytest.mark.parametrize(("body", "detail"), CODES_REFUSED)
+def test_codes_that_fit_nothing_are_refused(client, body, detail):
+    answer = client.post("/v1/dequantize", body)
+    assert answer.status_code in (400, 422), answer.text
+    assert detail in answer.json()["detail"], answer.text
+
+
 REFUSED = [
+    ({"format": "mxfp4"}, (), "/data", "a scalar has no axis"),
+    ({"format": "f16", "scale": 2}, (2, 64), "/scheme/scale", "does not go with format f16"),
     ({"format": "mxfp4"}, (2, 40), "/data", "no whole number of blocks of 32"),
     ({"format": "nvfp4", "axis": 0}, (8, 32), "/data", "no whole number of blocks of 16"),
     ({"format": "mxfp4", "axis": 0}, (32, 3), "/scheme/packed", "no whole number of bytes"),

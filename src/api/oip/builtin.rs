@@ -95,7 +95,7 @@ fn run_quantize(
     call.finish_inputs(&known)?;
     let located = |error| {
         Error::of_quant(error, |field| match field {
-            "data" => Place::Pointer("/inputs/0/data".to_owned()),
+            "data" | "shape" => Place::Pointer(format!("/inputs/0/{field}")),
             field => fields.place(field),
         })
     };
@@ -199,8 +199,9 @@ fn run_dequantize(
         if part.name == CODES
             && let Some(stated) = shape_of(&input, &place, context.limits)?
         {
-            // As many bytes as elements are no packed codes.
-            options.packed = Some(input.tensor.shape().len() != stated.len());
+            // Integers say it where they are packed, floats wherever the protocol has no type for them.
+            let is_shorter = input.tensor.shape().len() != stated.len();
+            options.packed = Some(options.format().is_integer() || is_shorter);
             shape = Some(stated);
         }
         parts.push(part.name, input.tensor);

@@ -19,6 +19,9 @@ pub(crate) fn range<T: Real>(
     task: &Task,
 ) -> Range<T> {
     let finite = values.len() - usize::try_from(extent.nan + extent.inf).unwrap_or(0);
+    if finite == 0 {
+        return Range { min: T::ZERO, max: T::ZERO };
+    }
     if symmetric {
         let [amax] = percentiles(values, finite, [p], T::abs, task);
         return Range { min: -amax, max: amax };

@@ -168,7 +168,8 @@ impl Rounder {
         Self { spec, limit: 2.0 * largest, largest }
     }
 
-    /// The nearest number, of two the one with an even code. NaN becomes what is too large.
+    /// The nearest number, of two the one with an even code. NaN becomes 0: it is the quotient of a 0 by a scale too
+    /// small to divide by, or whoever calls knows of it.
     #[inline(always)]
     #[expect(
         clippy::cast_possible_truncation,
@@ -180,6 +181,7 @@ impl Rounder {
         const MANTISSA: i64 = 52;
         const BIAS: i32 = 1023;
         let FloatSpec { float, saturate, .. } = self.spec;
+        let quotient = if quotient.is_nan() { 0.0 } else { quotient };
         let magnitude = quotient.abs();
         let magnitude = if magnitude < self.limit { magnitude } else { self.limit };
         let least = i64::from(float.least_exponent() + BIAS);

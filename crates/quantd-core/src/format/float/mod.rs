@@ -105,6 +105,9 @@ const TAKEN: [&str; 13] = [
     "profile",
 ];
 
+/// Those of floats without scales: what is said of scales must say that there is one at most.
+const UNSCALED: [&str; 6] = ["nan", "packed", "saturate", "granularity", "range", "profile"];
+
 /// Candidates in the search for the least squared error: so many parts of the largest magnitude.
 const CANDIDATES: i32 = 100;
 
@@ -235,8 +238,10 @@ impl Float {
         let abs_max = Range::around_zero(extent.min, extent.max).abs_max();
         let whole = self.scale(abs_max, profile);
         let values = prepared.x.slice(&prepared.partition, slice);
-        let candidate =
-            |i: i32| self.scale(abs_max * T::from_i32(i) / T::from_i32(CANDIDATES), profile);
+        let candidate = |i: i32| {
+            let part = f64::from(i) / f64::from(CANDIDATES);
+            self.scale(T::from_f64(abs_max.to_f64() * part), profile)
+        };
         let error = |scale: T, bound: f64| {
             let params = Params::Same(QuantParams { scale, zero_point: 0 });
             let error = |block: &[T]| {
@@ -250,6 +255,10 @@ impl Float {
         for scale in (1..CANDIDATES).rev().map(candidate) {
             if task.is_cancelled() {
                 break;
+            }
+            // The smallest scale of a profile may be that of several.
+            if scale == best {
+                continue;
             }
             let sum = error(scale, least);
             if sum < least {
@@ -317,9 +326,12 @@ impl Float {
         if shape.len() != codes.shape().len() {
             return Err(QuantError::field("shape", "another number of codes than the shape has"));
         }
-        let granularity =
-            if self.scaled { granularity(coded, &[SCALE], shape)? } else { Granularity::Tensor };
-        Ok((codes, shape.clone(), Partition::new(granularity, shape)?))
+        if !self.scaled {
+            return Ok((codes, shape.clone(), Partition::new(Granularity::Tensor, shape)?));
+        }
+        let partition = Partition::new(granularity(coded, &[SCALE], shape)?, shape)?;
+        slices::check_count(SCALE, coded.part(SCALE)?.shape().len(), partition.slices())?;
+        Ok((codes, shape.clone(), partition))
     }
 
     fn restored<T: Restored, C: Code>(
@@ -349,7 +361,8 @@ impl Format for Float {
     }
 
     fn resolve(&'static self, options: &Options) -> Result<Scheme, QuantError> {
-        options.refuse(self, |field| TAKEN.contains(&field))?;
+        let taken: &[&str] = if self.scaled { &TAKEN } else { &UNSCALED };
+        options.refuse(self, |field| taken.contains(&field))?;
         let profile = options.profile.unwrap_or(Profile::CompressedTensors);
         if matches!(profile, Profile::Tflite | Profile::Modelopt) {
             let detail = format!("{} has no floats of its own kind", profile.name());

@@ -152,6 +152,8 @@ impl Format for Integer {
         let dtype = dtype.unwrap_or(scale_dtype(scale.dtype()));
         let shape = coded::shape(coded)?;
         let granularity = slices::granularity(coded, &PARAMETERS, shape)?;
+        let slices = Partition::new(granularity, shape)?.slices();
+        slices::check_count(SCALE, scale.shape().len(), slices)?;
         let working = dequantize::working_bytes(shape, granularity, scale.dtype(), dtype)?;
         Ok(Restoring {
             elements: shape.len(),

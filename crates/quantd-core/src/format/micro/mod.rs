@@ -93,6 +93,10 @@ rows! {
 /// Elements of a block whose scales are powers of two; others have two levels.
 const POWER_OF_TWO: usize = 32;
 
+/// What to do with a shape that blocks do not fit.
+const ANY_SHAPE: &str =
+    "choose another axis, or a format that takes any shape: int, fp8_e4m3, fp8_e5m2, f16 or bf16";
+
 /// Fields of a scheme that blocks have.
 const TAKEN: [&str; 8] =
     ["axis", "group_size", "granularity", "range", "profile", "nan", "packed", "scale_rounding"];
@@ -162,15 +166,17 @@ impl Micro {
             return Err(QuantError::field("granularity", "blocks lie along an axis"));
         };
         let dims = shape.dims();
+        if dims.is_empty() {
+            let detail = format!("a scalar has no axis for the blocks of format {}", self.name);
+            return Err(QuantError::field("shape", detail).cure(ANY_SHAPE));
+        }
         let extent = dims[resolve_axis(axis, dims.len())?];
         if !extent.is_multiple_of(self.block) {
             let detail = format!(
                 "axis {axis}, of {extent}, is no whole number of blocks of {} elements, which format {} has",
                 self.block, self.name
             );
-            return Err(QuantError::field("shape", detail).cure(
-                "choose another axis, or a format that takes any shape: int, fp8_e4m3, fp8_e5m2, f16 or bf16",
-            ));
+            return Err(QuantError::field("shape", detail).cure(ANY_SHAPE));
         }
         Partition::new(granularity, shape)
     }
@@ -218,7 +224,12 @@ impl Micro {
                 let abs_max = |extent: &Extent<T>| -> f32 {
                     Real::from_f64(Range::around_zero(extent.min, extent.max).abs_max().to_f64())
                 };
-                let levels = TwoLevel::of(abs_max(&prepared.total), self.element, profile);
+                let largest = abs_max(&prepared.total);
+                if !largest.is_finite() {
+                    let detail = "numbers beyond the largest F32, which the scale of the tensor is";
+                    return Err(QuantError::field("data", detail).cure("use fp8_e4m3 or f16"));
+                }
+                let levels = TwoLevel::of(largest, self.element, profile);
                 let patterns: Vec<u8> =
                     extents().map(|extent| levels.block(abs_max(extent))).collect();
                 let table = table(&patterns, |pattern| levels.factors(pattern));
@@ -269,7 +280,7 @@ impl Micro {
             Element::Float(float) => {
                 // Quotients by powers of two are exact either way.
                 let reciprocal = !self.has_two_levels() || scheme.profile() == Profile::Torch;
-                // compressed-tensors and Model-Optimizer look at the sign before they divide.
+                // compressed-tensors and Model-Optimizer round a quotient of -0 to 0.
                 let unsigned_zero = self.element.bits() == 4 && scheme.profile() != Profile::Torch;
                 let spec = FloatSpec { reciprocal, unsigned_zero, ..saturating(float) };
                 let grid = Floats::<u8>::new(spec, scheme.nan);

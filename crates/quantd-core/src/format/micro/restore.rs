@@ -1,13 +1,15 @@
 //! Blocks as they come back, checked.
 
 use crate::QuantError;
+use crate::format::integer::first_outside;
 use crate::format::pack;
 use crate::format::slices::Stored;
 use crate::format::{CODES, Coded, SCALE};
-use crate::params::Profile;
 use crate::partition::Partition;
-use crate::tensor::{DType, Shape};
+use crate::scheme::Coding;
+use crate::tensor::{DType, Shape, Tensor};
 use quantd_kernels::real::Real;
+use quantd_kernels::scalar::CodeRange;
 use quantd_kernels::table::Table;
 
 use super::two_level::TwoLevel;
@@ -22,7 +24,7 @@ impl Micro {
         let codes = coded.part(CODES)?;
         let packing = self.packing(self.is_packed(&coded.options));
         let expected = if packing.is_some() { DType::U8 } else { self.dtype };
-        if codes.dtype().size() != 1 {
+        if codes.dtype() != expected && codes.dtype() != DType::U8 {
             let detail = format!("{} codes of format {}", codes.dtype(), self.name);
             return Err(QuantError::field(CODES, detail).cure(format!("send {expected}")));
         }
@@ -46,10 +48,30 @@ impl Micro {
                 let detail = "another number of codes than the shape has";
                 return Err(QuantError::field("shape", detail));
             }
-            None => Stored::Plain(codes.elements::<u8>()),
+            None => {
+                self.check_codes(codes)?;
+                Stored::Plain(codes.elements::<u8>())
+            }
         };
         let partition = self.partition(self.granularity(&coded.options)?, &shape)?;
         Ok((stored, shape, partition))
+    }
+
+    /// Refuses bytes that are no codes.
+    fn check_codes(&self, codes: &Tensor) -> Result<(), QuantError> {
+        let largest = (1 << self.element.bits()) - 1;
+        let range = CodeRange { min: 0, max: largest };
+        let wrong = match self.element.bits() {
+            8 => None,
+            _ => first_outside(codes, range),
+        };
+        match wrong {
+            None => Ok(()),
+            Some(i) => {
+                let detail = format!("element {i} is not a code of {} bits", self.element.bits());
+                Err(QuantError::field(CODES, detail).cure(format!("use 0 to {largest}")))
+            }
+        }
     }
 
     /// The scales of blocks as they come back.
@@ -79,8 +101,12 @@ impl Micro {
         if !(value.is_finite() && value > 0.0) {
             return Err(QuantError::field(GLOBAL_SCALE, "not a positive finite number"));
         }
-        let profile = coded.options.profile.unwrap_or(Profile::CompressedTensors);
-        let levels = TwoLevel::stored(value, profile);
+        let levels = match self.coding(&coded.options)? {
+            Coding::TwoLevel { profile } => TwoLevel::stored(value, profile),
+            Coding::Integer(_) | Coding::Float { .. } | Coding::Microscaling { .. } => {
+                return Err(QuantError::field("format", "another scheme than its own"));
+            }
+        };
         Ok(table(scale.bytes(), |pattern| levels.factors(pattern)))
     }
 }

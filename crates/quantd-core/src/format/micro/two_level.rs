@@ -40,7 +40,7 @@ impl TwoLevel {
                 1.0 / abs_max.max(f32::MIN_POSITIVE) * span
             }
         };
-        // A tensor of zeros, or of nothing but subnormal numbers.
+        // Of a tensor of zeros, or of numbers too small to divide by.
         let global = if global.is_finite() && global > 0.0 { global } else { 1.0 };
         Self { profile, global, largest }
     }
