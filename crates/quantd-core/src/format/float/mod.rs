@@ -39,54 +39,34 @@ pub(super) struct Float {
     scaled: bool,
 }
 
-/// IEEE 754 binary16.
-pub(super) static F16: Float = Float {
-    name: "f16",
-    summary: "IEEE 754 half precision, without scales",
-    float: MiniFloat::F16,
-    dtype: DType::F16,
-    scaled: false,
-};
-/// bfloat16.
-pub(super) static BF16: Float = Float {
-    name: "bf16",
-    summary: "bfloat16, without scales",
-    float: MiniFloat::BF16,
-    dtype: DType::BF16,
-    scaled: false,
-};
-/// `float8_e4m3fn`.
-pub(super) static FP8_E4M3: Float = Float {
-    name: "fp8_e4m3",
-    summary: "floats up to 448, of 3 bits of mantissa, with a scale",
-    float: MiniFloat::E4M3,
-    dtype: DType::F8E4M3,
-    scaled: true,
-};
-/// `float8_e5m2`.
-pub(super) static FP8_E5M2: Float = Float {
-    name: "fp8_e5m2",
-    summary: "floats up to 57344, of 2 bits of mantissa, with a scale",
-    float: MiniFloat::E5M2,
-    dtype: DType::F8E5M2,
-    scaled: true,
-};
-/// `float8_e4m3fnuz`.
-pub(super) static FP8_E4M3FNUZ: Float = Float {
-    name: "fp8_e4m3fnuz",
-    summary: "fp8_e4m3 of AMD CDNA 3: up to 240, without -0",
-    float: MiniFloat::E4M3_FNUZ,
-    dtype: DType::F8E4M3Fnuz,
-    scaled: true,
-};
-/// `float8_e5m2fnuz`.
-pub(super) static FP8_E5M2FNUZ: Float = Float {
-    name: "fp8_e5m2fnuz",
-    summary: "fp8_e5m2 of AMD CDNA 3: up to 57344, without -0",
-    float: MiniFloat::E5M2_FNUZ,
-    dtype: DType::F8E5M2Fnuz,
-    scaled: true,
-};
+/// Rows of the table of formats.
+macro_rules! rows {
+    ($($(#[$doc:meta])* $row:ident: $name:literal, $summary:literal, $float:ident, $dtype:ident, $scaled:literal;)*) => {$(
+        $(#[$doc])*
+        pub(super) static $row: Float = Float {
+            name: $name,
+            summary: $summary,
+            float: MiniFloat::$float,
+            dtype: DType::$dtype,
+            scaled: $scaled,
+        };
+    )*};
+}
+
+rows! {
+    /// IEEE 754 binary16.
+    F16: "f16", "IEEE 754 half precision, without scales", F16, F16, false;
+    /// bfloat16.
+    BF16: "bf16", "bfloat16, without scales", BF16, BF16, false;
+    /// `float8_e4m3fn`.
+    FP8_E4M3: "fp8_e4m3", "floats up to 448, of 3 bits of mantissa, with a scale", E4M3, F8E4M3, true;
+    /// `float8_e5m2`.
+    FP8_E5M2: "fp8_e5m2", "floats up to 57344, of 2 bits of mantissa, with a scale", E5M2, F8E5M2, true;
+    /// `float8_e4m3fnuz`.
+    FP8_E4M3FNUZ: "fp8_e4m3fnuz", "fp8_e4m3 of AMD CDNA 3: up to 240, without -0", E4M3_FNUZ, F8E4M3Fnuz, true;
+    /// `float8_e5m2fnuz`.
+    FP8_E5M2FNUZ: "fp8_e5m2fnuz", "fp8_e5m2 of AMD CDNA 3: up to 57344, without -0", E5M2_FNUZ, F8E5M2Fnuz, true;
+}
 
 /// Fields of a scheme that floats have.
 const TAKEN: [&str; 13] = [
