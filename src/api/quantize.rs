@@ -31,7 +31,7 @@ const MAX_SLICE_REPORTS: usize = 1 << 16;
 /// Bytes of a report and of its document.
 const REPORT: usize = 2 * (size_of::<Report>() + size_of::<ReportDoc>());
 /// Bytes of the text of a report, or of the scheme.
-const REPORT_TEXT: usize = 640;
+const REPORT_TEXT: usize = 800;
 
 /// Times that this text is there in a safetensors answer: by the name of the tensor and with all others, and both
 /// once more in the header, which moves as it grows.

@@ -258,7 +258,7 @@ fn checkpoints() -> Vec<Case> {
         named("w.zero_point", "I8", &[], 1),
     ];
     // As long as names may be, with as many escapes.
-    let quoted = |i: usize| format!("{}{i:04}", "\\\"".repeat(496));
+    let quoted = |i: usize| format!("{}{i:04}", "\\\"".repeat(495));
     let many: Vec<_> = (0..4000).map(|i| (quoted(i), "I8", &[1][..], 1)).collect();
     let names = r#"{"passed":"[\"mask\",\"ids\",\"bias\",\"norm\"]"}"#;
     let of_file = |operation, query: &str, body, output| Case {
