@@ -18,7 +18,7 @@ use quantd_kernels::Isa;
 use quantd_kernels::minifloat::{FloatSpec, MiniFloat};
 use quantd_kernels::real::Real;
 use quantd_kernels::scalar::{Code, Params, QuantParams};
-use quantd_kernels::sums::{ErrorSums, LaneSums};
+use quantd_kernels::sums::LaneSums;
 use quantd_kernels::table::Table;
 
 use super::slices::{
@@ -268,11 +268,10 @@ impl Float {
         task: &Task,
     ) -> Result<Quantized, QuantError> {
         let table = Table::new(&self.affines(prepared, scheme, task)?);
-        let work = self.work::<T, u16>(prepared, (&table, scheme), task)?;
-        let (codes, sums): (Buffer, ErrorSums) = if self.dtype.size() == 1 {
-            self.work::<T, u8>(prepared, (&table, scheme), task)?.encode(true)
-        } else {
-            work.encode(true)
+        let work = (&table, scheme);
+        let (codes, report, slices) = match self.dtype.size() {
+            1 => self.work::<T, u8>(prepared, work, task)?.quantized(None, per_slice),
+            _ => self.work::<T, u16>(prepared, work, task)?.quantized(None, per_slice),
         };
         let shape = |dims: &[usize]| Shape::new(dims.to_vec()).ok();
         let parts = (|| {
@@ -286,8 +285,7 @@ impl Float {
             Some(parts)
         })();
         let parts = parts.ok_or_else(|| QuantError::field("data", "the result is too large"))?;
-        let slices = if per_slice { work.slice_reports() } else { Vec::new() };
-        Ok(Quantized { parts, report: work.report(&sums), slices })
+        Ok(Quantized { parts, report, slices })
     }
 
     /// The codes and their partition, checked.

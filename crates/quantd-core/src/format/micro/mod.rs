@@ -25,7 +25,6 @@ use quantd_kernels::eighths::F8E8M0;
 use quantd_kernels::minifloat::{FloatSpec, MiniFloat};
 use quantd_kernels::real::Real;
 use quantd_kernels::scalar::{CodeRange, Extent, Params, Rounding};
-use quantd_kernels::sums::ErrorSums;
 use quantd_kernels::table::Table;
 use quantd_kernels::{CodeSpec, Isa, Stores, ToF32};
 
@@ -250,18 +249,17 @@ impl Micro {
         table(patterns, of)
     }
 
-    /// Codes and sums, or the sums alone.
-    fn walk<T: Real, G: Grid<T>>(
+    /// Codes and reports, or, without codes, the report alone.
+    fn made<T: Real, G: Grid<T>>(
         &self,
         work: &Work<'_, T, G>,
         scheme: &Scheme,
-        with_codes: bool,
-    ) -> (Buffer, ErrorSums) {
-        match (with_codes, self.packing(scheme.packed)) {
-            (false, _) => (Buffer::default(), work.measure()),
-            (true, Some(packing)) => work.encode_packed(packing),
-            (true, None) => work.encode(true),
+        (with_codes, per_slice): (bool, bool),
+    ) -> (Buffer, Report, Vec<Report>) {
+        if with_codes {
+            return work.quantized(self.packing(scheme.packed), per_slice);
         }
+        (Buffer::default(), work.report(&work.measure()), Vec::new())
     }
 
     /// Parts and report, or, without codes, the report alone.
@@ -285,18 +283,14 @@ impl Micro {
                 let spec = FloatSpec { reciprocal, unsigned_zero, ..saturating(float) };
                 let grid = Floats::<u8>::new(spec, scheme.nan);
                 let work = Work { prepared, table, grid, bits, task };
-                let (codes, sums) = self.walk(&work, scheme, with_codes);
-                let slices = if per_slice { work.slice_reports() } else { Vec::new() };
-                (codes, work.report(&sums), slices)
+                self.made(&work, scheme, (with_codes, per_slice))
             }
             Element::Int8 => {
                 let range = CodeRange { min: -127, max: 127 };
                 let how = CodeSpec::new(range, Rounding::DivideEven);
                 let grid = Integers::<i8>::new(how, scheme.nan);
                 let work = Work { prepared, table, grid, bits, task };
-                let (codes, sums) = self.walk(&work, scheme, with_codes);
-                let slices = if per_slice { work.slice_reports() } else { Vec::new() };
-                (codes, work.report(&sums), slices)
+                self.made(&work, scheme, (with_codes, per_slice))
             }
         };
         let parts = match with_codes {

@@ -130,6 +130,20 @@ impl<T: Real, G: Grid<T>> Work<'_, T, G> {
         (filling.finish(), sums)
     }
 
+    /// Codes, packed where that is asked for, and what they lose: over the whole tensor and, `per_slice`, slice by slice.
+    pub(crate) fn quantized(
+        &self,
+        packing: Option<Packing>,
+        per_slice: bool,
+    ) -> (Buffer, Report, Vec<Report>) {
+        let (codes, sums) = match packing {
+            Some(packing) => self.encode_packed(packing),
+            None => self.encode(true),
+        };
+        let slices = if per_slice { self.slice_reports() } else { Vec::new() };
+        (codes, self.report(&sums), slices)
+    }
+
     fn encode_chunk(
         &self,
         i: usize,
